@@ -66,7 +66,6 @@ class Plugins:
         chosen: names of installed plugins and plugin objects, apart from the built-in; ``None`` for all installed.
 
     Attributes:
-        infos: what was loaded, and what failed, in order.
         manager: the pluggy manager that holds them.
 
     Raises:
@@ -76,7 +75,7 @@ class Plugins:
     def __init__(self, chosen: Sequence[object] | None = None) -> None:
         self.manager = pluggy.PluginManager(PROJECT)
         self.manager.add_hookspecs(hookspecs)
-        self.infos: list[PluginInfo] = []
+        self._infos: list[PluginInfo] = []
         self._info_of: dict[str, PluginInfo] = {}
         self._registries: dict[int, Registry] = {}
         builtin = PluginInfo(BUILTIN, *_own_distribution(), tier=BUILTIN_TIER)
@@ -93,7 +92,6 @@ class Plugins:
             else:
                 known = ", ".join([BUILTIN, *installed])
                 raise PluginError(f"no installed plugin is named {choice!r}; there are: {known}.")
-        self._base = self._compile()
 
     def _load(self, entry_point: importlib_metadata.EntryPoint) -> None:
         distribution = entry_point.dist
@@ -128,7 +126,7 @@ class Plugins:
                 raise ValueError(f"no hook is named {name!r}; there are: {', '.join(sorted(known))}")
 
     def _keep(self, info: PluginInfo) -> None:
-        self.infos.append(info)
+        self._infos.append(info)
         self._info_of[info.name] = info
 
     def _calls(self, hook: str) -> Iterator[tuple[PluginInfo, Callable[..., Any]]]:
@@ -154,7 +152,8 @@ class Plugins:
                 gathered.append((info, items))
         return gathered
 
-    def _compile(self) -> Registry:
+    @functools.cached_property
+    def _base(self) -> Registry:
         records: list[Translation] = []
         for info, items in self._gather("onnxport_translations", Translation):
             info.translations = len(items)
@@ -178,9 +177,15 @@ class Plugins:
         return Registry(records, resolvers, decompositions)
 
     @property
+    def infos(self) -> list[PluginInfo]:
+        """What was loaded, and what failed, in order; with their translations counted."""
+        _ = self._base  # compiling counts them
+        return self._infos
+
+    @property
     def names(self) -> list[str]:
         """Names of the plugins that were loaded, without those that failed to import."""
-        return [info.name for info in self.infos if self.manager.has_plugin(info.name)]
+        return [info.name for info in self._infos if self.manager.has_plugin(info.name)]
 
     @property
     def failures(self) -> list[PluginInfo]:

@@ -9,6 +9,7 @@ only.
 from __future__ import annotations
 
 import inspect
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -323,7 +324,7 @@ class Registry:
         records = self._by_key.get(key) or self._resolve(target)
         usable = [record for record in records if record.opset <= self.opset]
         usable.sort(key=lambda record: (*record.rank, not record.complex), reverse=True)
-        for first, second in zip(usable, usable[1:]):
+        for first, second in itertools.pairwise(usable):
             if first.rank == second.rank and first.complex == second.complex:
                 raise PluginConflictError(
                     f"{name_of(key)} has two translations of equal rank: {first.function_name} of plugin "

@@ -1,0 +1,45 @@
+# Targets for people and for CI. Everything runs in $(VENV), which is made when it is missing.
+
+VENV ?= .venv
+PYTHON ?= python3
+PYTEST_ARGS ?=
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+PACK := $(wildcard plugins/torchvision/pyproject.toml)
+PACK_INSTALLED := $(if $(PACK),$(VENV)/.installed-torchvision-pack)
+PACK_SOURCES := $(if $(PACK),$(PACK) $(shell find plugins/torchvision -name '*.py' -not -path '*/build/*'))
+
+.PHONY: example test lint bench conformance clean
+
+example: $(INSTALLED)  ## export a torchvision model, check it, and run it against eager torch
+	$(BIN)/python docs/example.py
+
+test: $(INSTALLED) $(PACK_INSTALLED)  ## run the tests
+	$(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
+
+lint: $(INSTALLED)  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: $(INSTALLED)  ## ratios against torch.onnx.export
+	$(BIN)/python tests/benchmarks/run.py
+
+conformance: $(INSTALLED)  ## torch's operator database through export and onnxruntime
+	$(BIN)/python tests/conformance/grid.py
+
+clean:
+	rm -rf $(VENV) .ci-venv build dist core/*.egg-info plugins/*/build plugins/*/*.egg-info
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(INSTALLED): pyproject.toml tests/constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c tests/constraints.txt --editable '.[test]'
+	touch $@
+
+# As a user would: from its own pyproject, a copy of it, without the checkout's help.
+$(VENV)/.installed-torchvision-pack: $(INSTALLED) $(PACK_SOURCES)
+	rm -rf plugins/torchvision/build
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c tests/constraints.txt \
+		--force-reinstall --no-deps --no-build-isolation ./plugins/torchvision
+	touch $@

@@ -1,0 +1,436 @@
+"""The command line: ``onnxport export|check|verify|ops|explain|plugins``.
+
+Exit codes: 0 done; 1 the model is refused, or the ONNX model computes something else; 2 the call
+itself can't be used (arguments, files, names of plugins); 3 a defect in onnxport or in a plugin.
+
+What a machine reads goes to the standard output, all else to standard error.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib import import_module, util
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from onnxport.registry import Translation
+
+OK, REFUSED, USAGE, INTERNAL = 0, 1, 2, 3
+DEFAULT_OPSET = 18
+
+errors_console = Console(stderr=True, highlight=False, soft_wrap=True)
+console = Console(highlight=False)
+
+app = typer.Typer(
+    name="onnxport",
+    help="Export PyTorch models to ONNX.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+ModelArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODULE:FACTORY|FILE.pt2",
+        help="A callable that returns (model, args), (model, args, kwargs), or a dict with 'model', 'args', 'kwargs' "
+        "and options of onnxport.export; MODULE is importable or a .py file. Or a saved ExportedProgram.",
+    ),
+]
+OpsetOption = Annotated[int, typer.Option("--opset", help="ONNX opset to write.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON to the standard output.")]
+PluginsOption = Annotated[
+    list[str] | None,
+    typer.Option("--plugin", help="Use this installed plugin only (repeatable); 'builtin' for none of them."),
+]
+
+
+class UsageError(Exception):
+    """What was asked can't be found or read."""
+
+
+def _fail(code: int, message: object) -> NoReturn:
+    errors_console.print(str(message), style="red", markup=False)
+    raise typer.Exit(code)
+
+
+def _guarded(command: Callable[..., None]) -> Callable[..., None]:
+    """Turn the errors that a command may raise into messages and exit codes."""
+
+    @functools.wraps(command)
+    def run(*args: Any, **kwargs: Any) -> None:
+        from onnxport import errors
+
+        try:
+            command(*args, **kwargs)
+        except (UsageError, errors.InputError, errors.PluginError) as error:
+            _fail(USAGE, error)
+        except errors.TranslationError as error:
+            _fail(INTERNAL, error)
+        except errors.OnnxExporterError as error:
+            _fail(REFUSED, error)
+        except (typer.Exit, typer.Abort):
+            raise
+        except Exception as error:
+            if hasattr(error, "exit_code"):  # typer's own, which it knows how to show
+                raise
+            errors_console.print("".join(traceback.format_exception(error)), markup=False)
+            _fail(INTERNAL, "This is a defect in onnxport or in a plugin; please report it with the lines above.")
+
+    return run
+
+
+@dataclasses.dataclass
+class Example:
+    """A model with its example inputs, and options for the export."""
+
+    model: Any
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] | None = None
+    options: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def load_example(spec: str) -> Example:
+    """The model that a command's argument names.
+
+    Args:
+        spec: ``module:factory``, ``path/to/file.py:factory``, or the path of a ``.pt2`` file.
+
+    Raises:
+        UsageError: nothing is there, it can't be imported, or the factory fails or returns something else.
+    """
+    if spec.endswith(".pt2"):
+        import torch
+
+        if not Path(spec).is_file():
+            raise UsageError(f"there is no file {spec}")
+        try:
+            return Example(torch.export.load(spec))
+        except Exception as error:
+            raise UsageError(f"{spec} can't be read as an ExportedProgram: {error}") from error
+    module_name, separator, path = spec.rpartition(":")
+    if not (separator and module_name and path):
+        raise UsageError(f"{spec!r} is neither MODULE:FACTORY nor the path of a .pt2 file")
+    factory: Any = _import(module_name)
+    for name in path.split("."):
+        if not hasattr(factory, name):
+            raise UsageError(f"{module_name} has no {path}")
+        factory = getattr(factory, name)
+    if not callable(factory):
+        raise UsageError(f"{spec} isn't callable: it must return a model and its example inputs")
+    try:
+        made = factory()
+    except Exception as error:
+        raise UsageError(f"{spec} failed:\n{''.join(traceback.format_exception(error))}") from error
+    return _example(spec, made)
+
+
+def _import(name: str) -> Any:
+    try:
+        if name.endswith(".py"):
+            path = Path(name)
+            found = util.spec_from_file_location(path.stem, path)
+            if not path.is_file() or found is None or found.loader is None:
+                raise UsageError(f"there is no file {name}")
+            module = util.module_from_spec(found)
+            sys.modules[path.stem] = module
+            found.loader.exec_module(module)
+            return module
+        if "" not in sys.path:
+            sys.path.insert(0, "")
+        return import_module(name)
+    except UsageError:
+        raise
+    except Exception as error:
+        raise UsageError(f"{name} can't be imported: {type(error).__name__}: {error}") from error
+
+
+def _example(spec: str, made: Any) -> Example:
+    if isinstance(made, dict):
+        options = dict(made)
+        model = options.pop("model", None)
+        if model is not None:
+            return Example(model, _as_args(options.pop("args", ())), options.pop("kwargs", None), options)
+    elif isinstance(made, (tuple, list)) and len(made) in (2, 3):
+        return Example(made[0], _as_args(made[1]), made[2] if len(made) == 3 else None)
+    raise UsageError(
+        f"{spec} must return (model, args), (model, args, kwargs) or a dict with 'model'; it returned {type(made)}"
+    )
+
+
+def _as_args(args: Any) -> tuple[Any, ...]:
+    return tuple(args) if isinstance(args, (tuple, list)) else (args,)
+
+
+def _chosen(plugins: Sequence[str] | None) -> list[str] | None:
+    return list(plugins) if plugins else None
+
+
+def _print_json(data: object) -> None:
+    print(json.dumps(data, indent=2, default=str))
+
+
+@contextmanager
+def _stages(title: str) -> Iterator[Any]:
+    """Show that something is going on, where somebody may be looking."""
+    with errors_console.status(title) as status:
+        yield status
+
+
+@app.command()
+@_guarded
+def export(
+    model: ModelArgument,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The .onnx file to write.")],
+    opset: OpsetOption = DEFAULT_OPSET,
+    optimize: Annotated[bool, typer.Option(help="Make the graph leaner.")] = True,
+    external_data: Annotated[bool, typer.Option(help="Write weights to a file beside the model.")] = True,
+    verify: Annotated[bool, typer.Option("--verify", help="Compare with torch on the example inputs.")] = False,
+    report: Annotated[bool, typer.Option("--report", help="Write a report beside the model.")] = False,
+    plugin: PluginsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Export a model to an ONNX file."""
+    example = load_example(model)
+    options: dict[str, Any] = {"opset_version": opset, "optimize": optimize, "verify": verify, "report": report}
+    options.update(example.options)
+    if plugin:
+        options["plugins"] = _chosen(plugin)
+    import onnxport
+
+    with _stages(f"Exporting {model}"):
+        program = onnxport.export(example.model, example.args, kwargs=example.kwargs, **options)
+        program.save(output, external_data=external_data)
+    graph = program.model.graph
+    summary = {
+        "output": str(output),
+        "opset": graph.opset_imports.get("", opset),
+        "nodes": sum(1 for _ in graph.all_nodes()),
+        "initializers": len(graph.initializers),
+        "inputs": {str(value.name): _described(value) for value in graph.inputs},
+        "outputs": {str(value.name): _described(value) for value in graph.outputs},
+    }
+    if as_json:
+        _print_json(summary)
+        return
+    console.print(f"{output}: opset {summary['opset']}, {summary['nodes']} nodes", markup=False)
+    for kind in ("inputs", "outputs"):
+        for name, text in summary[kind].items():  # type: ignore[attr-defined]
+            console.print(f"  {kind[:-1]:6} {name}: {text}", markup=False)
+
+
+def _described(value: Any) -> str:
+    shape = "?" if value.shape is None else ", ".join(str(dim) for dim in value.shape)
+    return f"{value.dtype}[{shape}]"
+
+
+@app.command()
+@_guarded
+def check(
+    model: ModelArgument,
+    opset: OpsetOption = DEFAULT_OPSET,
+    plugin: PluginsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the operators of a model that can't be exported, without exporting it."""
+    example = load_example(model)
+    options: dict[str, Any] = {"opset_version": opset, **example.options}
+    if plugin:
+        options["plugins"] = _chosen(plugin)
+    import onnxport
+
+    with _stages(f"Checking {model}"):
+        refusals = onnxport.check(example.model, example.args, kwargs=example.kwargs, **options)
+    if as_json:
+        _print_json([dataclasses.asdict(refusal) for refusal in refusals])
+    elif refusals:
+        for refusal in refusals:
+            console.print(str(refusal), markup=False)
+    else:
+        console.print("Every operator can be exported.")
+    if refusals:
+        raise typer.Exit(REFUSED)
+
+
+@app.command()
+@_guarded
+def verify(
+    onnx_model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="The exported model.")],
+    model: ModelArgument,
+    rtol: Annotated[float | None, typer.Option(help="Relative tolerance; by default that of the dtype.")] = None,
+    atol: Annotated[float | None, typer.Option(help="Absolute tolerance; by default that of the dtype.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare an ONNX model on onnxruntime with its torch model, on the example inputs."""
+    if not onnx_model.is_file():
+        raise UsageError(f"there is no file {onnx_model}")
+    example = load_example(model)
+    import onnxport
+
+    with _stages(f"Verifying {onnx_model}"):
+        results = onnxport.verify(onnx_model, example.model, example.args, example.kwargs, rtol=rtol, atol=atol)
+    _show_verification(results, as_json)
+
+
+def _show_verification(results: Any, as_json: bool) -> None:
+    raise UsageError("verify is not available")
+
+
+@app.command()
+@_guarded
+def ops(
+    pattern: Annotated[str, typer.Argument(help="Part of an operator's name.")] = "",
+    opset: OpsetOption = DEFAULT_OPSET,
+    plugin: PluginsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the translations that are registered."""
+    from onnxport.plugins import registry_for
+
+    records = sorted(
+        (r for r in registry_for(_chosen(plugin), opset).table() if pattern in r.name),
+        key=lambda record: (record.name, *(-number for number in record.rank)),
+    )
+    if as_json:
+        _print_json([_record_as_dict(record) for record in records])
+        return
+    table = Table("operator", "opset", "plugin", "function", box=None, pad_edge=False)
+    for record in records:
+        table.add_row(record.name, f"{record.opset}+", record.plugin, record.function_name)
+    console.print(table)
+    errors_console.print(f"{len(records)} translations of {len({r.name for r in records})} operators")
+
+
+def _record_as_dict(record: Translation) -> dict[str, Any]:
+    doc = (record.function.__doc__ or "").strip()
+    return {
+        "target": record.name,
+        "opset": record.opset,
+        "priority": record.priority,
+        "complex": record.complex,
+        "plugin": record.plugin,
+        "function": record.function_name,
+        "location": record.location,
+        "doc": doc.splitlines()[0] if doc else "",
+    }
+
+
+@app.command()
+@_guarded
+def explain(
+    operator: Annotated[str, typer.Argument(help="Such as aten::add.Tensor, or operator.add.")],
+    opset: OpsetOption = DEFAULT_OPSET,
+    plugin: PluginsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show which translations serve an operator, in the order in which they are tried."""
+    from onnxport.plugins import load
+
+    plugins = load(_chosen(plugin))
+    told = plugins.registry(opset).explain(operator)
+    advice = "" if told.candidates else plugins.advice(told.target)
+    if as_json:
+        _print_json(
+            {
+                "target": told.target,
+                "opset": told.opset,
+                "candidates": [_record_as_dict(record) for record in told.candidates],
+                "rejected": [{**_record_as_dict(record), "reason": reason} for record, reason in told.rejected],
+                "decomposition": told.decomposition,
+                "hints": list(told.hints),
+                "advice": advice,
+            }
+        )
+    else:
+        console.print(f"{told.target} at opset {told.opset}", markup=False)
+        for number, record in enumerate(told.candidates, 1):
+            _print_record(f"{number}.", record)
+        for record, reason in told.rejected:
+            _print_record("-", record, reason)
+        if not told.candidates and not told.rejected:
+            console.print("  no translation")
+        if told.decomposition:
+            console.print(f"  then decomposed by {told.decomposition}", markup=False)
+        for hint in (*told.hints, *([advice] if advice else [])):
+            console.print(f"  {hint}", markup=False)
+    if not told.candidates:
+        raise typer.Exit(REFUSED)
+
+
+def _print_record(mark: str, record: Translation, reason: str = "") -> None:
+    data = _record_as_dict(record)
+    complex_note = ", complex" if record.complex else ""
+    priority = f", priority {record.priority}" if record.priority else ""
+    console.print(
+        f"  {mark} {data['function']} ({data['location']})\n"
+        f"     plugin {data['plugin']}, opset {data['opset']}+{priority}{complex_note}",
+        markup=False,
+    )
+    for line in (data["doc"], reason):
+        if line:
+            console.print(f"     {line}", markup=False)
+
+
+@app.command()
+@_guarded
+def plugins(plugin: PluginsOption = None, as_json: JsonOption = False) -> None:
+    """List the plugins, and what failed in them."""
+    from onnxport.plugins import load
+
+    infos = load(_chosen(plugin)).infos
+    if as_json:
+        names = ("name", "distribution", "version", "translations", "error")
+        _print_json([{name: getattr(info, name) for name in names} for info in infos])
+        return
+    table = Table("plugin", "distribution", "version", "translations", "error", box=None, pad_edge=False)
+    for info in infos:
+        table.add_row(info.name, info.distribution, info.version, str(info.translations), info.error)
+    console.print(table)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib_metadata import version
+
+        print(f"onnxport {version('onnxport')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
+
+
+def _add_plugin_commands(arguments: Sequence[str]) -> None:
+    """Let plugins add their commands, unless one of ours is meant: they cost their imports."""
+    from onnxport.plugins import installed_plugins, load
+
+    own = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
+    asked = next((argument for argument in arguments if not argument.startswith("-")), None)
+    if asked not in own and installed_plugins():
+        load().add_commands(app)
+
+
+def main() -> None:
+    """The console script."""
+    try:
+        _guarded(lambda: _add_plugin_commands(sys.argv[1:]))()
+    except typer.Exit as stop:
+        sys.exit(stop.exit_code)
+    app()
