@@ -1,0 +1,235 @@
+"""Parameters, buffers and constants as ONNX tensors that share torch's memory."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import IO, Any
+
+import numpy as np
+import onnx_ir as ir
+import torch
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.export.graph_signature import InputKind
+
+from onnxport.dtypes import component_dtype
+from onnxport.errors import WeightError
+
+CHUNK_BYTES = 4 * 1024 * 1024
+"""What `TorchTensor.tofile` copies at a time, at most, when it has to copy at all."""
+
+_PACKED = getattr(torch, "float4_e2m1fn_x2", None)  # two elements a byte, counted by torch as one
+_BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+def has_data(tensor: torch.Tensor) -> bool:
+    """Tell whether a tensor holds values: false for fake tensors and those on the meta device."""
+    return not isinstance(tensor, FakeTensor) and tensor.device.type != "meta"
+
+
+class TorchTensor(ir.Tensor):
+    """An ONNX tensor over the storage of a torch tensor; nothing is copied until bytes are asked for.
+
+    Any strides do: `TorchTensor(weight.t())` is a transposed weight that costs no memory. A complex tensor is
+    presented as its real layout, with a trailing axis of 2. Fake and meta tensors have a dtype and a shape, and
+    raise `WeightError` when their data is read.
+
+    Args:
+        tensor: any dense tensor, on any device, of a dtype that ONNX has.
+        name: the initializer's name.
+        source: the state-dict name that the data comes from, when it isn't `name`.
+        recipe: the functions that turn the weight called `source` into this tensor, in order.
+
+    Raises:
+        WeightError: the tensor is sparse, quantized, or of a dtype that ONNX does not have.
+    """
+
+    __slots__ = ("aliases", "recipe", "source")
+
+    def __init__(
+        self,
+        tensor: torch.Tensor,
+        name: str | None = None,
+        *,
+        source: str | None = None,
+        recipe: tuple[Callable[[torch.Tensor], torch.Tensor], ...] = (),
+        doc_string: str | None = None,
+    ) -> None:
+        label = name or source or "tensor"
+        if tensor.layout is not torch.strided or tensor.is_quantized:
+            kind = "quantized" if tensor.is_quantized else str(tensor.layout).removeprefix("torch.")
+            raise WeightError(f"The weight {label!r} is {kind}; ONNX stores dense tensors. Convert it first.")
+        try:
+            dtype = component_dtype(tensor.dtype)
+        except KeyError as error:
+            raise WeightError(
+                f"The weight {label!r} is of dtype {tensor.dtype}, which ONNX does not have. Convert it first."
+            ) from error
+        dims = [int(dim) for dim in tensor.shape]
+        if tensor.is_complex():
+            dims.append(2)
+        elif tensor.dtype is _PACKED:
+            dims[-1] *= 2
+        super().__init__(tensor, dtype, shape=ir.Shape(dims, frozen=True), name=name, doc_string=doc_string)
+        self.source = source
+        self.recipe = recipe
+        self.aliases: tuple[str, ...] = ()
+
+    @property
+    def has_data(self) -> bool:
+        """Whether values can be read; false for fake and meta tensors."""
+        return has_data(self.raw)
+
+    def derive(self, function: Callable[[torch.Tensor], torch.Tensor], name: str | None = None) -> TorchTensor:
+        """Return the tensor `function(self.raw)`, remembering how to make it anew when the weights are replaced."""
+        return TorchTensor(
+            function(self.raw.detach()),
+            name,
+            source=self.source or self.name,
+            recipe=(*self.recipe, function),
+        )
+
+    def numpy(self) -> np.ndarray:
+        """Return the values, sharing memory where the tensor is on the CPU; bfloat16 and float8 use ml_dtypes."""
+        real = _as_real(self.require_data().detach()).cpu()
+        bits = real.view(_BITS[real.element_size()]).numpy()
+        if real.dtype is _PACKED:
+            bits = np.stack((bits & 0xF, bits >> 4), axis=-1).reshape(self.shape.numpy())
+        return bits.view(self.dtype.numpy())
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        array = self.numpy()
+        if copy:
+            array = array.copy()
+        return array if dtype is None else array.astype(dtype, copy=False)
+
+    def __dlpack__(self, *, stream: Any = None) -> Any:
+        return _as_real(self.require_data().detach()).__dlpack__(stream=stream)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return self.require_data().__dlpack_device__()
+
+    def tobytes(self) -> bytes:
+        """Return the values as little-endian bytes in row-major order."""
+        return b"".join(bytes(chunk) for chunk in self.chunks())
+
+    def chunks(self, limit: int = CHUNK_BYTES) -> Iterator[memoryview]:
+        """Yield the row-major bytes piece by piece.
+
+        A contiguous CPU tensor is one piece: a view of its storage. Anything else is copied, at most about `limit`
+        bytes at a time. A piece is valid until the next one is asked for.
+        """
+        tensor = self.require_data().detach()
+        for block in _blocks(tensor, limit):
+            flat = _as_real(block).contiguous().cpu().reshape(-1)
+            if flat.numel():
+                yield memoryview(flat.view(torch.uint8).numpy())
+
+    def tofile(self, file: IO[bytes]) -> None:
+        """Write the row-major bytes to a binary file with a `write` method, raw (unbuffered) files included."""
+        for chunk in self.chunks():
+            write_all(file, chunk)
+
+    def __repr__(self) -> str:
+        data = "" if self.has_data else ", without data"
+        return f"{self._repr_base()}(name={self.name!r}{data})"
+
+    def require_data(self) -> torch.Tensor:
+        """Return the torch tensor, or raise `WeightError` when it is fake or on the meta device."""
+        if not self.has_data:
+            raise WeightError(
+                f"The weight {(self.source or self.name)!r} has no data: the model was exported with fake or meta "
+                "tensors. Give it values with ONNXProgram.apply_weights(state_dict), or save with "
+                "include_initializers=False."
+            )
+        return self.raw
+
+
+def write_all(file: IO[bytes], data: memoryview | bytes) -> None:
+    """Write all of `data`; a raw file may take less at once than it was given (2 GiB at most on Linux)."""
+    view = memoryview(data)
+    while view.nbytes:
+        written = file.write(view)
+        if written is None or written >= view.nbytes:
+            return
+        view = view[written:]
+
+
+def _as_real(tensor: torch.Tensor) -> torch.Tensor:
+    tensor = tensor.resolve_conj().resolve_neg()
+    return torch.view_as_real(tensor) if tensor.is_complex() else tensor
+
+
+def _blocks(tensor: torch.Tensor, limit: int) -> Iterator[torch.Tensor]:
+    """Split along the leading axes into views of at most `limit` bytes, unless nothing will have to be copied."""
+    size = tensor.numel() * tensor.element_size()
+    free = tensor.is_contiguous() and tensor.device.type == "cpu" and not tensor.is_conj() and not tensor.is_neg()
+    if size <= limit or free or tensor.dim() == 0:
+        yield tensor
+        return
+    row = size // tensor.shape[0]
+    if row > limit:
+        for part in tensor.unbind(0):
+            yield from _blocks(part, limit)
+    else:
+        yield from tensor.split(max(1, limit // row), dim=0)
+
+
+@dataclass
+class Initializer:
+    """A weight of an exported program: one initializer of the model.
+
+    Attributes:
+        name: its state-dict name; with tied weights, the first one.
+        tensor: the data, named `name`.
+        kind: PARAMETER, BUFFER or CONSTANT_TENSOR.
+        persistent: for buffers, whether the state dict holds it; else None.
+        placeholders: the FX placeholders that stand for it, several when weights are tied.
+        aliases: the other state-dict names on the same storage.
+    """
+
+    name: str
+    tensor: TorchTensor
+    kind: InputKind
+    persistent: bool | None = None
+    placeholders: list[str] = field(default_factory=list)
+    aliases: list[str] = field(default_factory=list)
+
+
+def initializers_of(program: torch.export.ExportedProgram) -> list[Initializer]:
+    """List the weights of a program in signature order, each storage once.
+
+    Raises:
+        WeightError: a weight that ONNX can't hold, or one that the program names but does not have.
+    """
+    found: dict[Any, Initializer] = {}
+    for spec in program.graph_signature.input_specs:
+        if spec.kind not in (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR):
+            continue
+        target = spec.target or spec.arg.name
+        tensor = program.state_dict.get(target)
+        if tensor is None:
+            tensor = program.constants.get(target)
+        if not isinstance(tensor, torch.Tensor):
+            raise WeightError(f"The exported program has no data for {target!r} (input {spec.arg.name!r}).")
+        key = _identity(tensor)
+        known = found.get(key)
+        if known is None:
+            known = Initializer(target, TorchTensor(tensor, target), spec.kind, spec.persistent)
+            found[key] = known
+        elif target != known.name and target not in known.aliases:
+            known.aliases.append(target)
+            known.tensor.aliases = tuple(known.aliases)
+        known.placeholders.append(spec.arg.name)
+    return list(found.values())
+
+
+def _identity(tensor: torch.Tensor) -> Any:
+    """Name the memory that a tensor shows. Sparse tensors have no storage and empty ones share none."""
+    if tensor.layout is not torch.strided or math.prod(tensor.shape) == 0:
+        return id(tensor)
+    storage = tensor.untyped_storage()
+    place = storage.data_ptr() if has_data(tensor) else storage._cdata
+    bits = (tensor.is_conj(), tensor.is_neg())
+    return place, tensor.storage_offset(), tuple(tensor.shape), tensor.stride(), tensor.dtype, str(tensor.device), bits
