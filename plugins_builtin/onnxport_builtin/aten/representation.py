@@ -1,0 +1,124 @@
+"""Floating-point numbers taken apart: sign, exponent, neighbour."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import numpy as np
+from onnxport import DataType, Tensor, Unsupported, promote, translation
+
+from onnxport_builtin.aten.kernels import operands, sign_bit
+
+if TYPE_CHECKING:
+    from onnxport import Builder
+
+#: float types as arrays of bits, and the bits of the magnitude.
+_INTEGERS = {DataType.FLOAT: DataType.INT32, DataType.DOUBLE: DataType.INT64, DataType.FLOAT16: DataType.INT16}
+_DIGITS = {DataType.FLOAT: 24, DataType.DOUBLE: 53, DataType.FLOAT16: 11, DataType.BFLOAT16: 8}
+_LOWEST = {DataType.FLOAT: -149, DataType.DOUBLE: -1074, DataType.FLOAT16: -24, DataType.BFLOAT16: -133}
+_OVERFLOW = {DataType.FLOAT: 128, DataType.FLOAT16: 16, DataType.BFLOAT16: 128}
+
+
+@translation("aten::signbit")
+def signbit(op: Builder, self: Tensor) -> Tensor:
+    return sign_bit(op, self)
+
+
+@translation("aten::copysign.Tensor", "aten::copysign.Scalar")
+def copysign(op: Builder, self: Tensor, other: Tensor | float) -> Tensor:
+    dtype = promote(self, other, int_to_float=True)
+    magnitude = op.Abs(op.cast(self, dtype))
+    if isinstance(other, (int, float)):
+        return op.Neg(magnitude) if math.copysign(1, other) < 0 else magnitude
+    # The sign is read before an integer operand becomes a float: both have the same one.
+    return op.Where(sign_bit(op, op.cast(other, dtype)), op.Neg(magnitude), magnitude)
+
+
+@translation("aten::nextafter")
+def nextafter(op: Builder, self: Tensor, other: Tensor) -> Tensor:
+    a, b = operands(op, self, other)
+    if a.dtype in (DataType.FLOAT, DataType.DOUBLE) and op.opset >= 26:
+        return _next_bits(op, a, b)
+    return _next_rounded(op, a, b)
+
+
+def _next_bits(op: Builder, a: Tensor, b: Tensor) -> Tensor:
+    """Of the integers that order floats as their bits do, the next one."""
+    integer = _INTEGERS[a.dtype]
+    bits = op.BitCast(a, to=integer)
+    outward = op.Equal(op.Greater(b, a), op.Greater(a, 0))
+    step = op.Add(bits, op.Where(outward, op.const(1, integer), op.const(-1, integer)))
+    moved = op.BitCast(step, to=a.dtype)
+    smallest = op.const(2.0 ** _LOWEST[a.dtype], a.dtype)
+    from_zero = op.Where(op.Greater(b, a), smallest, op.Neg(smallest))
+    moved = op.Where(op.Equal(a, 0), from_zero, moved)
+    moved = op.Where(op.Equal(a, b), b, moved)
+    return op.Where(op.Or(op.IsNaN(a), op.IsNaN(b)), op.const(math.nan, a.dtype), moved)
+
+
+def _next_rounded(op: Builder, a: Tensor, b: Tensor) -> Tensor:
+    """Add a little more than half a unit in the last place, and let rounding find the neighbour.
+
+    ``a * 2**-digits`` is between half a unit and one; above half a unit of the lower neighbour's too. The sum is
+    made in float64 and rounded by the cast; for float64 it rounds itself (exact down to 2**-1020, below which that
+    step lacks the digits).
+    """
+    dtype = a.dtype
+    digits, lowest = _DIGITS[dtype], 2.0 ** _LOWEST[dtype]
+    x, y = op.cast(a, DataType.DOUBLE), op.cast(b, DataType.DOUBLE)
+    if dtype is DataType.DOUBLE:
+        limit, least = np.finfo(np.float64).max, lowest
+    else:
+        limit, least = 2.0 ** _OVERFLOW[dtype], 0.75 * lowest
+    start = op.Clip(x, -limit, limit)
+    step = op.Max(op.Mul(op.Abs(start), 2.0**-digits * (1 + 2.0**-20)), least)
+    up = op.Greater(y, x)
+    moved = op.Where(up, op.Add(start, step), op.Sub(start, step))
+    if dtype is DataType.DOUBLE:
+        inward = op.And(op.IsInf(x), op.Not(op.Equal(x, y)))
+        moved = op.Where(inward, start, moved)
+    moved = op.Where(op.Equal(x, y), y, moved)
+    # A NaN on either side: x is already in the sum, y isn't.
+    moved = op.Where(op.IsNaN(y), y, moved)
+    return op.cast(moved, dtype)
+
+
+@translation("aten::frexp.Tensor")
+def frexp(op: Builder, self: Tensor) -> tuple[Tensor, Tensor]:
+    """``self = mantissa * 2**exponent`` with the mantissa in [0.5, 1); the exponent of 0, infinities and NaN is 0."""
+    x = op.cast(self, DataType.DOUBLE)
+    size = op.Abs(x)
+    ordinary = op.And(op.Greater(size, 0.0), op.Less(size, math.inf))
+    x = op.Where(ordinary, x, 1.0)
+    if self.dtype is DataType.DOUBLE:  # into the range in which powers of two are exact
+        tiny, huge = op.Less(size, 2.0**-500), op.Greater(size, 2.0**500)
+        x = op.Mul(x, op.Where(tiny, 2.0**600, op.Where(huge, 2.0**-600, op.const(1.0, DataType.DOUBLE))))
+        shift = op.Where(tiny, -600.0, op.Where(huge, 600.0, op.const(0.0, DataType.DOUBLE)))
+    size = op.Abs(x)
+    exponent = op.Floor(op.Div(op.Log(size), math.log(2)))
+    mantissa = op.Mul(x, op.Pow(op.const(2.0, DataType.DOUBLE), op.Neg(exponent)))
+    # The logarithm may be off by a bit next to a power of two.
+    size = op.Abs(mantissa)
+    high, low = op.GreaterOrEqual(size, 1.0), op.Less(size, 0.5)
+    mantissa = op.Mul(mantissa, op.Where(high, 0.5, op.Where(low, 2.0, op.const(1.0, DataType.DOUBLE))))
+    exponent = op.Add(exponent, op.Sub(op.cast(high, DataType.DOUBLE), op.cast(low, DataType.DOUBLE)))
+    again = op.GreaterOrEqual(op.Abs(mantissa), 1.0)  # from [1, 2) down to [0.5, 1)
+    mantissa = op.Where(again, op.Mul(mantissa, 0.5), mantissa)
+    exponent = op.Add(exponent, op.cast(again, DataType.DOUBLE))
+    if self.dtype is DataType.DOUBLE:
+        exponent = op.Add(exponent, shift)
+    mantissa = op.Where(ordinary, op.cast(mantissa, self.dtype), self)
+    exponent = op.Where(ordinary, op.cast(exponent, DataType.INT32), op.const(0, DataType.INT32))
+    return mantissa, exponent
+
+
+@translation("aten::ldexp.Tensor")
+def ldexp(op: Builder, self: Tensor, other: Tensor) -> Tensor:
+    """``self * 2**other``, with the power in the type torch gives it: float32 for integers."""
+    if self.is_complex or other.is_complex:
+        raise Unsupported("complex operands")
+    power = promote(2.0, other)
+    dtype = promote(self, power if len(other.shape) else other, int_to_float=True)
+    scale = op.Pow(op.const(2.0, power), op.cast(other, power))
+    return op.Mul(op.cast(self, dtype), op.cast(scale, dtype))
