@@ -408,7 +408,7 @@ class Registry:
                     "has a translation."
                 )
         key = key_of(key if isinstance(target, str) else target)
-        candidates = self.candidates(target if not isinstance(target, str) else _operator_named(key))
+        candidates = self.candidates(target if not isinstance(target, str) else operator_named(key))
         decomposition = ""
         for operator, function in self.decompositions.items():
             if key_of(operator) == key:
@@ -418,7 +418,7 @@ class Registry:
         )
 
 
-def _operator_named(key: Key) -> object:
+def operator_named(key: Key) -> object:
     """The ``OpOverload`` of that name where torch knows one: resolvers are given FX targets, not names."""
     if not isinstance(key, str):
         return key

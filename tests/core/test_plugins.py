@@ -30,7 +30,9 @@ def fresh(monkeypatch):
     """Nothing is loaded or chosen, before and after; returns a function that sets the entry points."""
     monkeypatch.delenv(plugins.ENVIRONMENT_VARIABLE, raising=False)
     found = []
-    monkeypatch.setattr(plugins.importlib_metadata, "entry_points", lambda group: [e for e in found if group == e.group])
+    monkeypatch.setattr(
+        plugins.importlib_metadata, "entry_points", lambda group: [e for e in found if group == e.group]
+    )
     plugins.forget()
 
     def install(name, obj):

@@ -1,0 +1,7 @@
+"""``python -m onnxport``."""
+
+from __future__ import annotations
+
+from onnxport.cli import main
+
+main()

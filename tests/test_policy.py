@@ -1,0 +1,133 @@
+"""The rules of the house: who may import whom, how long files may be, what a translation's parameters are."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import onnxport
+import onnxport_builtin
+import pytest
+import torch
+from onnxport import plugins
+from onnxport.registry import operator_named, signature_mismatch
+
+ROOT = Path(__file__).resolve().parent.parent
+CORE = ROOT / "core" / "onnxport"
+BUILTINS = ROOT / "plugins_builtin" / "onnxport_builtin"
+PACKS = ROOT / "plugins"
+BUILTIN_IMPORTS = {"onnxport", "onnxport_builtin", "torch", "numpy", "onnx_ir"}
+
+
+def python_files(*folders: Path) -> list[Path]:
+    return sorted(p for f in folders for p in f.rglob("*.py") if not {"build", "tests"} & set(p.relative_to(f).parts))
+
+
+def imports_of(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            yield str(node.module)
+
+
+def lines_of(path: Path) -> int:
+    return len(path.read_text(encoding="utf-8").splitlines())
+
+
+PRODUCT = python_files(CORE, BUILTINS, PACKS)
+FAMILIES = sorted(onnxport_builtin.families())
+
+
+def name(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+@pytest.mark.parametrize("path", python_files(CORE), ids=name)
+def test_core_knows_no_plugin(path):
+    bad = [i for i in imports_of(path) if i.split(".")[0] in ("onnxport_builtin", "onnxport_torchvision")]
+    assert not bad
+
+
+@pytest.mark.parametrize("path", python_files(BUILTINS), ids=name)
+def test_builtins_use_the_public_api_only(path):
+    for imported in imports_of(path):
+        top = imported.split(".")[0]
+        assert top in BUILTIN_IMPORTS or top in sys.stdlib_module_names, imported
+        assert top != "onnxport" or imported == "onnxport", f"{imported}: import from onnxport itself"
+
+
+@pytest.mark.parametrize("path", python_files(PACKS), ids=name)
+def test_packs_use_the_public_api_only(path):
+    assert not [i for i in imports_of(path) if i.startswith(("onnxport.", "onnxport_builtin"))]
+
+
+def test_public_names_exist():
+    assert sorted(set(onnxport.__all__)) == sorted(onnxport.__all__)
+    for public in onnxport.__all__:
+        assert getattr(onnxport, public) is not None
+
+
+@pytest.mark.parametrize("path", PRODUCT, ids=name)
+def test_product_code(path):
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    asserts = [node.lineno for node in ast.walk(tree) if isinstance(node, ast.Assert)]
+    assert not asserts, f"assert statements at lines {asserts}"
+    private = [i for i in imports_of(path) if i.startswith("torch.onnx.") or "torchlib" in i]
+    assert not private, "the product never uses torch's own exporter"
+    attributes = [
+        n.lineno for n in ast.walk(tree) if isinstance(n, ast.Attribute) and ast.unparse(n) == "torch.onnx.export"
+    ]
+    assert not attributes, f"torch.onnx.export at lines {attributes}"
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ExceptHandler) and all(isinstance(s, ast.Pass) for s in node.body):
+            caught = ast.unparse(node.type) if node.type else ""
+            assert caught not in ("", "Exception", "BaseException"), f"line {node.lineno} swallows everything"
+
+
+@pytest.mark.parametrize("path", python_files(CORE, BUILTINS, PACKS, ROOT / "docs"), ids=name)
+def test_no_unfinished_marks_or_machine_paths(path):
+    text = path.read_text(encoding="utf-8")
+    assert not re.search(r"\b(TODO|FIXME|XXX)\b", text)
+    assert not re.search(r"(/home/|/root/|/tmp/|/work/)", text)
+
+
+@pytest.mark.parametrize(("folder", "limit"), [(CORE, 500), (BUILTINS, 700), (PACKS, 700), (ROOT / "tests", 900)])
+def test_file_sizes(folder, limit):
+    files = sorted(folder.rglob("*.py")) if folder.exists() else []
+    long = {name(path): count for path in files if (count := lines_of(path)) > limit}
+    assert not long
+
+
+def test_core_stays_small():
+    assert sum(lines_of(path) for path in python_files(CORE)) < 5000
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_families_import(family):
+    importlib.import_module(family)
+
+
+def test_no_conflicts_among_builtins():
+    for opset in (18, 19, 20, 21, 22, 23, 24, 25):
+        plugins.registry_for((), opset).check_conflicts()
+
+
+def test_translations_match_their_schemas():
+    wrong = []
+    for record in plugins.registry_for((), 18).table():
+        if not isinstance(record.target, str) or record.target.startswith("higher_order::"):
+            continue
+        target = operator_named(record.target)
+        if not isinstance(target, torch._ops.OpOverload):
+            # A library that isn't imported, or an operator that this version of torch lacks.
+            if record.target.startswith("aten::"):
+                wrong.append(f"{record}: torch has no {record.target}")
+            continue
+        if reason := signature_mismatch(record.function, target):
+            wrong.append(f"{record} for {record.target}: {reason}")
+    assert not wrong, "\n".join(wrong)
