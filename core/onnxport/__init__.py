@@ -1,0 +1,154 @@
+"""onnxport exports PyTorch models to ONNX; every operator is served by a plugin.
+
+Users call :func:`export`, :func:`check` and :func:`verify`; authors of op packs use :func:`translation`,
+:class:`Unsupported` and the hooks of :data:`hookimpl`. Names are loaded when first asked for, so that importing the
+package costs little more than importing torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+_HOME = {
+    "CaptureError": "errors",
+    "DynamicShapesError": "errors",
+    "InputError": "errors",
+    "MutationError": "errors",
+    "NamesError": "errors",
+    "OnnxExporterError": "errors",
+    "OpsetError": "errors",
+    "PluginConflictError": "errors",
+    "PluginError": "errors",
+    "Refusal": "errors",
+    "SaveError": "errors",
+    "TableError": "errors",
+    "TranslationError": "errors",
+    "Unsupported": "errors",
+    "UnsupportedOperatorsError": "errors",
+    "VerificationError": "errors",
+    "WeightError": "errors",
+    "Builder": "builder",
+    "CheckResult": "export",
+    "Container": "hookspecs",
+    "DataType": "dtypes",
+    "ExportableModule": "exportable",
+    "ONNXProgram": "program",
+    "Pass": "hookspecs",
+    "Size": "symbols",
+    "Tensor": "tensor",
+    "Translation": "registry",
+    "VerificationResult": "verify",
+    "check": "export",
+    "collect": "registry",
+    "component_dtype": "dtypes",
+    "export": "export",
+    "hookimpl": "hookspecs",
+    "infer_dynamic_shapes": "infer_shapes",
+    "is_in_onnx_export": "capture",
+    "onnx_dtype": "dtypes",
+    "promote": "dtypes",
+    "translation": "registry",
+    "verify": "verify",
+}
+
+if TYPE_CHECKING:
+    from onnxport.builder import Builder
+    from onnxport.capture import is_in_onnx_export
+    from onnxport.dtypes import DataType, component_dtype, onnx_dtype, promote
+    from onnxport.errors import (
+        CaptureError,
+        DynamicShapesError,
+        InputError,
+        MutationError,
+        NamesError,
+        OnnxExporterError,
+        OpsetError,
+        PluginConflictError,
+        PluginError,
+        Refusal,
+        SaveError,
+        TableError,
+        TranslationError,
+        Unsupported,
+        UnsupportedOperatorsError,
+        VerificationError,
+        WeightError,
+    )
+    from onnxport.export import CheckResult, check, export
+    from onnxport.exportable import ExportableModule
+    from onnxport.hookspecs import Container, Pass, hookimpl
+    from onnxport.infer_shapes import infer_dynamic_shapes
+    from onnxport.program import ONNXProgram
+    from onnxport.registry import Translation, collect, translation
+    from onnxport.symbols import Size
+    from onnxport.tensor import Tensor
+    from onnxport.verify import VerificationResult, verify
+
+__all__ = [
+    "Builder",
+    "CaptureError",
+    "CheckResult",
+    "Container",
+    "DataType",
+    "DynamicShapesError",
+    "ExportableModule",
+    "InputError",
+    "MutationError",
+    "NamesError",
+    "ONNXProgram",
+    "OnnxExporterError",
+    "OpsetError",
+    "Pass",
+    "PluginConflictError",
+    "PluginError",
+    "Refusal",
+    "SaveError",
+    "Size",
+    "TableError",
+    "Tensor",
+    "Translation",
+    "TranslationError",
+    "Unsupported",
+    "UnsupportedOperatorsError",
+    "VerificationError",
+    "VerificationResult",
+    "WeightError",
+    "check",
+    "collect",
+    "component_dtype",
+    "export",
+    "hookimpl",
+    "infer_dynamic_shapes",
+    "is_in_onnx_export",
+    "onnx_dtype",
+    "promote",
+    "translation",
+    "verify",
+]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME.get(name)
+    if home is None:
+        raise AttributeError(f"module 'onnxport' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"onnxport.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+class _Package(ModuleType):
+    """Keeps ``onnxport.export`` and ``onnxport.verify`` the functions, though modules of these names are imported."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (isinstance(value, ModuleType) and name in _HOME):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

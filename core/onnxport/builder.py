@@ -1,0 +1,597 @@
+"""``op``: what a translation emits ONNX nodes with.
+
+``op.Name(inputs…, attribute=…)`` makes one node of the default domain at the target opset. What can be known per
+operator is computed once (:mod:`onnxport.schemas`); per node there is only binding, naming and appending.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx_ir as ir
+import torch
+from onnx_ir import AttributeType, DataType
+
+from onnxport import infer
+from onnxport.dtypes import COMPONENT, ONNX_TO_TORCH, onnx_dtype
+from onnxport.errors import Unsupported
+from onnxport.schemas import OpSpec, first_opset, spec_of
+from onnxport.symbols import Size, Symbols
+from onnxport.tensor import Node, Tensor
+from onnxport.weights import TorchTensor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    import torch.fx
+
+    from onnxport.registry import Translation
+
+_SMALL = 1024  # bytes; constants up to this size are shared by content
+_GRAPH_KINDS = (AttributeType.GRAPH, AttributeType.GRAPHS)
+
+
+class Scope:
+    """The nodes of one graph under construction, and what was computed in it."""
+
+    __slots__ = ("bindings", "journal", "nodes", "sizes")
+
+    def __init__(self) -> None:
+        self.nodes: list[ir.Node] = []
+        self.sizes: dict[Any, Tensor] = {}
+        self.bindings: dict[Any, tuple[Tensor, int | None]] = {}
+        self.journal: list[tuple[dict[Any, Any], Any]] = []
+
+    def remember(self, cache: dict[Any, Any], key: Any, value: Any) -> None:
+        """Add to a cache in a way that :meth:`Builder.rollback` can undo."""
+        cache[key] = value
+        self.journal.append((cache, key))
+
+
+class Result:
+    """What the FX node is known to give: element type, shape and complex flag of one of its results."""
+
+    __slots__ = ("dtype", "is_complex", "shape")
+
+    def __init__(self, fake: torch.Tensor, symbols: Symbols) -> None:
+        self.is_complex = fake.dtype in COMPONENT
+        self.dtype = COMPONENT[fake.dtype] if self.is_complex else onnx_dtype(fake.dtype)
+        self.shape = symbols.shape(fake)
+
+
+class Builder:
+    """Emits the nodes of one model; see the module's docstring.
+
+    Attributes:
+        opset: target opset of the default domain.
+        node: the FX node being translated.
+        source: the node of the user's graph that ``node`` is a decomposed step of, if it is one.
+        origin: the translation being run.
+        seed: the seed that the user wants for random nodes, or None.
+        inline: translates a GraphModule's nodes here; ``op.inline(graph_module, *values)`` gives its flat outputs.
+        translate: runs another operator's translation on values; ``op.translate("aten::relu", value)``.
+    """
+
+    def __init__(self, opset: int, *, metadata: str = "full", names: dict[Any, str] | None = None) -> None:
+        self.opset = opset
+        self.node: torch.fx.Node | None = None
+        self.source: torch.fx.Node | None = None
+        self.origin: Translation | None = None
+        self.scopes: list[Scope] = [Scope()]
+        self.symbols = Symbols(self, names)
+        self.domains: dict[str, int] = {"": opset}
+        self.functions: dict[tuple[str, str, str], ir.Function] = {}
+        self.initializers: dict[str, Tensor] = {}
+        self.complex_tensors: list[Tensor] = []
+        self.seed: int | None = None
+        self.inline: Callable[..., list[Any]] = _no_walker
+        self.translate: Callable[..., Any] = _no_walker
+        self._metadata = metadata
+        self._names: dict[str, int] = {}
+        self._constants: dict[Any, Tensor] = {}
+
+    # Nodes ---------------------------------------------------------------------------------------------------------
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        """The emitter of an ONNX operator; kept as an attribute, so this runs once per operator."""
+        if not name[0].isupper():
+            raise AttributeError(f"the builder has no attribute {name!r}; ONNX operators start with a capital")
+        spec = spec_of(name, self.opset)
+        if spec is None:
+            since = first_opset(name)
+            if since is None:
+                raise AttributeError(f"ONNX has no operator {name!r}")
+            raise Unsupported(f"needs opset {since}: {name}")
+
+        def emit(*inputs: Any, outputs: int | None = None, **attributes: Any) -> Any:
+            return self._emit(spec, inputs, outputs, attributes)
+
+        emit.__name__ = name
+        setattr(self, name, emit)
+        return emit
+
+    def _emit(self, spec: OpSpec, inputs: tuple[Any, ...], outputs: int | None, attributes: dict[str, Any]) -> Any:
+        given = attributes
+        attributes = {key: value for key, value in given.items() if value is not None}
+        values, types = self._bind(spec, inputs)
+        count = outputs if outputs is not None else self._count(spec, attributes)
+        dtypes = self._output_types(spec, types, attributes, count, values)
+        shape = infer.shape_of(spec.name, values, attributes)
+        attrs = [_attribute(spec, key, value) for key, value in attributes.items()]
+        return self._append("", spec.name, values, attrs, dtypes, shape)
+
+    def _append(
+        self,
+        domain: str,
+        op_type: str,
+        values: Sequence[Tensor | None],
+        attrs: Sequence[ir.Attr],
+        dtypes: Sequence[DataType | None],
+        shape: ir.Shape | None,
+        overload: str = "",
+    ) -> Any:
+        base = f"{self.node.name}_{op_type}" if self.node is not None else op_type
+        results = [Tensor(self.unique(base), dtype) for dtype in dtypes]
+        results[0].shape = shape
+        node = Node(
+            domain,
+            op_type,
+            values,
+            attrs,
+            outputs=results,
+            overload=overload,
+            name=f"node_{results[0].name}",
+            fx_node=self.source or self.node,
+            origin=self.origin,
+            level=self._metadata,
+        )
+        self.scopes[-1].nodes.append(node)
+        return results[0] if len(results) == 1 else tuple(results)
+
+    def _bind(self, spec: OpSpec, inputs: tuple[Any, ...]) -> tuple[list[Tensor | None], dict[str, DataType]]:
+        """Inputs as tensors, and the element type of each type variable."""
+        kinds = spec.inputs
+        types: dict[str, DataType] = {}
+        last = len(kinds) - 1
+        if len(inputs) > len(kinds) and not spec.variadic:
+            raise TypeError(f"{spec.name} takes at most {len(kinds)} inputs, {len(inputs)} were given")
+        pending = False
+        for i, value in enumerate(inputs):
+            if isinstance(value, ir.Value):
+                kind = kinds[min(i, last)]
+                if isinstance(kind, str) and value.dtype is not None:
+                    types.setdefault(kind, value.dtype)
+            elif value is not None:
+                pending = True
+        if not pending:
+            values = list(inputs)
+        else:
+            values = []
+            for i, value in enumerate(inputs):
+                kind = kinds[min(i, last)]
+                dtype = kind if isinstance(kind, DataType) else types.get(kind)
+                tensor = self.tensor(value, dtype)
+                if isinstance(kind, str) and tensor is not None and tensor.dtype is not None:
+                    types.setdefault(kind, tensor.dtype)
+                values.append(tensor)
+        while values and values[-1] is None:
+            values.pop()
+        return values, types
+
+    def _count(self, spec: OpSpec, attributes: dict[str, Any]) -> int:
+        for key in ("then_branch", "body"):
+            if key in attributes and spec.variadic_outputs:
+                return len(attributes[key].outputs) - (spec.name == "Loop")
+        return int(attributes.get("num_outputs", spec.min_outputs))
+
+    def _output_types(
+        self, spec: OpSpec, types: dict[str, DataType], attributes: dict[str, Any], count: int, values: Sequence[Any]
+    ) -> list[DataType | None]:
+        kinds = spec.outputs
+        special = _SPECIAL_TYPES.get(spec.name)
+        if special is not None:
+            return special(self, attributes, count, values)
+        result: list[DataType | None] = []
+        for i in range(count):
+            kind = kinds[min(i, len(kinds) - 1)]
+            result.append(kind if isinstance(kind, DataType) else types.get(kind))
+        return result
+
+    def call(
+        self,
+        domain: str,
+        name: str,
+        *inputs: Any,
+        version: int = 1,
+        outputs: int = 1,
+        dtypes: Sequence[DataType | torch.dtype] | None = None,
+        overload: str = "",
+        **attributes: Any,
+    ) -> Any:
+        """A node of another domain.
+
+        Args:
+            domain: such as ``"com.microsoft"``; imported at ``version``.
+            inputs: tensors, None, numbers or lists; a number takes the first tensor's element type.
+            outputs: number of results.
+            dtypes: element type of each result; by default that of the first tensor input.
+        """
+        self.domains.setdefault(domain, version)
+        first = next((v.dtype for v in inputs if isinstance(v, ir.Value)), None)
+        values = [self.tensor(value, first) for value in inputs]
+        kinds: list[DataType | None] = [onnx_dtype(d) for d in dtypes] if dtypes is not None else [first] * outputs
+        attrs = [_any_attribute(key, value) for key, value in attributes.items() if value is not None]
+        return self._append(domain, name, values, attrs, kinds, None, overload)
+
+    # Values --------------------------------------------------------------------------------------------------------
+
+    def tensor(self, value: Any, dtype: DataType | None = None) -> Tensor | None:
+        """A value as a tensor: tensors as they are, numbers and lists as constants, sizes as computed."""
+        if value is None or isinstance(value, ir.Value):
+            return value  # type: ignore[return-value]
+        if isinstance(value, Size):
+            result = self.symbols.scalar(value.expr)
+            return self.cast(result, dtype) if dtype is not None else result
+        if isinstance(value, (list, tuple)) and any(isinstance(v, (Size, ir.Value)) for v in value):
+            return self.sizes(value)
+        if isinstance(value, np.ndarray) and dtype is None:
+            return self.const(value)
+        return self.const(value, dtype)
+
+    def const(self, value: Any, dtype: DataType | torch.dtype | None = None) -> Tensor:
+        """A constant, as an initializer that equal constants share.
+
+        Args:
+            value: number, nested list, numpy array, or torch tensor (not copied; may be of any size and dtype).
+            dtype: element type; by default int64, float32 or bool as the value is, or the array's own.
+        """
+        wanted = None if dtype is None else onnx_dtype(dtype)
+        if isinstance(value, torch.Tensor):
+            if wanted is not None and onnx_dtype(value.dtype) is not wanted:
+                value = value.to(_torch_dtype(wanted))
+            data: ir.TensorProtocol = TorchTensor(value)
+            is_complex = value.dtype in COMPONENT
+            key: Any = (data.dtype, tuple(value.shape), data.tobytes()) if data.nbytes <= _SMALL else None
+            shape = ir.Shape(list(value.shape))
+        else:
+            array, element = _array(value, wanted)
+            is_complex = False
+            shape = ir.Shape(array.shape)
+            key = (element, array.shape, array.tobytes()) if array.nbytes <= _SMALL else None
+            found = self._constants.get(key) if key is not None else None
+            if found is not None:
+                return found
+            data = ir.Tensor(array, dtype=element)
+        found = self._constants.get(key) if key is not None else None
+        if found is not None and found.is_complex == is_complex:
+            return found
+        name = self.unique(self.node.name + "_const" if key is None and self.node is not None else "const")
+        data.name = name
+        tensor = Tensor(name, data.dtype, shape, const_value=data, is_complex=is_complex)
+        if is_complex:
+            self.complex_tensors.append(tensor)
+        if key is not None:
+            self.scope.remember(self._constants, key, tensor)
+        self.scope.remember(self.initializers, name, tensor)
+        return tensor
+
+    def cast(self, value: Any, dtype: DataType | torch.dtype) -> Tensor:
+        """The value in another element type; no node where it already has it. Numbers become constants."""
+        wanted = onnx_dtype(dtype)
+        if isinstance(value, Size):
+            value = self.symbols.scalar(value.expr)
+        if not isinstance(value, ir.Value):
+            return self.const(value, wanted)
+        if value.dtype is wanted:
+            return value  # type: ignore[return-value]
+        return self.Cast(value, to=wanted)
+
+    def sizes(self, dims: Iterable[int | Size | Tensor]) -> Tensor:
+        """A 1-D int64 tensor of ints, sizes and integer scalars."""
+        listed = list(dims)
+        if not any(isinstance(d, ir.Value) for d in listed):
+            if all(isinstance(d, int) for d in listed):
+                return self.const([int(d) for d in listed], DataType.INT64)  # type: ignore[arg-type]
+            return self.symbols.vectors(listed)  # type: ignore[arg-type]
+        parts = []
+        for dim in listed:
+            if isinstance(dim, ir.Value):
+                parts.append(self.Reshape(self.cast(dim, DataType.INT64), [1]))
+            else:
+                parts.append(self.sizes([dim]))
+        return parts[0] if len(parts) == 1 else self.Concat(*parts, axis=0)
+
+    def shape(self, value: Tensor) -> Tensor:
+        """The logical shape as a 1-D int64 tensor; a constant where it is static."""
+        if value.shape is not None and all(isinstance(d, int) or type(d) is Size for d in value.shape):
+            return self.sizes(value.shape)  # type: ignore[arg-type]
+        return self.Shape(value, end=-1) if value.is_complex else self.Shape(value)
+
+    def size(self, value: Tensor, axis: int) -> int | Size:
+        """One dimension of a value whose shape is known."""
+        if value.shape is None:
+            raise Unsupported(f"the shape of {value.name} isn't known")
+        return value.shape[axis]  # type: ignore[return-value]
+
+    def rank(self, value: Tensor) -> int:
+        """The number of logical dimensions."""
+        if value.shape is None:
+            raise Unsupported(f"the rank of {value.name} isn't known")
+        return len(value.shape)
+
+    # Complex numbers -----------------------------------------------------------------------------------------------
+
+    def real(self, value: Tensor) -> Tensor:
+        """The real parts of a complex value; a real value as it is."""
+        if not value.is_complex:
+            return value
+        return self._component(value, 0)
+
+    def imag(self, value: Tensor) -> Tensor:
+        """The imaginary parts of a complex value."""
+        return self._component(value, 1)
+
+    def _component(self, value: Tensor, index: int) -> Tensor:
+        part = self.Gather(value, self.const(index), axis=-1)
+        part.shape = value.shape
+        return part
+
+    def complex(self, real: Tensor, imag: Tensor) -> Tensor:
+        """A complex value of its parts, two real tensors of one shape."""
+        joined = self.Concat(self.Unsqueeze(real, [-1]), self.Unsqueeze(imag, [-1]), axis=-1)
+        return self.as_complex(joined, real.shape)
+
+    def as_complex(self, value: Tensor, shape: ir.Shape | None = None) -> Tensor:
+        """A real tensor with a last axis of 2, taken as complex numbers.
+
+        Args:
+            shape: the logical shape; by default the value's without its last axis.
+        """
+        if value.is_complex:
+            return value
+        if value.producer() is None or value in (self.initializers.get(value.name or ""),):
+            value = self.Identity(value)
+        if shape is None and value.shape is not None:
+            shape = ir.Shape(list(value.shape)[:-1])
+        value.shape = shape
+        value.is_complex = True
+        self.complex_tensors.append(value)
+        return value
+
+    # The FX node ---------------------------------------------------------------------------------------------------
+
+    @property
+    def results(self) -> list[Result]:
+        """What the FX node gives, one entry a tensor."""
+        value = self.node.meta.get("val") if self.node is not None else None
+        fakes = value if isinstance(value, (list, tuple)) else [value]
+        return [Result(fake, self.symbols) for fake in fakes if isinstance(fake, torch.Tensor)]
+
+    @property
+    def result(self) -> Result:
+        """What the FX node gives, when that is one tensor."""
+        return self.results[0]
+
+    # Scopes --------------------------------------------------------------------------------------------------------
+
+    @property
+    def scope(self) -> Scope:
+        """The graph that nodes go to now."""
+        return self.scopes[-1]
+
+    def unique(self, base: str) -> str:
+        """A name that no other value of the model has."""
+        count = self._names.get(base)
+        if count is None:
+            self._names[base] = 1
+            return base
+        while True:
+            name = f"{base}_{count}"
+            count += 1
+            if name not in self._names:
+                self._names[base] = count
+                self._names[name] = 1
+                return name
+
+    def subgraph(
+        self,
+        function: Callable[..., Any],
+        inputs: Sequence[tuple[DataType, Sequence[Any] | ir.Shape | None]] = (),
+        name: str = "body",
+    ) -> ir.Graph:
+        """A graph attribute (a branch, a loop's body). Outer values may be used in it directly.
+
+        Args:
+            function: takes the graph's inputs as tensors, returns its outputs.
+            inputs: element type and shape of each input.
+        """
+        prefix = f"{self.node.name}_{name}" if self.node is not None else name
+        values = [
+            Tensor(self.unique(f"{prefix}_in"), dtype, None if shape is None else ir.Shape(shape))
+            for dtype, shape in inputs
+        ]
+        with self.pushed() as scope:
+            results = function(*values)
+            outputs = []
+            for result in results if isinstance(results, (list, tuple)) else [results]:
+                tensor = self.tensor(result)
+                if tensor is None:
+                    raise TypeError("a subgraph's output is None")
+                producer = tensor.producer()
+                if producer is None or producer not in scope.nodes or any(tensor is o for o in outputs):
+                    shape, flag = tensor.shape, tensor.is_complex
+                    tensor = self.Identity(tensor)
+                    if flag:
+                        tensor = self.as_complex(tensor, shape)
+                outputs.append(tensor)
+        return ir.Graph(values, outputs, nodes=scope.nodes, name=self.unique(prefix))
+
+    @contextlib.contextmanager
+    def pushed(self) -> Iterator[Scope]:
+        """A scope for an inner graph. What it added to shared caches outlives it, what it computed does not."""
+        scope = Scope()
+        self.scopes.append(scope)
+        try:
+            yield scope
+        finally:
+            self.scopes.pop()
+            shared = (self._constants, self.initializers)
+            self.scope.journal.extend(entry for entry in scope.journal if any(entry[0] is cache for cache in shared))
+
+    def mark(self) -> tuple[int, int, int]:
+        """A point that :meth:`rollback` can go back to."""
+        return len(self.scope.nodes), len(self.scope.journal), len(self.complex_tensors)
+
+    def rollback(self, mark: tuple[int, int, int]) -> None:
+        """Undo everything emitted in the current scope since ``mark``."""
+        nodes, journal, complexes = mark
+        scope = self.scope
+        for node in reversed(scope.nodes[nodes:]):
+            _detach(node)
+        del scope.nodes[nodes:]
+        for cache, key in scope.journal[journal:]:
+            cache.pop(key, None)
+        del scope.journal[journal:]
+        del self.complex_tensors[complexes:]
+
+
+def _detach(node: ir.Node) -> None:
+    """Remove a node from the uses of its inputs, and what its subgraphs hold from the uses of outer values."""
+    for attribute in node.attributes.values():
+        if isinstance(attribute, ir.Attr) and attribute.type in _GRAPH_KINDS:
+            graphs = [attribute.as_graph()] if attribute.type is AttributeType.GRAPH else attribute.as_graphs()
+            for graph in graphs:
+                for inner in graph:
+                    _detach(inner)
+    for i, value in enumerate(node.inputs):
+        if value is not None:
+            node.replace_input_with(i, None)
+
+
+def _torch_dtype(dtype: DataType) -> torch.dtype:
+    return ONNX_TO_TORCH[dtype]
+
+
+def _array(value: Any, dtype: DataType | None) -> tuple[np.ndarray, DataType]:
+    """A number or nested list as an array. Ints outside the type's range wrap, as torch's do."""
+    if isinstance(value, np.ndarray):
+        element = dtype or DataType.from_numpy(value.dtype)
+        return np.ascontiguousarray(value.astype(element.numpy(), copy=False)).reshape(value.shape), element
+    if dtype is None:
+        array = np.array(value)
+        if array.dtype.kind == "f" or array.size == 0 and array.dtype.kind != "i":
+            dtype = DataType.FLOAT if array.size else DataType.INT64
+        elif array.dtype.kind == "b":
+            dtype = DataType.BOOL
+        elif array.dtype.kind in "iu":
+            dtype = DataType.INT64
+        else:
+            raise TypeError(f"no ONNX constant can be made of {value!r}")
+        return array.astype(dtype.numpy()), dtype
+    wide = np.array(value)
+    if dtype.is_integer() and wide.dtype.kind in "iu":
+        bits = dtype.bitwidth
+        if dtype is not DataType.INT64 and dtype is not DataType.UINT64 and bits >= 8:
+            return wide.astype(np.int64).astype(dtype.numpy()), dtype
+    with np.errstate(over="ignore", invalid="ignore"):
+        return wide.astype(dtype.numpy()), dtype
+
+
+def _attribute(spec: OpSpec, key: str, value: Any) -> ir.Attr:
+    kind = spec.attributes.get(key)
+    if kind is None:
+        raise Unsupported(f"{spec.name} of opset {spec.since} has no attribute {key!r}")
+    if kind is AttributeType.INT:
+        value = int(onnx_dtype(value)) if isinstance(value, torch.dtype) else int(value)
+    elif kind is AttributeType.FLOAT:
+        value = float(value)
+    elif kind is AttributeType.INTS:
+        value = tuple(int(v) for v in value)
+    elif kind is AttributeType.FLOATS:
+        value = tuple(float(v) for v in value)
+    elif kind is AttributeType.TENSOR and not isinstance(value, ir.TensorProtocol):
+        value = ir.tensor(value)
+    return ir.Attr(key, kind, value)
+
+
+def _any_attribute(key: str, value: Any) -> ir.Attr:
+    """An attribute of an operator that has no schema here: the type follows the value."""
+    if isinstance(value, bool):
+        value = int(value)
+    elif isinstance(value, torch.dtype):
+        value = int(onnx_dtype(value))
+    elif isinstance(value, torch.Tensor):
+        value = TorchTensor(value)
+    elif isinstance(value, np.ndarray):
+        value = ir.Tensor(value)
+    return ir.convenience.convert_attribute(key, value)
+
+
+def _cast_type(_op: Builder, attributes: dict[str, Any], count: int, _values: Sequence[Any]) -> list[DataType | None]:
+    to = attributes["to"]
+    return [onnx_dtype(to) if isinstance(to, torch.dtype) else DataType(int(to))] * count
+
+
+def _dtype_attribute(default: DataType | None) -> Callable[..., list[DataType | None]]:
+    def rule(_op: Builder, attributes: dict[str, Any], count: int, values: Sequence[Any]) -> list[DataType | None]:
+        dtype = attributes.get("dtype", attributes.get("output_dtype", attributes.get("output_datatype")))
+        if dtype is None:
+            found = default if default is not None else values[0].dtype
+        else:
+            found = onnx_dtype(dtype) if isinstance(dtype, torch.dtype) else DataType(int(dtype))
+        return [found] * count
+
+    return rule
+
+
+def _filled_type(_op: Builder, attributes: dict[str, Any], count: int, _values: Sequence[Any]) -> list[DataType | None]:
+    value = attributes.get("value")
+    dtype = DataType.FLOAT if value is None else (value if isinstance(value, ir.TensorProtocol) else ir.tensor(value)).dtype
+    return [dtype] * count
+
+
+def _body_types(_op: Builder, attributes: dict[str, Any], count: int, _values: Sequence[Any]) -> list[DataType | None]:
+    graph = attributes.get("then_branch") or attributes["body"]
+    outputs = list(graph.outputs)
+    return [value.dtype for value in outputs[len(outputs) - count :]]
+
+
+def _quantized_type(_op: Builder, attributes: dict[str, Any], count: int, values: Sequence[Any]) -> list[DataType | None]:
+    if len(values) > 2:
+        return [values[2].dtype] * count
+    return [DataType(int(attributes.get("output_dtype") or DataType.UINT8))] * count
+
+
+def _dequantized_type(_op: Builder, attributes: dict[str, Any], count: int, values: Sequence[Any]) -> list[DataType | None]:
+    return [DataType(int(attributes.get("output_dtype") or values[1].dtype))] * count
+
+
+_SPECIAL_TYPES: dict[str, Callable[..., list[DataType | None]]] = {
+    "Cast": _cast_type,
+    "BitCast": _cast_type,
+    "CastLike": lambda _op, _attributes, count, values: [values[1].dtype] * count,
+    "ConstantOfShape": _filled_type,
+    "Constant": _filled_type,
+    "EyeLike": _dtype_attribute(None),
+    "Bernoulli": _dtype_attribute(None),
+    "Multinomial": _dtype_attribute(DataType.INT32),
+    "RandomNormal": _dtype_attribute(DataType.FLOAT),
+    "RandomUniform": _dtype_attribute(DataType.FLOAT),
+    "RandomNormalLike": _dtype_attribute(None),
+    "RandomUniformLike": _dtype_attribute(None),
+    "BlackmanWindow": _dtype_attribute(DataType.FLOAT),
+    "HammingWindow": _dtype_attribute(DataType.FLOAT),
+    "HannWindow": _dtype_attribute(DataType.FLOAT),
+    "MelWeightMatrix": _dtype_attribute(DataType.FLOAT),
+    "QuantizeLinear": _quantized_type,
+    "DequantizeLinear": _dequantized_type,
+    "If": _body_types,
+    "Loop": _body_types,
+    "Scan": _body_types,
+}
+
+
+def _no_walker(*_args: Any, **_kwargs: Any) -> Any:
+    raise Unsupported("this builder has no FX graph to walk")

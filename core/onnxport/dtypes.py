@@ -1,0 +1,158 @@
+"""Element types: torch <-> ONNX, and torch's type promotion on ONNX values.
+
+Promotion follows torch's documented rules (``torch.result_type``): operands are ranked by category
+(bool < integer < float < complex) and by kind (tensors with dimensions > 0-d tensors > Python numbers); the
+highest category among the highest kind that reaches it decides.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from onnx_ir import DataType
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+TORCH_TO_ONNX: dict[torch.dtype, DataType] = {
+    torch.float32: DataType.FLOAT,
+    torch.float64: DataType.DOUBLE,
+    torch.float16: DataType.FLOAT16,
+    torch.bfloat16: DataType.BFLOAT16,
+    torch.int8: DataType.INT8,
+    torch.int16: DataType.INT16,
+    torch.int32: DataType.INT32,
+    torch.int64: DataType.INT64,
+    torch.uint8: DataType.UINT8,
+    torch.uint16: DataType.UINT16,
+    torch.uint32: DataType.UINT32,
+    torch.uint64: DataType.UINT64,
+    torch.bool: DataType.BOOL,
+    torch.complex64: DataType.COMPLEX64,
+    torch.complex128: DataType.COMPLEX128,
+    torch.float8_e4m3fn: DataType.FLOAT8E4M3FN,
+    torch.float8_e4m3fnuz: DataType.FLOAT8E4M3FNUZ,
+    torch.float8_e5m2: DataType.FLOAT8E5M2,
+    torch.float8_e5m2fnuz: DataType.FLOAT8E5M2FNUZ,
+}
+for _torch_name, _onnx_name in (("float8_e8m0fnu", "FLOAT8E8M0"), ("float4_e2m1fn_x2", "FLOAT4E2M1")):
+    if hasattr(torch, _torch_name) and hasattr(DataType, _onnx_name):
+        TORCH_TO_ONNX[getattr(torch, _torch_name)] = getattr(DataType, _onnx_name)
+
+ONNX_TO_TORCH: dict[DataType, torch.dtype] = {onnx: torch_ for torch_, onnx in TORCH_TO_ONNX.items()}
+
+#: The real element type that holds one component of a complex number.
+COMPONENT: dict[torch.dtype, DataType] = {
+    torch.complex64: DataType.FLOAT,
+    torch.complex128: DataType.DOUBLE,
+    torch.complex32: DataType.FLOAT16,
+}
+_COMPLEX_OF: dict[DataType, DataType] = {DataType.FLOAT: DataType.COMPLEX64, DataType.DOUBLE: DataType.COMPLEX128}
+
+_BOOL, _INT, _FLOAT, _COMPLEX = range(4)
+_DEFAULTS = {_BOOL: DataType.BOOL, _INT: DataType.INT64}
+
+
+def onnx_dtype(dtype: torch.dtype | DataType) -> DataType:
+    """The ONNX element type of a torch dtype (complex ones stay complex).
+
+    Raises:
+        KeyError: ONNX has no such type.
+    """
+    return dtype if isinstance(dtype, DataType) else TORCH_TO_ONNX[dtype]
+
+
+def component_dtype(dtype: torch.dtype) -> DataType:
+    """The element type that is stored: that of the components for complex dtypes."""
+    return COMPONENT.get(dtype) or TORCH_TO_ONNX[dtype]
+
+
+def _category(dtype: DataType) -> int:
+    if dtype is DataType.BOOL:
+        return _BOOL
+    if dtype in (DataType.COMPLEX64, DataType.COMPLEX128):
+        return _COMPLEX
+    return _INT if dtype.is_integer() else _FLOAT
+
+
+def _default(category: int) -> DataType:
+    if category in _DEFAULTS:
+        return _DEFAULTS[category]
+    default = TORCH_TO_ONNX[torch.get_default_dtype()]
+    return default if category == _FLOAT else _COMPLEX_OF.get(default, DataType.COMPLEX64)
+
+
+def _number_category(number: Any) -> int:
+    if isinstance(number, bool):
+        return _BOOL
+    if isinstance(number, int):
+        return _INT
+    if isinstance(number, float):
+        return _FLOAT
+    if isinstance(number, complex):
+        return _COMPLEX
+    kind = getattr(number, "kind", None)  # a Size
+    return {"int": _INT, "float": _FLOAT, "bool": _BOOL}.get(kind or "", _INT)
+
+
+def _join(dtypes: Iterable[DataType]) -> DataType | None:
+    joined: DataType | None = None
+    for dtype in dtypes:
+        if joined is None or joined is dtype:
+            joined = dtype
+        else:
+            joined = TORCH_TO_ONNX[torch.promote_types(ONNX_TO_TORCH[joined], ONNX_TO_TORCH[dtype])]
+    return joined
+
+
+def promote(*operands: Any, int_to_float: bool = False) -> DataType:
+    """torch's result type of tensors, symbolic sizes, Python numbers and dtypes.
+
+    A complex value counts as its complex type; the caller decides on the layout. ``None`` operands are skipped.
+
+    Args:
+        operands: :class:`Tensor`, :class:`Size`, int, float, bool, complex, ``torch.dtype`` or ``DataType``.
+        int_to_float: integers and bools become the default float type, as ``torch.sin`` and true division do.
+
+    Source: torch, "Type promotion documentation" (tensor attributes).
+    """
+    dimensioned: list[DataType] = []
+    zero_d: list[DataType] = []
+    number = -1
+    for operand in operands:
+        if operand is None:
+            continue
+        dtype = getattr(operand, "dtype", None)
+        if isinstance(dtype, DataType):
+            if getattr(operand, "is_complex", False):
+                dtype = _COMPLEX_OF.get(dtype, dtype)
+            shape = operand.shape
+            (zero_d if shape is not None and len(shape) == 0 else dimensioned).append(dtype)
+        elif isinstance(operand, (torch.dtype, DataType)):
+            dimensioned.append(onnx_dtype(operand))
+        else:
+            number = max(number, _number_category(operand))
+    result = _join(dimensioned)
+    scalar = _join(zero_d)
+    if result is None:
+        result = scalar
+    elif scalar is not None and _category(scalar) > _category(result):
+        result = _lift(result, scalar)
+    if number >= 0:
+        if result is None:
+            result = _default(number)
+        elif number > _category(result):
+            result = _lift(result, _default(number))
+    if result is None:
+        raise ValueError("promote() needs at least one operand")
+    if int_to_float and _category(result) <= _INT:
+        return TORCH_TO_ONNX[torch.get_default_dtype()]
+    return result
+
+
+def _lift(lower: DataType, higher: DataType) -> DataType:
+    """The higher category wins; a float64 tensor with a complex number becomes complex128, not complex64."""
+    if _category(higher) == _COMPLEX and _category(lower) == _FLOAT:
+        return _COMPLEX_OF.get(lower, DataType.COMPLEX64)
+    return higher

@@ -1,0 +1,345 @@
+"""``export()`` and ``check()``: the pipeline on one screen.
+
+model, args -> capture -> functionalize -> fold constants -> translate -> passes -> ONNXProgram -> save, verify, report
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.export import ExportedProgram
+
+from onnxport import passes, script
+from onnxport.capture import capture
+from onnxport.errors import InputError, MutationError, OpsetError, Refusal
+from onnxport.exportable import ExportableModule
+from onnxport.folding import fold_constants
+from onnxport.functionalize import FunctionalProgram, functionalize
+from onnxport.inputs import Interface, Request, interface_of, prepare
+from onnxport.metadata import LEVELS
+from onnxport.plugins import load
+from onnxport.program import ONNXProgram
+from onnxport.report import Run
+from onnxport.schemas import DEFAULT_OPSET, MAX_OPSET, MIN_OPSET
+from onnxport.translate import Names, Translated, Translator, raise_refusals
+from onnxport.verify import verify as verify_program
+from onnxport.weights import initializers_of
+
+if TYPE_CHECKING:
+    import os
+
+logger = logging.getLogger("onnxport")
+
+_MUTATIONS = ("outputs", "error", "drop")
+_DEPRECATED = {
+    "training": "set the mode of the model itself (model.eval()) before exporting",
+    "operator_export_type": "only ONNX operators are written",
+    "do_constant_folding": "constants are always folded; see optimize=",
+    "custom_opsets": "use custom_translation_table or a plugin",
+    "export_modules_as_functions": "use functions=",
+    "autograd_inlining": "autograd functions are always inlined",
+}
+
+
+def export(
+    model: torch.nn.Module | ExportedProgram,
+    args: tuple[Any, ...] = (),
+    f: str | os.PathLike[str] | None = None,
+    *,
+    kwargs: dict[str, Any] | None = None,
+    verbose: bool | None = None,
+    input_names: Sequence[str] | None = None,
+    output_names: Sequence[str] | None = None,
+    opset_version: int | None = None,
+    dynamo: bool = True,
+    external_data: bool = True,
+    dynamic_shapes: Any = None,
+    custom_translation_table: Mapping[Callable[..., Any], Any] | None = None,
+    report: bool = False,
+    optimize: bool = True,
+    verify: bool = False,
+    profile: bool = False,
+    dump_exported_program: bool = False,
+    artifacts_dir: str | os.PathLike[str] = ".",
+    export_params: bool = True,
+    keep_initializers_as_inputs: bool = False,
+    dynamic_axes: Mapping[str, Any] | None = None,
+    plugins: Sequence[Any] | None = None,
+    mutation: str = "outputs",
+    metadata: str = "full",
+    seed: int | None = None,
+    **deprecated: Any,
+) -> ONNXProgram:
+    """Export a model to ONNX.
+
+    Args:
+        model: a module in eval mode, an :class:`ExportableModule`, or an ``ExportedProgram``, which is taken as it is.
+        args: example positional inputs. Tensors become inputs of the ONNX model, everything else is baked in.
+        f: where to save the model; nothing is written when left out.
+        kwargs: example keyword inputs.
+        verbose: print the stages and the resolved dimensions.
+        input_names: names of the ONNX inputs, in order.
+        output_names: names of the ONNX outputs, in order.
+        opset_version: target opset of the default domain, 18 to the newest that onnx knows; 20 when left out.
+        dynamo: must be True; there is no other exporter here.
+        external_data: with ``f``, save the weights to a file of their own beside it.
+        dynamic_shapes: what ``torch.export.export`` takes, with strings allowed as dimension names.
+        custom_translation_table: ``{torch.ops.ns.op.overload: function or sequence of functions}``.
+        report: write a markdown report and its JSON twin to ``artifacts_dir``.
+        optimize: run the graph passes.
+        verify: check the model and compare its outputs with eager torch's.
+        profile: write the time and memory of each stage to ``artifacts_dir``.
+        dump_exported_program: save the captured program to ``artifacts_dir``.
+        artifacts_dir: where reports go.
+        export_params: with ``f``, write the weights.
+        keep_initializers_as_inputs: with ``f``, list the weights among the inputs.
+        dynamic_axes: deprecated form of ``dynamic_shapes``.
+        plugins: which op packs take part: None for all that are installed, names, or ``()`` for the built-ins alone.
+        mutation: what becomes of buffers and inputs that forward changes: ``"outputs"`` appends their new values as
+            outputs, ``"error"`` refuses, ``"drop"`` warns and drops them.
+        metadata: how much provenance is written: ``"full"``, ``"module"`` or ``"none"``.
+        seed: seed of the random nodes of the file.
+        deprecated: what ``torch.onnx.export`` still takes and warns about.
+
+    Returns:
+        The ONNX program, whether or not it was saved.
+
+    Raises:
+        OnnxExporterError: one of its subclasses, which name what can't be exported, where and why.
+    """
+    _check_arguments(dynamo, mutation, metadata, deprecated)
+    settings = Settings(_opset(opset_version), custom_translation_table, plugins, mutation, metadata, optimize, seed)
+    run = Run(verbose=bool(verbose), artifacts=Path(artifacts_dir))
+    try:
+        request, program, interface = _captured(
+            run, settings, model, args, kwargs, dynamic_shapes, dynamic_axes, input_names, output_names
+        )
+        if dump_exported_program:
+            run.dump(program)
+        translated = translate_program(program, interface, settings, run)
+        raise_refusals(translated)
+        if optimize:
+            with run.stage("optimize"):
+                run.passes = passes.optimize(translated.model, extra=load(plugins).ir_passes())
+        run.count(translated.model, after=True)
+        onnx_program = ONNXProgram(translated.model, program)
+        if f is not None:
+            with run.stage("save"):
+                onnx_program.save(
+                    f,
+                    include_initializers=export_params,
+                    keep_initializers_as_inputs=keep_initializers_as_inputs,
+                    external_data=external_data,
+                )
+        if verify:
+            with run.stage("verify"):
+                run.verification = verify_program(onnx_program, args=request.args, kwargs=request.kwargs)
+    except BaseException as error:
+        run.error = error
+        raise
+    finally:
+        if report or profile:
+            run.write(report=report, profile=profile)
+    if run.verification is not None:
+        run.verification.raise_on_failure()
+    return onnx_program
+
+
+@dataclass
+class CheckResult:
+    """What :func:`check` found.
+
+    Attributes:
+        refusals: operators that can't be translated, each with its count, places and reasons.
+        operators: number of calls of each operator that is translated, by its translation.
+        decomposed: number of calls of each operator that is expanded by a decomposition.
+    """
+
+    refusals: list[Refusal]
+    operators: dict[str, int] = field(default_factory=dict)
+    decomposed: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def passed(self) -> bool:
+        """Nothing is refused."""
+        return not self.refusals
+
+    def as_dict(self) -> dict[str, Any]:
+        """The result as JSON takes it."""
+        return {
+            "passed": self.passed,
+            "refusals": [vars(refusal) for refusal in self.refusals],
+            "operators": self.operators,
+            "decomposed": self.decomposed,
+        }
+
+    def to_json(self) -> str:
+        """The result as JSON text."""
+        return json.dumps(self.as_dict(), indent=2)
+
+    def __str__(self) -> str:
+        if self.passed:
+            return f"Every operator can be translated ({sum(self.operators.values())} calls)."
+        return "\n".join(str(refusal) for refusal in self.refusals)
+
+
+def check(
+    model: torch.nn.Module | ExportedProgram,
+    args: tuple[Any, ...] = (),
+    *,
+    kwargs: dict[str, Any] | None = None,
+    dynamic_shapes: Any = None,
+    opset_version: int | None = None,
+    custom_translation_table: Mapping[Callable[..., Any], Any] | None = None,
+    plugins: Sequence[Any] | None = None,
+) -> CheckResult:
+    """Find everything in a model that can't be exported, without building a model.
+
+    Takes the arguments of :func:`export` that matter for it; weights may be fake or on the meta device.
+
+    Returns:
+        All refusals; none when the model can be exported.
+
+    Raises:
+        OnnxExporterError: the model can't even be captured, or the arguments are bad.
+    """
+    settings = Settings(_opset(opset_version), custom_translation_table, plugins)
+    run = Run()
+    _, program, interface = _captured(run, settings, model, args, kwargs, dynamic_shapes, None, None, None)
+    translated = translate_program(program, interface, settings, run, fold=False)
+    operators: dict[str, int] = {}
+    for (operator, _function), count in translated.served.items():
+        operators[operator] = operators.get(operator, 0) + count
+    return CheckResult(translated.refusals, operators, dict(translated.decomposed))
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to translate, as the caller asked; see :func:`export` for each field."""
+
+    opset: int
+    table: Mapping[Callable[..., Any], Any] | None = None
+    plugins: Sequence[Any] | None = None
+    mutation: str = "outputs"
+    metadata: str = "full"
+    optimize: bool = True
+    seed: int | None = None
+
+
+def _captured(
+    run: Run,
+    settings: Settings,
+    model: Any,
+    args: Any,
+    kwargs: Any,
+    dynamic_shapes: Any,
+    dynamic_axes: Any,
+    input_names: Sequence[str] | None,
+    output_names: Sequence[str] | None,
+) -> tuple[Request, ExportedProgram, Interface]:
+    """The first arrow: what the caller gave, as an exported program and its named inputs and outputs."""
+    if isinstance(model, ExportableModule):
+        own_args, own_kwargs = model.example_arguments()
+        args, kwargs = args or own_args, kwargs or own_kwargs
+        dynamic_shapes = dynamic_shapes or model.dynamic_shapes()
+        input_names, output_names = input_names or model.input_names(), output_names or model.output_names()
+    with run.stage("capture"):
+        host = load(settings.plugins)
+        request = prepare(
+            model,
+            args,
+            kwargs,
+            dynamic_shapes=dynamic_shapes,
+            dynamic_axes=dynamic_axes,
+            input_names=input_names,
+            output_names=output_names,
+            containers=host.containers(),
+        )
+        program = capture(model, request, patches=host.patches())
+        run.interface = interface_of(program, request)
+    return request, program, run.interface
+
+
+def translate_program(
+    program: ExportedProgram, interface: Interface, settings: Settings, run: Run, *, fold: bool = True
+) -> Translated:
+    """The middle arrows: an exported program as an ONNX model, with what was refused."""
+    host = load(settings.plugins)
+    with run.stage("functionalize"):
+        functional = functionalize(program)
+        functional = _with_mutations(functional, settings.mutation)
+        run.fallback, run.dropped_assertions = functional.fallback, functional.dropped_assertions
+        folded = fold_constants(functional, program) if fold and settings.optimize else {}
+    with run.stage("translate"):
+        table = host.registry(settings.opset)
+        if settings.table:
+            table = table.with_table(script.table_records(settings.table, settings.opset))
+        translator = Translator(
+            program,
+            functional,
+            table,
+            names=Names(
+                {leaf.placeholder: leaf.name for leaf in interface.inputs if leaf.name},
+                interface.outputs,
+                interface.dim_names,
+            ),
+            weights=initializers_of(program),
+            folded=folded,
+            level=settings.metadata,
+            advice=host.advice,
+            seed=settings.seed,
+        )
+        run.translated = translator.run()
+    run.count(run.translated.model, after=False)
+    return run.translated
+
+
+def _with_mutations(functional: FunctionalProgram, mutation: str) -> FunctionalProgram:
+    """The program with its mutations kept, refused or dropped, as ``mutation=`` says.
+
+    Raises:
+        MutationError: there are mutations and ``mutation="error"``.
+    """
+    if not functional.mutations or mutation == "outputs":
+        return functional
+    names = ", ".join(f"{m.target} ({m.kind.lower().replace('_', ' ')})" for m in functional.mutations)
+    if mutation == "error":
+        raise MutationError(
+            f"The model's forward changes {names}. Export with mutation='outputs' to get the new values as outputs, "
+            "with mutation='drop' to leave them out, or change the model."
+        )
+    warnings.warn(f"The new values of {names} are not in the exported model (mutation='drop').", stacklevel=4)
+    from dataclasses import replace
+
+    return replace(functional, mutations=())
+
+
+def _opset(version: int | None) -> int:
+    if version is None:
+        return DEFAULT_OPSET
+    if not isinstance(version, int) or isinstance(version, bool) or not MIN_OPSET <= version <= MAX_OPSET:
+        raise OpsetError(
+            f"opset_version={version!r} can't be written: onnxport writes opsets {MIN_OPSET} to {MAX_OPSET} (the newest "
+            f"that the installed onnx knows). Leave it out for {DEFAULT_OPSET}."
+        )
+    return version
+
+
+def _check_arguments(dynamo: bool, mutation: str, metadata: str, deprecated: dict[str, Any]) -> None:
+    if not dynamo:
+        raise InputError("dynamo=False asks for the TorchScript exporter, which onnxport doesn't have: leave it out.")
+    if mutation not in _MUTATIONS:
+        raise InputError(f"mutation={mutation!r}: it must be one of {', '.join(map(repr, _MUTATIONS))}.")
+    if metadata not in LEVELS:
+        raise InputError(f"metadata={metadata!r}: it must be one of {', '.join(map(repr, LEVELS))}.")
+    for name in deprecated:
+        if name not in _DEPRECATED:
+            raise InputError(f"export() has no parameter {name!r}.")
+        warnings.warn(f"{name}= is deprecated and has no effect: {_DEPRECATED[name]}.", DeprecationWarning, stacklevel=3)

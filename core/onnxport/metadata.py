@@ -1,0 +1,112 @@
+"""Where a node came from, as the strings that a model file carries.
+
+Keys are those that torch's exporter writes, so that tools that read them go on working, plus ``onnxport.*`` for the
+translation. File paths are relative to the working directory or cut to their last parts: a file never tells the
+directories of the machine it was made on.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch.fx
+
+LEVELS = ("full", "module", "none")
+
+_FRAME = re.compile(r'File "([^"]+)", line (\d+), in (.*)')
+
+
+def relative(path: str) -> str:
+    """A source path without the directories of this machine: relative to the working directory where it lies below
+    it, from ``site-packages`` on where it is installed, else the file name and its parent."""
+    try:
+        inside = os.path.relpath(path)
+    except ValueError:  # another drive
+        inside = ".."
+    if not inside.startswith("..") and "site-packages" not in inside:
+        return inside
+    parts = PurePath(path).parts
+    if "site-packages" in parts:
+        return "/".join(parts[parts.index("site-packages") + 1 :])
+    return "/".join(parts[-2:])
+
+
+def stack_trace(node: torch.fx.Node) -> str:
+    """The FX node's stack trace with relative paths."""
+    trace = node.meta.get("stack_trace") or ""
+    return _FRAME.sub(lambda m: f'File "{relative(m[1])}", line {m[2]}, in {m[3]}', trace)
+
+
+def source_line(node: torch.fx.Node) -> str:
+    """``file:line: code`` of the innermost frame of the user's model, or an empty string."""
+    lines = (node.meta.get("stack_trace") or "").rstrip().splitlines()
+    for i in range(len(lines) - 1, -1, -1):
+        match = _FRAME.search(lines[i])
+        if match:
+            code = lines[i + 1].strip() if i + 1 < len(lines) else ""
+            return f"{relative(match[1])}:{match[2]}: {code}".rstrip(": ")
+    return ""
+
+
+def module_stack(node: torch.fx.Node) -> list[tuple[str, str]]:
+    """(module path, class name) from the root to the module that called the node's operator."""
+    stack = []
+    for path, kind in (node.meta.get("nn_module_stack") or {}).values():
+        name = kind if isinstance(kind, str) else f"{kind.__module__}.{kind.__qualname__}"
+        stack.append((_clean(path), name))
+    return stack
+
+
+def _clean(path: str) -> str:
+    """``L['self'].layers[0]`` and the like as ``layers.0``."""
+    path = re.sub(r"^L\['self'\]\.?", "", path)
+    return re.sub(r"\._modules\['([^']*)'\]|\['([^']*)'\]|\[(\d+)\]", lambda m: "." + next(g for g in m.groups() if g), path)
+
+
+def module_path(node: torch.fx.Node) -> str:
+    """Path of the innermost module, such as ``encoder.layers.0``; empty for the root."""
+    stack = module_stack(node)
+    return stack[-1][0] if stack else ""
+
+
+def target_name(target: Any) -> str:
+    """An FX target as text, as torch's exporter writes it: ``aten.add.Tensor``, ``operator.add``."""
+    name = getattr(target, "name", None)
+    if hasattr(target, "_schema"):
+        return str(target)
+    if callable(name):
+        return str(name())
+    return getattr(target, "__name__", str(target))
+
+
+def node_properties(node: torch.fx.Node | None, origin: Any, level: str) -> dict[str, str]:
+    """The metadata of an ONNX node.
+
+    Args:
+        node: the FX node it was translated from.
+        origin: the :class:`Translation` that emitted it.
+        level: ``"full"``, ``"module"`` (no FX text, no stack trace) or ``"none"``.
+    """
+    if node is None or level == "none":
+        return {}
+    stack = module_stack(node)
+    target = target_name(node.target)
+    scopes = [path for path, _ in stack] + [node.name]
+    properties = {
+        "namespace": "/".join(f"{path}: {name}" if path else name for path, name in stack) + f"/{node.name}: {target}",
+        "pkg.torch.onnx.class_hierarchy": repr([name for _, name in stack] + [target]),
+        "pkg.torch.onnx.name_scopes": repr(scopes),
+    }
+    if level == "full":
+        properties["pkg.torch.onnx.fx_node"] = node.format_node() or str(node)
+        trace = stack_trace(node)
+        if trace:
+            properties["pkg.torch.onnx.stack_trace"] = trace
+        if origin is not None:
+            properties["onnxport.plugin"] = origin.plugin
+            properties["onnxport.translation"] = f"{origin.function.__module__}.{origin.function.__qualname__}"
+    return properties

@@ -1,0 +1,66 @@
+"""The values and nodes of a graph under construction: onnx_ir's own, with what a translator needs to remember."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import onnx_ir as ir
+
+from onnxport import metadata
+
+if TYPE_CHECKING:
+    import torch.fx
+
+
+class Tensor(ir.Value):
+    """An ONNX value.
+
+    Attributes:
+        dtype: element type; that of the components for a complex tensor.
+        shape: ints and :class:`Size`; the logical shape, without the trailing axis of 2, for a complex tensor.
+            None where it isn't known.
+        is_complex: the value holds complex numbers as a real tensor with a trailing axis of 2.
+    """
+
+    __slots__ = ("accepted", "is_complex")
+
+    def __init__(
+        self,
+        name: str | None,
+        dtype: ir.DataType | None,
+        shape: ir.Shape | None = None,
+        *,
+        is_complex: bool = False,
+        const_value: ir.TensorProtocol | None = None,
+    ) -> None:
+        super().__init__(
+            name=name,
+            shape=shape,
+            type=None if dtype is None else ir.TensorType(dtype),
+            const_value=const_value,
+        )
+        self.is_complex = is_complex
+        #: it has its final name and shape: an input, a weight, or the checked result of an FX node
+        self.accepted = False
+
+
+class Node(ir.Node):
+    """An ONNX node that remembers the FX node it comes from and the translation that emitted it.
+
+    The metadata strings are made when they are first read (by a user, or by saving), not while translating.
+    """
+
+    __slots__ = ("_level", "fx_node", "origin")
+
+    def __init__(self, *args: Any, fx_node: torch.fx.Node | None, origin: Any, level: str, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fx_node = fx_node
+        self.origin = origin
+        self._level = level
+
+    @property
+    def metadata_props(self) -> dict[str, str]:
+        """Provenance of the node as strings, with the documented keys."""
+        if self._metadata_props is None:
+            self._metadata_props = metadata.node_properties(self.fx_node, self.origin, self._level)
+        return self._metadata_props

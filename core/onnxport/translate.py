@@ -1,0 +1,570 @@
+"""The FX walk: every node of the functional graph to ONNX nodes, through the registry.
+
+For each operator the candidates are tried in rank order; one that raises :class:`Unsupported` is rolled back. Then
+the node is expanded by its decomposition. When nothing serves, the refusal is kept and the walk goes on, so that one
+run names every refusal.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import onnx_ir as ir
+import torch
+import torch.fx
+from torch.export.graph_signature import InputKind
+
+from onnxport import metadata, registry
+from onnxport.builder import Builder, Result
+from onnxport.decompose import Decomposer
+from onnxport.dtypes import COMPONENT, component_dtype, onnx_dtype
+from onnxport.errors import Refusal, TranslationError, Unsupported, UnsupportedOperatorsError
+from onnxport.symbols import Size
+from onnxport.tensor import Tensor
+from onnxport.weights import Initializer, TorchTensor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from torch.export import ExportedProgram
+
+    from onnxport.functionalize import FunctionalProgram
+    from onnxport.registry import Registry, Translation
+
+_PREFIX = "pkg.torch.export.graph_signature"
+_SYMBOLIC = (torch.SymInt, torch.SymFloat, torch.SymBool)
+
+
+@dataclass
+class Names:
+    """What the file's inputs, outputs and dimensions are called.
+
+    Attributes:
+        inputs: name by placeholder of the FX graph.
+        outputs: names of the user's outputs, in order.
+        dims: name by symbol of the shape environment.
+    """
+
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    outputs: Sequence[str] = ()
+    dims: Mapping[Any, str] = field(default_factory=dict)
+
+
+@dataclass
+class Translated:
+    """The result of the walk.
+
+    Attributes:
+        model: the ONNX model.
+        refusals: operators that nothing translated; the model is of use only when there are none.
+        served: how many nodes each translation served, by (operator, translation).
+        decomposed: how many nodes of each operator were expanded by decomposition.
+    """
+
+    model: ir.Model
+    refusals: list[Refusal]
+    served: Counter[tuple[str, str]]
+    decomposed: Counter[str]
+
+
+class Translator:
+    """Translates one exported program.
+
+    Args:
+        program: for its signature and shape environment.
+        functional: its graph without in-place operators.
+        table: the compiled registry; its opset is the target.
+        names: see :class:`Names`.
+        weights: the program's parameters, buffers and constants.
+        folded: FX nodes that were evaluated at export time, with their values.
+        level: how much provenance is written (``metadata.LEVELS``).
+        advice: what to suggest for an operator that nothing serves.
+        seed: seed of random nodes; ``op.seed`` for translations.
+    """
+
+    def __init__(
+        self,
+        program: ExportedProgram,
+        functional: FunctionalProgram,
+        table: Registry,
+        *,
+        names: Names,
+        weights: Sequence[Initializer],
+        folded: Mapping[torch.fx.Node, torch.Tensor] | None = None,
+        level: str = "full",
+        advice: Callable[[str], str] = lambda _target: "",
+        seed: int | None = None,
+    ) -> None:
+        self._program = program
+        self._functional = functional
+        self._table = table
+        self._names = names
+        self._weights = weights
+        self._folded = folded or {}
+        self._advice = advice
+        self._decomposer = Decomposer(table.decompositions)
+        self._refused: dict[str, Refusal] = {}
+        self._served: Counter[tuple[str, str]] = Counter()
+        self._decomposed: Counter[str] = Counter()
+        self._modules: list[torch.nn.Module] = []
+        self._env: dict[torch.fx.Node, Any] = {}
+        self._inputs: list[Tensor] = []
+        self.op = Builder(table.opset, metadata=level, names=dict(names.dims))
+        self.op.seed = seed
+        self.op.inline = self.inline
+        self.op.translate = self._translate_by_name
+
+    def run(self) -> Translated:
+        """Walk the graph and assemble the model."""
+        graph_module = self._functional.graph_module
+        self._reserve(graph_module)
+        self._modules.append(graph_module)
+        self._placeholders(graph_module)
+        for node in graph_module.graph.nodes:
+            if node.op not in ("placeholder", "output"):
+                self._visit(node)
+        outputs = self._outputs()
+        return Translated(self._assemble(outputs), list(self._refused.values()), self._served, self._decomposed)
+
+    # Inputs and weights --------------------------------------------------------------------------------------------
+
+    def _reserve(self, graph_module: torch.fx.GraphModule) -> None:
+        """Names that users see come first: nothing else may take them."""
+        for name in [*self._names.inputs.values(), *self._names.outputs, *(w.name for w in self._weights)]:
+            self.op.unique(name)
+
+    def _placeholders(self, graph_module: torch.fx.GraphModule) -> None:
+        specs = {spec.arg.name: spec for spec in self._program.graph_signature.input_specs}
+        weights = {name: weight for weight in self._weights for name in weight.placeholders}
+        tensors: dict[str, Tensor] = {}
+        for node in graph_module.graph.nodes:
+            if node.op != "placeholder":
+                continue
+            spec = specs.get(node.name)
+            weight = weights.get(node.name)
+            if weight is not None:
+                if weight.name not in tensors:
+                    tensors[weight.name] = self._initializer(weight, node)
+                self._env[node] = tensors[weight.name]
+            elif spec is not None and spec.kind in (InputKind.TOKEN, InputKind.CUSTOM_OBJ):
+                self._env[node] = None
+            else:
+                self._env[node] = self._input(node)
+        for tensor in self._inputs:
+            self.op.symbols.solve(tensor, tensor.shape)  # type: ignore[arg-type]
+
+    def _initializer(self, weight: Initializer, node: torch.fx.Node) -> Tensor:
+        data = weight.tensor
+        fake = node.meta["val"]
+        flag = fake.dtype in COMPONENT
+        tensor = Tensor(weight.name, data.dtype, self.op.symbols.shape(fake), is_complex=flag, const_value=data)
+        data.name = weight.name
+        if flag:
+            self.op.complex_tensors.append(tensor)
+        properties = tensor.metadata_props
+        properties["pkg.torch.onnx.original_node_name"] = node.name
+        properties[f"{_PREFIX}.InputSpec.kind"] = weight.kind.name
+        if weight.persistent is not None:
+            properties[f"{_PREFIX}.InputSpec.persistent"] = str(weight.persistent)
+        self.op.initializers[weight.name] = tensor
+        return tensor
+
+    def _input(self, node: torch.fx.Node) -> Any:
+        """A graph input for a tensor or a symbolic number; the number itself for what was baked in."""
+        fake = node.meta.get("val")
+        if isinstance(fake, torch.Tensor):
+            flag = fake.dtype in COMPONENT
+            tensor = Tensor(None, component_dtype(fake.dtype), self.op.symbols.shape(fake), is_complex=flag)
+            if flag:
+                self.op.complex_tensors.append(tensor)
+        elif isinstance(fake, _SYMBOLIC):
+            kind = ir.DataType.INT64 if isinstance(fake, torch.SymInt) else ir.DataType.DOUBLE
+            tensor = Tensor(None, ir.DataType.BOOL if isinstance(fake, torch.SymBool) else kind, ir.Shape([]))
+        else:
+            return fake
+        name = self._names.inputs.get(node.name)
+        tensor.name = name if name is not None else self.op.unique(node.name)
+        properties = tensor.metadata_props
+        properties["pkg.torch.onnx.original_node_name"] = node.name
+        properties[f"{_PREFIX}.InputSpec.kind"] = "USER_INPUT"
+        if tensor.is_complex:
+            properties["onnxport.complex"] = "1"
+        self._inputs.append(tensor)
+        if isinstance(fake, _SYMBOLIC):
+            self.op.symbols.bind(fake.node.expr, tensor, None)
+            return self.op.symbols.of_torch(fake)
+        self.op.symbols.bind_shape(tensor, tensor.shape)  # type: ignore[arg-type]
+        return tensor
+
+    # Nodes ---------------------------------------------------------------------------------------------------------
+
+    def _visit(self, node: torch.fx.Node) -> None:
+        if node.op == "get_attr":
+            self._env[node] = self._attribute(node)
+            return
+        if node.op != "call_function":
+            raise TranslationError(f"The captured graph has a {node.op} node ({node.format_node()}): not an exported graph.")
+        folded = self._folded.get(node)
+        outer = self.op.node, self.op.origin
+        self.op.node = node
+        try:
+            if folded is not None:
+                self._env[node] = self.op.const(folded) if node.users else None
+            else:
+                self._env[node] = self._call(node)
+        finally:
+            self.op.node, self.op.origin = outer
+
+    def _attribute(self, node: torch.fx.Node) -> Any:
+        value: Any = self._modules[-1]
+        for part in str(node.target).split("."):
+            value = getattr(value, part)
+        return self.op.const(value.detach()) if isinstance(value, torch.Tensor) else value
+
+    def _call(self, node: torch.fx.Node) -> Any:
+        target = node.target
+        if target is operator.getitem:
+            return _argument(node.args[0], self._env)[node.args[1]]
+        fake = node.meta.get("val")
+        candidates = self._table.candidates(target)
+        if isinstance(fake, _SYMBOLIC) and not (candidates and candidates[0].tier):
+            known = self._symbolic(fake, node)
+            if known is not None:
+                return known
+        elif fake is None and not candidates and not node.users:
+            return None
+        args = tuple(_argument(arg, self._env) for arg in node.args)
+        kwargs = {key: _argument(value, self._env) for key, value in node.kwargs.items()}
+        reasons: list[str] = []
+        for candidate in candidates:
+            result = self._attempt(candidate, node, args, kwargs, reasons)
+            if result is not _FAILED:
+                return result
+        reasons += self._table.why_not(target)
+        if candidates and candidates[0].tier == registry.TABLE_TIER and len(candidates) == len(reasons):
+            reasons.append("its translation is in custom_translation_table, so it isn't decomposed")
+        else:
+            expanded = self._decompose(node, args, kwargs, reasons)
+            if expanded is not _FAILED:
+                return expanded
+        self._refuse(node, reasons)
+        return self._stand_in(fake)
+
+    def _symbolic(self, fake: Any, node: torch.fx.Node) -> Any:
+        """A symbolic number as its expression; None where a symbol in it is yet to be computed by this node."""
+        expr = fake.node.expr
+        if all(self.op.symbols.bound(symbol) is not None for symbol in expr.free_symbols):
+            return self.op.symbols.of_torch(fake)
+        return None
+
+    def _attempt(
+        self, candidate: Translation, node: torch.fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any], reasons: list[str]
+    ) -> Any:
+        op = self.op
+        if not candidate.complex and (_any_complex((args, kwargs)) or _fake_complex(node.meta.get("val"))):
+            reasons.append(f"{candidate.function_name}: not written for complex tensors")
+            return _FAILED
+        mark = op.mark()
+        op.origin = candidate
+        try:
+            positional, keyword = registry.bind(candidate, node.target, args, kwargs)
+            value = candidate.function(op, *positional, **keyword)
+            result = self._accept(node, value, candidate)
+        except Unsupported as refusal:
+            op.rollback(mark)
+            reasons.append(f"{candidate.function_name}: {refusal.reason}")
+            return _FAILED
+        except TranslationError:
+            raise
+        except Exception as error:
+            raise TranslationError(
+                f"The translation {candidate} of {registry.name_of(node.target)} raised {type(error).__name__}: {error}\n"
+                f"    module: {metadata.module_path(node)}\n    source: {metadata.source_line(node)}\n"
+                f"    node: {node.format_node()}\n"
+                "This is a bug of the translation, not of the model: report it to the plugin's authors."
+            ) from error
+        self._served[(registry.name_of(node.target), candidate.function_name)] += 1
+        return result
+
+    def _decompose(self, node: torch.fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any], reasons: list[str]) -> Any:
+        try:
+            expansion = self._decomposer.expand(node)
+        except Unsupported as refusal:
+            reasons.append(f"decomposition: {refusal.reason}")
+            return _FAILED
+        mark = self.op.mark()
+        before = set(self._refused)
+        outer = self.op.source
+        self.op.source = outer or node  # what the user wrote is this node, not the steps of its decomposition
+        try:
+            values = self.inline(expansion.graph_module, *expansion.select(args, kwargs))
+        finally:
+            self.op.source = outer
+        inner = [target for target in self._refused if target not in before]
+        if inner:
+            self.op.rollback(mark)
+            for target in inner:
+                refusal = self._refused.pop(target)
+                reasons.append(f"decomposition: needs {target}: {'; '.join(refusal.reasons)}")
+            return _FAILED
+        name = registry.name_of(node.target)
+        self._decomposed[name] += 1
+        return self._accept(node, expansion.pack(values), None)
+
+    def inline(self, graph_module: torch.fx.GraphModule, *args: Any) -> list[Any]:
+        """Translate a GraphModule's nodes where the builder stands; its flat outputs."""
+        outer = self.op.node
+        self._modules.append(graph_module)
+        values = iter(args)
+        outputs: list[Any] = []
+        try:
+            for node in graph_module.graph.nodes:
+                if node.op == "placeholder":
+                    value = next(values)
+                    self._env[node] = value
+                    fake = node.meta.get("val")
+                    if isinstance(value, Tensor) and isinstance(fake, torch.Tensor):
+                        if value.shape is None:
+                            value.shape = self.op.symbols.shape(fake)
+                        self.op.symbols.bind_shape(value, self.op.symbols.shape(fake))
+                    elif isinstance(value, Tensor) and isinstance(fake, _SYMBOLIC):
+                        if fake.node.expr.is_Symbol and self.op.symbols.bound(fake.node.expr) is None:
+                            self.op.symbols.bind(fake.node.expr, value, None)
+                elif node.op == "output":
+                    returned = node.args[0]
+                    flat = returned if isinstance(returned, (list, tuple)) else [returned]
+                    outputs = [_argument(value, self._env) for value in flat]
+                else:
+                    self._visit(node)
+        finally:
+            self._modules.pop()
+            self.op.node = outer
+        return outputs
+
+    def _translate_by_name(self, target: str, *args: Any, **kwargs: Any) -> Any:
+        """Run the translation of another operator on values that are already ONNX."""
+        reasons: list[str] = []
+        for candidate in self._table.candidates(target):
+            mark = self.op.mark()
+            try:
+                overload = registry.operator_named(target)
+                positional, keyword = registry.bind(candidate, overload, args, kwargs)
+                return candidate.function(self.op, *positional, **keyword)
+            except Unsupported as refusal:
+                self.op.rollback(mark)
+                reasons.append(f"{candidate.function_name}: {refusal.reason}")
+        raise Unsupported(f"{target}: {'; '.join(reasons) or 'no translation'}")
+
+    # Results -------------------------------------------------------------------------------------------------------
+
+    def _accept(self, node: torch.fx.Node, value: Any, candidate: Translation | None) -> Any:
+        """Check a translation's results against the FX node, name them and give them their shapes."""
+        fake = node.meta.get("val")
+        if isinstance(fake, torch.Tensor):
+            if isinstance(value, (list, tuple)) and len(value) == 1:
+                value = value[0]
+            return self._accept_tensor(node, value, fake, node.name, candidate)
+        if isinstance(fake, (list, tuple)):
+            values = list(value) if isinstance(value, (list, tuple)) else [value]
+            if len(values) != len(fake):
+                raise self._broken(candidate, node, f"returned {len(values)} values, {len(fake)} were expected")
+            return [
+                self._accept_tensor(node, v, f, f"{node.name}_{i}", candidate)
+                if isinstance(f, torch.Tensor)
+                else self._accept_number(v, f)
+                for i, (v, f) in enumerate(zip(values, fake))
+            ]
+        return self._accept_number(value, fake)
+
+    def _accept_number(self, value: Any, fake: Any) -> Any:
+        if isinstance(fake, _SYMBOLIC) and isinstance(value, ir.Value):
+            expr = fake.node.expr
+            if expr.is_Symbol and self.op.symbols.bound(expr) is None:
+                self.op.symbols.bind(expr, value, None)  # type: ignore[arg-type]
+            return self.op.symbols.of_torch(fake)
+        return value
+
+    def _accept_tensor(self, node: torch.fx.Node, value: Any, fake: Any, name: str, candidate: Translation | None) -> Any:
+        if value is None:
+            if any(user.op == "output" or user.target is not operator.getitem for user in node.users):
+                raise self._broken(candidate, node, "returned None for a result that is used")
+            return None
+        if isinstance(value, (int, float, bool, complex, Size)):
+            value = self.op.cast(value, component_dtype(fake.dtype)) if fake.dtype not in COMPONENT else value
+        if not isinstance(value, Tensor):
+            raise self._broken(candidate, node, f"returned {type(value).__name__}, a tensor was expected")
+        expected = Result(fake, self.op.symbols)
+        if value.dtype is None:
+            value.dtype = expected.dtype
+        elif value.dtype is not expected.dtype:
+            raise self._broken(candidate, node, f"returned {value.dtype.name}, {expected.dtype.name} was expected")
+        if value.is_complex is not expected.is_complex:
+            kinds = {True: "a complex tensor", False: "a real tensor"}
+            raise self._broken(candidate, node, f"returned {kinds[value.is_complex]}, {kinds[expected.is_complex]} was expected")
+        shape = value.shape
+        if shape is not None:
+            wrong = len(shape) != len(expected.shape) or any(
+                type(have) is int and type(want) is int and have != want for have, want in zip(shape, expected.shape)
+            )
+            if wrong:
+                raise self._broken(candidate, node, f"returned shape {shape}, {expected.shape} was expected")
+        producer = value.producer()
+        if producer is not None and not value.accepted:
+            value.accepted = True
+            value.name = self.op.unique(name)
+            value.metadata_props["pkg.torch.onnx.original_node_name"] = node.name
+            producer.name = f"node_{value.name}"
+            value.shape = expected.shape
+        elif shape is None:
+            value.shape = expected.shape
+        self.op.symbols.bind_shape(value, expected.shape)
+        return value
+
+    def _broken(self, candidate: Translation | None, node: torch.fx.Node, what: str) -> TranslationError:
+        who = f"The translation {candidate}" if candidate is not None else "The decomposition"
+        return TranslationError(
+            f"{who} of {registry.name_of(node.target)} {what}.\n    module: {metadata.module_path(node)}\n"
+            f"    source: {metadata.source_line(node)}\n    node: {node.format_node()}\n"
+            "This is a bug of the translation, not of the model: report it to the plugin's authors."
+        )
+
+    def _refuse(self, node: torch.fx.Node, reasons: list[str]) -> None:
+        name = registry.name_of(node.target)
+        known = self._refused.get(name)
+        if known is not None:
+            known.count += 1
+            known.reasons.extend(reason for reason in reasons if reason not in known.reasons)
+            return
+        self._refused[name] = Refusal(
+            name, 1, metadata.module_path(node), metadata.source_line(node), reasons or ["no translation"], self._advice(name)
+        )
+
+    def _stand_in(self, fake: Any) -> Any:
+        """A value for a refused node, so that the walk can go on."""
+        if isinstance(fake, torch.Tensor):
+            flag = fake.dtype in COMPONENT
+            tensor = Tensor(
+                self.op.unique("refused"), component_dtype(fake.dtype), self.op.symbols.shape(fake), is_complex=flag
+            )
+            self.op.symbols.bind_shape(tensor, tensor.shape)  # type: ignore[arg-type]
+            return tensor
+        if isinstance(fake, (list, tuple)):
+            return [self._stand_in(f) for f in fake]
+        if isinstance(fake, _SYMBOLIC):
+            for symbol in fake.node.expr.free_symbols:
+                if self.op.symbols.bound(symbol) is None:
+                    self.op.symbols.bind(symbol, Tensor("refused", ir.DataType.INT64, ir.Shape([])), None)
+            return self.op.symbols.of_torch(fake)
+        return fake
+
+    # The model -----------------------------------------------------------------------------------------------------
+
+    def _outputs(self) -> list[Tensor]:
+        """The user's outputs, then the new values of what the model mutates."""
+        outputs: list[Tensor] = []
+        names = list(self._names.outputs)
+        for i, (_kind, arg) in enumerate(self._functional.user_outputs):
+            value = _argument(arg, self._env)
+            if value is None:
+                continue
+            name = names[i] if i < len(names) else None
+            outputs.append(self._output(value, name, "USER_OUTPUT", outputs))
+        for mutation in self._functional.mutations:
+            value = _argument(mutation.node, self._env)
+            tensor = self._output(value, self.op.unique(f"{mutation.target}_out"), mutation.kind, outputs)
+            tensor.metadata_props[f"{_PREFIX}.OutputSpec.target"] = mutation.target
+            outputs.append(tensor)
+        return outputs
+
+    def _output(self, value: Any, name: str | None, kind: str, taken: Iterable[Tensor]) -> Tensor:
+        tensor = self.op.tensor(value)
+        if tensor is None:
+            raise TranslationError("An output of the model is None.")
+        if tensor.producer() is None or any(tensor is other for other in taken):
+            flag, shape = tensor.is_complex, tensor.shape
+            base = tensor.name or "output"
+            tensor = self.op.Identity(tensor)
+            tensor.shape = shape
+            tensor.name = self.op.unique(f"{base}_out")
+            if flag:
+                tensor = self.op.as_complex(tensor, shape)
+        if name is not None:
+            tensor.name = name
+        tensor.metadata_props[f"{_PREFIX}.OutputSpec.kind"] = kind
+        if tensor.is_complex:
+            tensor.metadata_props["onnxport.complex"] = "1"
+        return tensor
+
+    def _assemble(self, outputs: list[Tensor]) -> ir.Model:
+        op = self.op
+        for tensor in op.complex_tensors:
+            if tensor.shape is not None:
+                tensor.shape = ir.Shape([*tensor.shape, 2])
+        used = [tensor for name, tensor in op.initializers.items() if tensor.uses() or isinstance(tensor.const_value, TorchTensor)]
+        graph = ir.Graph(
+            self._inputs,
+            outputs,
+            nodes=op.scopes[0].nodes,
+            initializers=[tensor for tensor in used if tensor.uses()],
+            opset_imports=op.domains,
+            name="main_graph",
+        )
+        from onnxport.schemas import ir_version
+
+        model = ir.Model(
+            graph,
+            ir_version=ir_version(op.opset),
+            producer_name="onnxport",
+            functions=list(op.functions.values()),
+        )
+        properties = graph.metadata_props
+        properties["pkg.torch.export.ExportedProgram.graph_signature"] = str(self._program.graph_signature)
+        properties["pkg.torch.export.ExportedProgram.range_constraints"] = str(self._program.range_constraints)
+        return model
+
+
+def raise_refusals(translated: Translated) -> None:
+    """Raise one error that lists everything that was refused, if anything was.
+
+    Raises:
+        UnsupportedOperatorsError: some operator has no translation.
+    """
+    if translated.refusals:
+        raise UnsupportedOperatorsError(translated.refusals)
+
+
+_FAILED = object()
+
+
+def _argument(arg: Any, env: Mapping[torch.fx.Node, Any]) -> Any:
+    """An FX argument with nodes replaced by their values."""
+    if isinstance(arg, torch.fx.Node):
+        return env[arg]
+    if isinstance(arg, (list, tuple)):
+        return [_argument(item, env) for item in arg]
+    if isinstance(arg, dict):
+        return {key: _argument(item, env) for key, item in arg.items()}
+    return arg
+
+
+def _any_complex(value: Any) -> bool:
+    if isinstance(value, Tensor):
+        return value.is_complex
+    if isinstance(value, (list, tuple)):
+        return any(_any_complex(item) for item in value)
+    if isinstance(value, dict):
+        return any(_any_complex(item) for item in value.values())
+    return isinstance(value, complex)
+
+
+def _fake_complex(fake: Any) -> bool:
+    if isinstance(fake, torch.Tensor):
+        return fake.dtype in COMPONENT
+    return isinstance(fake, (list, tuple)) and any(_fake_complex(item) for item in fake)
+
+
+__all__ = ["Names", "Translated", "Translator", "onnx_dtype", "raise_refusals"]
