@@ -21,16 +21,16 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 if TYPE_CHECKING:
-    from onnxport.registry import Translation
+    from onnxport.plugins import Plugins
+    from onnxport.registry import Registry, Translation
 
 OK, REFUSED, USAGE, INTERNAL = 0, 1, 2, 3
-DEFAULT_OPSET = 18
 
 errors_console = Console(stderr=True, highlight=False, soft_wrap=True)
-console = Console(highlight=False)
+console = Console(highlight=False, soft_wrap=True)
 
 app = typer.Typer(
     name="onnxport",
@@ -49,7 +49,7 @@ ModelArgument = Annotated[
         "and options of onnxport.export; MODULE is importable or a .py file. Or a saved ExportedProgram.",
     ),
 ]
-OpsetOption = Annotated[int, typer.Option("--opset", help="ONNX opset to write.")]
+OpsetOption = Annotated[int | None, typer.Option("--opset", help="ONNX opset to write, from 18.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON to the standard output.")]
 PluginsOption = Annotated[
     list[str] | None,
@@ -174,8 +174,13 @@ def _as_args(args: Any) -> tuple[Any, ...]:
     return tuple(args) if isinstance(args, (tuple, list)) else (args,)
 
 
-def _chosen(plugins: Sequence[str] | None) -> list[str] | None:
-    return list(plugins) if plugins else None
+def _plugins(names: list[str] | None, opset: int | None) -> tuple[Plugins, Registry]:
+    """The plugins that an option names, all where it names none, and their registry."""
+    from onnxport.plugins import load
+    from onnxport.schemas import DEFAULT_OPSET
+
+    plugins = load(names or None)
+    return plugins, plugins.registry(DEFAULT_OPSET if opset is None else opset)
 
 
 def _print_json(data: object) -> None:
@@ -183,10 +188,10 @@ def _print_json(data: object) -> None:
 
 
 @contextmanager
-def _stages(title: str) -> Iterator[Any]:
-    """Show that something is going on, where somebody may be looking."""
+def _progress(title: str) -> Iterator[Callable[[str], None]]:
+    """A display of the stage that is going on, where somebody is looking; gives the function that names the stage."""
     with errors_console.status(title) as status:
-        yield status
+        yield lambda stage: status.update(f"{title}: {stage}")
 
 
 @app.command()
@@ -194,7 +199,7 @@ def _stages(title: str) -> Iterator[Any]:
 def export(
     model: ModelArgument,
     output: Annotated[Path, typer.Option("--output", "-o", help="The .onnx file to write.")],
-    opset: OpsetOption = DEFAULT_OPSET,
+    opset: OpsetOption = None,
     optimize: Annotated[bool, typer.Option(help="Make the graph leaner.")] = True,
     external_data: Annotated[bool, typer.Option(help="Write weights to a file beside the model.")] = True,
     verify: Annotated[bool, typer.Option("--verify", help="Compare with torch on the example inputs.")] = False,
@@ -204,19 +209,24 @@ def export(
 ) -> None:
     """Export a model to an ONNX file."""
     example = load_example(model)
-    options: dict[str, Any] = {"opset_version": opset, "optimize": optimize, "verify": verify, "report": report}
-    options.update(example.options)
-    if plugin:
-        options["plugins"] = _chosen(plugin)
+    options: dict[str, Any] = {"optimize": optimize, "verify": verify, "report": report, "artifacts_dir": output.parent}
+    options.update(example.options, **_given(opset, plugin))
     import onnxport
 
-    with _stages(f"Exporting {model}"):
-        program = onnxport.export(example.model, example.args, kwargs=example.kwargs, **options)
-        program.save(output, external_data=external_data)
+    with _progress(f"Exporting {model}") as progress:
+        program = onnxport.export(
+            example.model,
+            example.args,
+            output,
+            kwargs=example.kwargs,
+            external_data=external_data,
+            verbose=progress,
+            **options,
+        )
     graph = program.model.graph
     summary = {
         "output": str(output),
-        "opset": graph.opset_imports.get("", opset),
+        "opset": graph.opset_imports[""],
         "nodes": sum(1 for _ in graph.all_nodes()),
         "initializers": len(graph.initializers),
         "inputs": {str(value.name): _described(value) for value in graph.inputs},
@@ -231,6 +241,12 @@ def export(
             console.print(f"  {kind[:-1]:6} {name}: {text}", markup=False)
 
 
+def _given(opset: int | None, plugins: list[str] | None) -> dict[str, Any]:
+    """Options of the command line that go before those of the factory."""
+    given = {"opset_version": opset, "plugins": plugins}
+    return {name: value for name, value in given.items() if value}
+
+
 def _described(value: Any) -> str:
     shape = "?" if value.shape is None else ", ".join(str(dim) for dim in value.shape)
     return f"{value.dtype}[{shape}]"
@@ -240,27 +256,21 @@ def _described(value: Any) -> str:
 @_guarded
 def check(
     model: ModelArgument,
-    opset: OpsetOption = DEFAULT_OPSET,
+    opset: OpsetOption = None,
     plugin: PluginsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """List the operators of a model that can't be exported, without exporting it."""
     example = load_example(model)
-    options: dict[str, Any] = {"opset_version": opset, **example.options}
-    if plugin:
-        options["plugins"] = _chosen(plugin)
+    wanted = ("dynamic_shapes", "opset_version", "custom_translation_table", "plugins")
+    options = {name: value for name, value in example.options.items() if name in wanted}
+    options.update(_given(opset, plugin))
     import onnxport
 
-    with _stages(f"Checking {model}"):
-        refusals = onnxport.check(example.model, example.args, kwargs=example.kwargs, **options)
-    if as_json:
-        _print_json([dataclasses.asdict(refusal) for refusal in refusals])
-    elif refusals:
-        for refusal in refusals:
-            console.print(str(refusal), markup=False)
-    else:
-        console.print("Every operator can be exported.")
-    if refusals:
+    with _progress(f"Checking {model}"):
+        result = onnxport.check(example.model, example.args, kwargs=example.kwargs, **options)
+    print(result.to_json() if as_json else result)
+    if not result.passed:
         raise typer.Exit(REFUSED)
 
 
@@ -279,7 +289,7 @@ def verify(
     example = load_example(model)
     import onnxport
 
-    with _stages(f"Verifying {onnx_model}"):
+    with _progress(f"Verifying {onnx_model}"):
         results = onnxport.verify(onnx_model, example.model, example.args, example.kwargs, rtol=rtol, atol=atol)
     _show_verification(results, as_json)
 
@@ -292,21 +302,20 @@ def _show_verification(results: Any, as_json: bool) -> None:
 @_guarded
 def ops(
     pattern: Annotated[str, typer.Argument(help="Part of an operator's name.")] = "",
-    opset: OpsetOption = DEFAULT_OPSET,
+    opset: OpsetOption = None,
     plugin: PluginsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """List the translations that are registered."""
-    from onnxport.plugins import registry_for
-
+    _, registry = _plugins(plugin, opset)
     records = sorted(
-        (r for r in registry_for(_chosen(plugin), opset).table() if pattern in r.name),
+        (r for r in registry.table() if pattern in r.name),
         key=lambda record: (record.name, *(-number for number in record.rank)),
     )
     if as_json:
         _print_json([_record_as_dict(record) for record in records])
         return
-    table = Table("operator", "opset", "plugin", "function", box=None, pad_edge=False)
+    table = Table("operator", "opset", "plugin", Column("function", overflow="fold"), box=None, pad_edge=False)
     for record in records:
         table.add_row(record.name, f"{record.opset}+", record.plugin, record.function_name)
     console.print(table)
@@ -331,16 +340,14 @@ def _record_as_dict(record: Translation) -> dict[str, Any]:
 @_guarded
 def explain(
     operator: Annotated[str, typer.Argument(help="Such as aten::add.Tensor, or operator.add.")],
-    opset: OpsetOption = DEFAULT_OPSET,
+    opset: OpsetOption = None,
     plugin: PluginsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show which translations serve an operator, in the order in which they are tried."""
-    from onnxport.plugins import load
-
-    plugins = load(_chosen(plugin))
-    told = plugins.registry(opset).explain(operator)
-    advice = "" if told.candidates else plugins.advice(told.target)
+    loaded, registry = _plugins(plugin, opset)
+    told = registry.explain(operator)
+    advice = "" if told.candidates else loaded.advice(told.target)
     if as_json:
         _print_json(
             {
@@ -387,9 +394,7 @@ def _print_record(mark: str, record: Translation, reason: str = "") -> None:
 @_guarded
 def plugins(plugin: PluginsOption = None, as_json: JsonOption = False) -> None:
     """List the plugins, and what failed in them."""
-    from onnxport.plugins import load
-
-    infos = load(_chosen(plugin)).infos
+    infos = _plugins(plugin, None)[0].infos
     if as_json:
         names = ("name", "distribution", "version", "translations", "error")
         _print_json([{name: getattr(info, name) for name in names} for info in infos])
@@ -419,11 +424,13 @@ def _options(
 
 def _add_plugin_commands(arguments: Sequence[str]) -> None:
     """Let plugins add their commands, unless one of ours is meant: they cost their imports."""
-    from onnxport.plugins import installed_plugins, load
+    from importlib_metadata import entry_points
 
     own = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
     asked = next((argument for argument in arguments if not argument.startswith("-")), None)
-    if asked not in own and installed_plugins():
+    if asked not in own and entry_points(group="onnxport"):
+        from onnxport.plugins import load
+
         load().add_commands(app)
 
 

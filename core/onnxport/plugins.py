@@ -78,7 +78,8 @@ class Plugins:
         self._infos: list[PluginInfo] = []
         self._info_of: dict[str, PluginInfo] = {}
         self._registries: dict[int, Registry] = {}
-        builtin = PluginInfo(BUILTIN, *_own_distribution(), tier=BUILTIN_TIER)
+        self._returned: dict[str, list[Any]] = {}
+        builtin = PluginInfo(BUILTIN, PROJECT, _own_version(), tier=BUILTIN_TIER)
         self._register(import_module(_BUILTIN_MODULE), builtin)
         installed = installed_plugins() if chosen is None or any(isinstance(c, str) for c in chosen) else {}
         for choice in installed if chosen is None else chosen:
@@ -199,20 +200,22 @@ class Plugins:
             found = self._registries[opset] = self._base.at_opset(opset)
         return found
 
-    @functools.cached_property
-    def containers(self) -> tuple[Container, ...]:
+    def containers(self) -> Sequence[Container]:
         """Classes that hold tensors, of all plugins."""
-        return tuple(c for _, items in self._gather("onnxport_containers", Container) for c in items)
+        return self._once("onnxport_containers", Container)
 
-    @functools.cached_property
-    def fx_passes(self) -> tuple[Pass, ...]:
+    def fx_passes(self) -> Sequence[Pass]:
         """Steps over the FX graph, of all plugins."""
-        return tuple(p for _, items in self._gather("onnxport_fx_passes", Pass) for p in items)
+        return self._once("onnxport_fx_passes", Pass)
 
-    @functools.cached_property
-    def ir_passes(self) -> tuple[Pass, ...]:
+    def ir_passes(self) -> Sequence[Pass]:
         """Steps over the ONNX model, of all plugins."""
-        return tuple(p for _, items in self._gather("onnxport_ir_passes", Pass) for p in items)
+        return self._once("onnxport_ir_passes", Pass)
+
+    def _once(self, hook: str, kind: type) -> Sequence[Any]:
+        if hook not in self._returned:
+            self._returned[hook] = [item for _, items in self._gather(hook, kind) for item in items]
+        return self._returned[hook]
 
     def patches(self) -> list[AbstractContextManager[Any]]:
         """Fresh context managers for one capture."""
@@ -257,11 +260,11 @@ def _resolve(info: PluginInfo, call: Callable[..., Any], target: object, opset: 
 
 
 @functools.cache
-def _own_distribution() -> tuple[str, str]:
+def _own_version() -> str:
     try:
-        return PROJECT, importlib_metadata.version(PROJECT)
+        return importlib_metadata.version(PROJECT)
     except importlib_metadata.PackageNotFoundError:  # run from a checkout that isn't installed
-        return PROJECT, ""
+        return ""
 
 
 @functools.cache
