@@ -96,7 +96,7 @@ def save(
         raise
     except OSError as error:
         advice = _ADVICE.get(error.errno or 0, "Nothing was written.")
-        raise SaveError(f"Cannot save {os.fspath(destination)!r}: {error.strerror or error}. {advice}") from error
+        raise SaveError(f"Cannot save {path!r}: {error.strerror or error}. {advice}") from error
 
 
 def to_bytes(model: ir.Model, outputs: Sequence[ir.Value] | None = None) -> bytes:

@@ -124,7 +124,7 @@ class TorchTensor(ir.Tensor):
         for block in _blocks(tensor, limit):
             flat = _as_real(block).contiguous().cpu().reshape(-1)
             if flat.numel():
-                yield memoryview(flat.view(torch.uint8).numpy())
+                yield flat.view(torch.uint8).numpy().data
 
     def tofile(self, file: IO[bytes]) -> None:
         """Write the row-major bytes to a binary file with a `write` method, raw (unbuffered) files included."""

@@ -17,7 +17,6 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 import torch
-
 from onnxport import saving, serialization
 from onnxport.errors import SaveError, WeightError
 from onnxport.weights import TorchTensor
@@ -167,7 +166,7 @@ def test_file_like_destinations(weights) -> None:
 def test_two_gib_limit(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, weights) -> None:
     monkeypatch.setattr(saving, "PROTOBUF_LIMIT", 1_000_000)
     model = build(weights)
-    with pytest.raises(SaveError, match="2 GiB at most. Save with external_data=True"):
+    with pytest.raises(SaveError, match=r"2 GiB at most\. Save with external_data=True"):
         saving.save(model, tmp_path / "m.onnx", external_data=False)
     with pytest.raises(SaveError, match="Save to a path"):
         saving.save(model, io.BytesIO())

@@ -9,11 +9,10 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.export.graph_signature import InputKind
-
 from onnxport.errors import WeightError
 from onnxport.weights import CHUNK_BYTES, TorchTensor, initializers_of, write_all
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.export.graph_signature import InputKind
 
 FLOATS = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 FLOAT8 = [torch.float8_e4m3fn, torch.float8_e4m3fnuz, torch.float8_e5m2, torch.float8_e5m2fnuz]
@@ -147,9 +146,9 @@ def test_fake_and_meta_tensors_know_their_shape_only() -> None:
         weight = TorchTensor(tensor, "layer.weight")
         assert weight.dtype is ir.DataType.FLOAT16 and tuple(weight.shape) == (2, 3) and weight.nbytes == 12
         assert not weight.has_data and "layer.weight" in repr(weight)
-        for read in (weight.numpy, weight.tobytes, lambda: weight.tofile(io.BytesIO()), lambda: np.asarray(weight)):
+        for read in (TorchTensor.numpy, TorchTensor.tobytes, lambda w: w.tofile(io.BytesIO()), np.asarray):
             with pytest.raises(WeightError, match=r"layer\.weight.*apply_weights"):
-                read()
+                read(weight)
 
 
 @pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor")

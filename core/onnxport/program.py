@@ -1,0 +1,375 @@
+"""`ONNXProgram`: the result of an export, which can be called, saved, optimized and given other weights."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import IO, TYPE_CHECKING, Any
+
+import onnx_ir as ir
+import torch
+
+from onnxport import saving
+from onnxport.errors import InputError, WeightError
+from onnxport.weights import TorchTensor, initializers_of
+
+if TYPE_CHECKING:
+    import onnx
+    import onnxruntime as ort
+
+IN_MEMORY_BYTES = 64 * 1024 * 1024
+"""Models with more weights than this reach onnxruntime through a temporary file instead of memory."""
+
+_IDENTIFIER = re.compile(r"[^\W\d]\w*")
+
+
+class ONNXProgram:
+    """An ONNX model that can be called with torch tensors.
+
+    Calls run on onnxruntime; the session opens at the first call. After changing `model` by hand, `release` the
+    session. As a context manager it releases the session at the end.
+
+    Attributes:
+        model: the model, as onnx_ir represents it.
+        exported_program: the program that was exported; None for a model that was loaded from a file.
+    """
+
+    def __init__(self, model: ir.Model, exported_program: torch.export.ExportedProgram | None = None) -> None:
+        self.model = model
+        self.exported_program = exported_program
+        self._session: ort.InferenceSession | None = None
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> ONNXProgram:
+        """Open a saved model; its arguments are then its graph inputs, in order or by name."""
+        return cls(ir.load(path), None)
+
+    # Running ---------------------------------------------------------------------------------------------------
+
+    def __call__(self, *args: Any, **kwargs: Any) -> tuple[torch.Tensor, ...]:
+        """Run the model on the arguments of the torch model's forward.
+
+        Returns:
+            The forward's outputs, flattened, on the CPU. What carries mutated buffers is left out: see `run`.
+
+        Raises:
+            InputError: the arguments are not what was exported.
+        """
+        return self.run(args, kwargs, all_outputs=False)
+
+    def run(
+        self, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, *, all_outputs: bool = True
+    ) -> tuple[torch.Tensor, ...]:
+        """Run the model; with `all_outputs`, also return the new values of mutated buffers and inputs."""
+        from onnxport import runtime
+
+        feeds = runtime.bind(self.model.graph.inputs, self.exported_program, args, kwargs or {})
+        if self._session is None:
+            self.initialize_inference_session()
+        values = [value for value in self.model.graph.outputs if all_outputs or runtime.is_user_output(value)]
+        results = runtime.run(self._session, feeds, [str(value.name) for value in values])  # type: ignore[arg-type]
+        return runtime.restore(values, results)
+
+    def call_reference(self, *args: Any, **kwargs: Any) -> tuple[torch.Tensor, ...]:
+        """Run the model on onnx's reference evaluator: slow, and independent of onnxruntime."""
+        import onnx.reference
+
+        from onnxport import runtime
+
+        feeds = runtime.bind(self.model.graph.inputs, self.exported_program, args, kwargs)
+        arrays = {name: TorchTensor(tensor).numpy() for name, tensor in feeds.items()}
+        values = [value for value in self.model.graph.outputs if runtime.is_user_output(value)]
+        evaluator = onnx.reference.ReferenceEvaluator(self.model_proto)
+        results: Any = evaluator.run([str(value.name) for value in values], arrays)
+        return runtime.restore(values, [runtime.from_numpy(result) for result in results])
+
+    def compute_values(
+        self, value_names: Sequence[str], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> dict[str, torch.Tensor]:
+        """Compute values inside the graph.
+
+        Args:
+            value_names: names of values of the main graph: of inputs, initializers or node outputs.
+            args: positional arguments of the forward.
+            kwargs: keyword arguments of the forward.
+
+        Returns:
+            The tensors by name, in the order asked for.
+
+        Raises:
+            InputError: a name that the main graph doesn't have, or arguments that are not what was exported.
+        """
+        from onnxport import runtime
+
+        graph = self.model.graph
+        known = {value.name: value for value in graph.inputs} | dict(graph.initializers)
+        known |= {value.name: value for node in graph for value in node.outputs}
+        unknown = [name for name in value_names if name not in known]
+        if unknown:
+            raise InputError(f"The graph has no value(s) named {unknown}.")
+        feeds = runtime.bind(graph.inputs, self.exported_program, args, kwargs or {})
+        found = {name: feeds[name] for name in value_names if name in feeds}
+        wanted = [known[name] for name in dict.fromkeys(value_names) if name not in feeds]
+        if wanted:
+            with tempfile.TemporaryDirectory(prefix="onnxport-") as folder:
+                opened = runtime.session(self._stage(folder, wanted))
+                results = runtime.run(opened, feeds, [str(value.name) for value in wanted])
+                del opened
+            found |= zip((str(value.name) for value in wanted), results)
+        values = [known[name] for name in value_names]
+        return dict(zip(value_names, runtime.restore(values, [found[name] for name in value_names])))
+
+    def initialize_inference_session(
+        self,
+        initializer: Callable[[str | bytes], ort.InferenceSession] | None = None,
+        *,
+        providers: Sequence[Any] | None = None,
+        session_options: ort.SessionOptions | None = None,
+    ) -> None:
+        """Open the onnxruntime session that calls will use.
+
+        Args:
+            initializer: makes a session of a model's path or of its bytes; by default one of onnxruntime's own.
+            providers: execution providers for the default initializer; CUDA where available, and CPU, by default.
+            session_options: options for the default initializer.
+        """
+        from onnxport import runtime
+
+        self.release()
+        folder = tempfile.TemporaryDirectory(prefix="onnxport-")
+        try:
+            staged = self._stage(folder.name)
+            if initializer is not None:
+                self._session = initializer(staged)
+            else:
+                self._session = runtime.session(staged, providers, session_options)
+        except BaseException:
+            folder.cleanup()
+            raise
+        self._folder = folder  # onnxruntime maps the weights: the files must live as long as the session
+
+    def release(self) -> None:
+        """Close the inference session and remove its temporary files."""
+        self._session = None
+        if self._folder is not None:
+            self._folder.cleanup()
+            self._folder = None
+
+    def __enter__(self) -> ONNXProgram:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.release()
+
+    def _stage(self, folder: str, outputs: Sequence[ir.Value] | None = None) -> str | bytes:
+        """Hand the model over: as bytes where it is small, else as a file in `folder`."""
+        if saving.weight_bytes(self.model) < IN_MEMORY_BYTES:
+            return saving.to_bytes(self.model, outputs)
+        path = os.path.join(folder, "model.onnx")
+        saving.save(self.model, path, external_data=True, outputs=outputs)
+        return path
+
+    # The model -------------------------------------------------------------------------------------------------
+
+    @property
+    def model_proto(self) -> onnx.ModelProto:
+        """The model as `onnx.ModelProto`, with a copy of the weights in it."""
+        return ir.serde.serialize_model(self.model)
+
+    def save(
+        self,
+        destination: str | os.PathLike[str] | IO[bytes],
+        *,
+        include_initializers: bool = True,
+        keep_initializers_as_inputs: bool = False,
+        external_data: bool | None = None,
+    ) -> None:
+        """Save the model. Either the whole of it is at the destination afterwards, or what was there before.
+
+        Args:
+            destination: path of the .onnx file, or a binary file open for writing.
+            include_initializers: whether the weights are saved.
+            keep_initializers_as_inputs: whether the initializers are listed as inputs, which can override them.
+            external_data: True: weights go to `<destination>.data`; False: into the .onnx file; None: to
+                `<destination>.data` only if the model is larger than 2 GiB.
+
+        Raises:
+            TypeError: `external_data` is True and `destination` is not a path.
+            SaveError: the file can't be written, or is too large without external data.
+            WeightError: the model was exported with fake weights, and `apply_weights` wasn't called.
+        """
+        saving.save(
+            self.model,
+            destination,
+            include_initializers=include_initializers,
+            keep_initializers_as_inputs=keep_initializers_as_inputs,
+            external_data=external_data,
+        )
+
+    def optimize(self) -> None:
+        """Simplify the graph in place: what `export(..., optimize=True)` does."""
+        from onnxport import passes
+
+        passes.optimize(self.model)
+        self.release()
+
+    def apply_weights(self, state_dict: Mapping[str, torch.Tensor]) -> None:
+        """Replace the weights, those of a fake-tensor export included. Nothing changes if there is an error.
+
+        Args:
+            state_dict: tensors by state-dict name. Weights that have data and aren't named keep it; names that the
+                exported program has but the graph doesn't use are ignored.
+
+        Raises:
+            WeightError: lists every weight that is missing (it has no data, and none is given), unknown to the
+                model, of another shape or dtype, or that was merged into others by the optimizer.
+        """
+        values: dict[str, list[tuple[ir.Value, TorchTensor | None]]] = {}
+        aliases: dict[str, str] = {}
+        for name, value in self.model.graph.initializers.items():
+            tensor = value.const_value
+            torch_tensor = tensor if isinstance(tensor, TorchTensor) else None
+            source = (torch_tensor.source if torch_tensor else None) or name
+            values.setdefault(source, []).append((value, torch_tensor))
+            aliases |= dict.fromkeys(torch_tensor.aliases if torch_tensor else (), source)
+        problems: list[str] = []
+        chosen: dict[str, torch.Tensor] = {}
+        used, unused = self._weight_names()
+        for name, given in state_dict.items():
+            target = aliases.get(name, name)
+            if target in values:
+                earlier = chosen.setdefault(target, given)
+                if earlier is not given and not _same(earlier, given):
+                    problems.append(f"{name}: tied to {target} in the model, but the values given differ")
+            elif name in used:
+                problems.append(f"{name}: merged into other weights; export with optimize=False to replace it")
+            elif name not in unused:
+                problems.append(f"{name}: not a weight of the model")
+        replacements: list[tuple[ir.Value, TorchTensor]] = []
+        for source, users in values.items():
+            if source not in chosen:
+                if any(old is not None and not old.has_data for _, old in users):
+                    problems.append(f"{source}: missing")
+                continue
+            for value, old in users:
+                new = _derived(value, old, chosen[source], source)
+                if isinstance(new, str):
+                    problems.append(f"{source}: {new}")
+                    break
+                replacements.append((value, new))
+        if problems:
+            listing = "\n".join(f"  {problem}" for problem in problems)
+            raise WeightError(f"{len(problems)} weight(s) don't fit the model; nothing was changed:\n{listing}")
+        for value, new in replacements:
+            value.const_value = new
+        self.release()
+
+    def _weight_names(self) -> tuple[set[str], set[str]]:
+        """State-dict names of the exported program: those that its graph reads, and those that it doesn't."""
+        program = self.exported_program
+        if program is None:
+            return set(), set()
+        read = {node.name for node in program.graph.nodes if node.op == "placeholder" and node.users}
+        names: tuple[set[str], set[str]] = (set(), set(program.state_dict))
+        for weight in initializers_of(program):
+            names[0 if read.intersection(weight.placeholders) else 1].update((weight.name, *weight.aliases))
+        return names
+
+    def rename_axes(self, names: Mapping[str, str]) -> None:
+        """Rename symbolic dimensions everywhere in the model, expressions such as `2*batch` included.
+
+        Args:
+            names: new name by present name.
+
+        Raises:
+            InputError: a dimension that the model doesn't have, an invalid name, or one that another dimension has.
+        """
+        values = list(_values(self.model))
+        dims = {str(dim.value) for value in values for dim in value.shape or () if isinstance(dim, ir.SymbolicDim)}
+        present = dims | {name for dim in dims for name in _IDENTIFIER.findall(dim)}
+        for old, new in names.items():
+            if old not in present:
+                raise InputError(f"The model has no dimension {old!r}; it has {sorted(present - {'None'})}.")
+            if not isinstance(new, str) or not new.isidentifier():
+                raise InputError(f"{new!r} is no name for a dimension: use letters, digits and underscores.")
+            if (new in present and new not in names) or list(names.values()).count(new) > 1:
+                raise InputError(f"The name {new!r} would stand for two dimensions: choose different ones.")
+
+        def renamed(dim: int | ir.SymbolicDim) -> int | ir.SymbolicDim:
+            if isinstance(dim, int) or dim.value is None:
+                return dim
+            text = str(dim.value)
+            new = names.get(text) or _IDENTIFIER.sub(lambda match: names.get(match[0], match[0]), text)
+            return dim if new == text else ir.SymbolicDim(new)
+
+        for value in values:
+            if value.shape is not None and not value.shape.is_static():
+                value.shape = ir.Shape([renamed(dim) for dim in value.shape])
+        self.release()
+
+    def __str__(self) -> str:
+        return str(self.model)
+
+    def __repr__(self) -> str:
+        graph = self.model.graph
+        described = [[_describe(value) for value in values] for values in (graph.inputs, graph.outputs)]
+        weights = saving.weight_bytes(self.model) / 2**20
+        return (
+            f"ONNXProgram(opset {self.model.opset_imports.get('', '?')}, {len(graph)} nodes, "
+            f"{len(graph.initializers)} initializers of {weights:.1f} MiB\n"
+            f"    inputs:  {', '.join(described[0])}\n    outputs: {', '.join(described[1])}\n)"
+        )
+
+
+def _describe(value: ir.Value) -> str:
+    dims = "?" if value.shape is None else ", ".join(str(dim) for dim in value.shape)
+    return f"{value.name} {value.dtype.name if value.dtype is not None else '?'}[{dims}]"
+
+
+def _same(left: torch.Tensor, right: torch.Tensor) -> bool:
+    if left.shape != right.shape or left.dtype != right.dtype:
+        return False
+    shared = left.untyped_storage().data_ptr() == right.untyped_storage().data_ptr()
+    return (shared and left.stride() == right.stride()) or torch.equal(left, right)
+
+
+def _derived(value: ir.Value, old: TorchTensor | None, given: torch.Tensor, source: str) -> TorchTensor | str:
+    """Make the tensor for an initializer from the weight given, or say why it doesn't fit."""
+    present = value.const_value
+    if present is None:
+        return "not a replaceable weight"
+    recipe = old.recipe if old is not None else ()
+    if not isinstance(given, torch.Tensor):
+        return f"a tensor is needed, not {type(given).__name__}"
+    made = given.detach()
+    try:
+        for function in recipe:
+            made = function(made)
+        new = TorchTensor(made, value.name, source=source if recipe else None, recipe=recipe)
+    except (RuntimeError, IndexError, WeightError) as error:
+        return f"shape {list(given.shape)} doesn't fit ({error})"
+    if new.dtype is not present.dtype:
+        return f"dtype {given.dtype} given, {present.dtype.name} expected"
+    if tuple(new.shape) != tuple(present.shape):
+        expected = f"{list(present.shape.numpy())} expected{' after its transformation' if recipe else ''}"
+        return f"shape {list(given.shape)} given, {expected}"
+    new.aliases = old.aliases if old is not None else ()
+    return new
+
+
+def _values(model: ir.Model) -> Iterator[ir.Value]:
+    """Yield every value of a model, subgraphs and functions included."""
+    graphs: list[Any] = [model.graph, *model.functions.values()]
+    while graphs:
+        graph = graphs.pop()
+        yield from graph.inputs
+        for node in graph:
+            yield from node.outputs
+            for attribute in node.attributes.values():
+                if isinstance(attribute, ir.Attr) and attribute.type is ir.AttributeType.GRAPH:
+                    graphs.append(attribute.value)
+                elif isinstance(attribute, ir.Attr) and attribute.type is ir.AttributeType.GRAPHS:
+                    graphs.extend(attribute.value)
