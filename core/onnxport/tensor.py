@@ -24,6 +24,12 @@ class Tensor(ir.Value):
 
     __slots__ = ("accepted", "is_complex")
 
+    if TYPE_CHECKING:
+        # ir.Value allows for values of no known type; those that a translation sees have one. A shape's dims
+        # are `int | Size`, and where it may be missing the translation knows best.
+        dtype: ir.DataType
+        shape: Any
+
     def __init__(
         self,
         name: str | None,
