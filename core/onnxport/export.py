@@ -54,7 +54,7 @@ def export(
     f: str | os.PathLike[str] | None = None,
     *,
     kwargs: dict[str, Any] | None = None,
-    verbose: bool | None = None,
+    verbose: bool | Callable[[str], None] | None = None,
     input_names: Sequence[str] | None = None,
     output_names: Sequence[str] | None = None,
     opset_version: int | None = None,
@@ -84,7 +84,7 @@ def export(
         args: example positional inputs. Tensors become inputs of the ONNX model, everything else is baked in.
         f: where to save the model; nothing is written when left out.
         kwargs: example keyword inputs.
-        verbose: print the stages and the resolved dimensions.
+        verbose: print the stages and the resolved dimensions; or a function that is called with each stage's name.
         input_names: names of the ONNX inputs, in order.
         output_names: names of the ONNX outputs, in order.
         opset_version: target opset of the default domain, 18 to the newest that onnx knows; 20 when left out.
@@ -116,7 +116,8 @@ def export(
     """
     _check_arguments(dynamo, mutation, metadata, deprecated)
     settings = Settings(_opset(opset_version), custom_translation_table, plugins, mutation, metadata, optimize, seed)
-    run = Run(verbose=bool(verbose), artifacts=Path(artifacts_dir))
+    observer = verbose if callable(verbose) else None
+    run = Run(verbose=bool(verbose) and observer is None, artifacts=Path(artifacts_dir), observer=observer)
     try:
         request, program, interface = _captured(
             run, settings, model, args, kwargs, dynamic_shapes, dynamic_axes, input_names, output_names
