@@ -1,0 +1,224 @@
+"""How each view operator is undone: given a parent and the new content of its view, the parent's new content.
+
+Every inverse is a pure ATen operator on the parent's node, so a write costs one node for each view on the way to the storage.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch.fx import Node
+
+aten = torch.ops.aten
+
+PARENT = object()
+"""Stands in a step's arguments where the parent goes."""
+
+Emit = Callable[..., Node]
+"""emit(target, args, val) -> the new node."""
+
+
+class CannotInvert(Exception):  # noqa: N818 - a signal to the caller, which names the node
+    """This view can't be written through."""
+
+
+class ViewStep(NamedTuple):
+    """One view operator, from a parent to its (index-th) result."""
+
+    target: Any
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    index: int
+    """Which of several results; 0 where there is one."""
+    val: Any
+    """The recorded fake value of the operator: a list where it has several results."""
+    origin: Node
+
+    @property
+    def name(self) -> str:
+        """`aten::select` for `aten.select.int`; the target's own name where it is no ATen operator."""
+        return self.target._schema.name if isinstance(self.target, torch._ops.OpOverload) else str(self.target)
+
+    def argument(self, name: str) -> Any:
+        """The argument that the schema calls `name`, or its default."""
+        for position, argument in enumerate(self.target._schema.arguments):
+            if argument.name == name:
+                if position < len(self.args):
+                    return self.args[position]
+                return self.kwargs.get(name, argument.default_value)
+        raise KeyError(name)
+
+
+def is_same_size(a: Any, b: Any) -> bool:
+    """Whether two sizes are the same number or the same expression; never adds a guard."""
+    if isinstance(a, int) and isinstance(b, int):
+        return a == b
+    if isinstance(a, torch.SymInt) and isinstance(b, torch.SymInt):
+        return bool(a.node.expr == b.node.expr)
+    return False
+
+
+def is_same_shape(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Whether two fake tensors have the same sizes, symbol by symbol."""
+    return a.dim() == b.dim() and all(is_same_size(x, y) for x, y in zip(a.shape, b.shape))
+
+
+def sizes_of(emit: Emit, node: Node, val: torch.Tensor) -> list[Any]:
+    """The sizes of `node`: ints, and nodes for the symbolic ones."""
+    return [
+        size if isinstance(size, int) else emit(aten.sym_size.int, (node, axis), size)
+        for axis, size in enumerate(val.shape)
+    ]
+
+
+def _reshape(emit: Emit, step: ViewStep, parent: Node, val: torch.Tensor, value: Node) -> Node:
+    symbolic = [axis for axis, size in enumerate(val.shape) if not isinstance(size, int)]
+    if len(symbolic) == 1 and 0 not in val.shape:
+        sizes: list[Any] = list(val.shape)
+        sizes[symbolic[0]] = -1
+    else:
+        sizes = sizes_of(emit, parent, val)
+    return emit(aten.reshape.default, (value, sizes), val)
+
+
+def _expand(emit: Emit, step: ViewStep, parent: Node, val: torch.Tensor, value: Node) -> Node:
+    shape = value.meta["val"].shape
+    extra = len(shape) - val.dim()
+    if value.target is aten.expand.default and value.args[0].meta["val"].dim() == 0:  # type: ignore[union-attr]
+        return emit(aten.expand.default, (value.args[0], sizes_of(emit, parent, val)), val)
+    if value.target not in (aten.full.default, aten.full_like.default):
+        if any(not is_same_size(a, b) for a, b in zip(val.shape, shape[extra:])) or any(s != 1 for s in shape[:extra]):
+            raise CannotInvert("several elements of the view are one element of the tensor")
+        return _reshape(emit, step, parent, val, value)
+    return emit(aten.full_like.default, (parent, value.args[1]), val)
+
+
+def _permute(emit: Emit, step: ViewStep, parent: Node, val: torch.Tensor, value: Node) -> Node:
+    rank = val.dim()
+    order = [dim % rank for dim in step.argument("dims")]
+    return emit(aten.permute.default, (value, [order.index(axis) for axis in range(rank)]), val)
+
+
+def _movedim(emit: Emit, step: ViewStep, parent: Node, val: torch.Tensor, value: Node) -> Node:
+    return emit(step.target, (value, step.argument("destination"), step.argument("source")), val)
+
+
+def _again(emit: Emit, step: ViewStep, parent: Node, val: torch.Tensor, value: Node) -> Node:
+    """For operators that undo themselves: transpose, conj, ..."""
+    return emit(step.target, (value, *step.args[1:]), val)
+
+
+def _identity(emit: Emit, step: ViewStep, parent: Node, val: torch.Tensor, value: Node) -> Node:
+    return value
+
+
+def _select(emit: Emit, step: ViewStep, parent: Node, val: torch.Tensor, value: Node) -> Node:
+    return emit(aten.select_scatter.default, (parent, value, step.argument("dim"), step.argument("index")), val)
+
+
+def _slice(emit: Emit, step: ViewStep, parent: Node, val: torch.Tensor, value: Node) -> Node:
+    rest = [step.argument(name) for name in ("dim", "start", "end", "step")]
+    return emit(aten.slice_scatter.default, (parent, value, *rest), val)
+
+
+def _narrow(emit: Emit, step: ViewStep, parent: Node, val: torch.Tensor, value: Node) -> Node:
+    dim, start, length = (step.argument(name) for name in ("dim", "start", "length"))
+    if not isinstance(start, int):
+        end: Any = emit(operator.add, (start, length), _value(start) + _value(length))
+    elif isinstance(length, int):
+        end = None if start < 0 and start + length >= 0 else start + length
+    elif start == 0:
+        end = length
+    else:
+        end = emit(operator.add, (length, start), _value(length) + start)
+    return emit(aten.slice_scatter.default, (parent, value, dim, start, end), val)
+
+
+def _value(size: Any) -> Any:
+    return size.meta["val"] if isinstance(size, Node) else size
+
+
+def _diagonal(emit: Emit, step: ViewStep, parent: Node, val: torch.Tensor, value: Node) -> Node:
+    rest = [step.argument(name) for name in ("offset", "dim1", "dim2")]
+    return emit(aten.diagonal_scatter.default, (parent, value, *rest), val)
+
+
+def _as_strided(emit: Emit, step: ViewStep, parent: Node, val: torch.Tensor, value: Node) -> Node:
+    rest = [step.argument(name) for name in ("size", "stride", "storage_offset")]
+    return emit(aten.as_strided_scatter.default, (parent, value, *rest), val)
+
+
+def _unbind(emit: Emit, step: ViewStep, parent: Node, val: torch.Tensor, value: Node) -> Node:
+    return emit(aten.select_scatter.default, (parent, value, step.argument("dim"), step.index), val)
+
+
+def _split(emit: Emit, step: ViewStep, parent: Node, val: torch.Tensor, value: Node) -> Node:
+    name = step.name.removeprefix("aten::")
+    fixed = {"hsplit": 0 if val.dim() == 1 else 1, "vsplit": 0, "dsplit": 2}
+    dim = fixed[name] if name in fixed else step.argument("dim")
+    sizes = [part.shape[dim] for part in step.val]
+    if all(isinstance(size, int) for size in sizes[: step.index + 1]):
+        start = sum(sizes[: step.index])
+        return emit(aten.slice_scatter.default, (parent, value, dim, start, start + sizes[step.index]), val)
+    whole = emit(step.target, (parent, *step.args[1:]), step.val)
+    parts = [emit(operator.getitem, (whole, i), part) for i, part in enumerate(step.val)]
+    parts[step.index] = value
+    return emit(aten.cat.default, (parts, dim), val)
+
+
+def _dtype(emit: Emit, step: ViewStep, parent: Node, val: torch.Tensor, value: Node) -> Node:
+    return emit(aten.view.dtype, (value, val.dtype), val)
+
+
+def _complex_part(emit: Emit, step: ViewStep, parent: Node, val: torch.Tensor, value: Node) -> Node:
+    if not val.dtype.is_complex:
+        return value
+    is_real = step.name == "aten::real"
+    other = emit((aten.imag if is_real else aten.real).default, (parent,), value.meta["val"])
+    return emit(aten.complex.default, (value, other) if is_real else (other, value), val)
+
+
+def _as_complex(emit: Emit, step: ViewStep, parent: Node, val: torch.Tensor, value: Node) -> Node:
+    return emit(aten.view_as_complex.default, (value,), val)
+
+
+def _as_real(emit: Emit, step: ViewStep, parent: Node, val: torch.Tensor, value: Node) -> Node:
+    return emit(aten.view_as_real.default, (value,), val)
+
+
+Inverse = Callable[[Emit, ViewStep, Node, torch.Tensor, Node], Node]
+
+_BY_INVERSE: tuple[tuple[Inverse, str], ...] = (
+    (_reshape, "view reshape _reshape_alias view_as reshape_as flatten unflatten ravel squeeze unsqueeze"),
+    (_reshape, "atleast_1d atleast_2d atleast_3d"),
+    (_expand, "expand expand_as broadcast_to"),
+    (_permute, "permute"),
+    (_movedim, "movedim moveaxis"),
+    (_again, "transpose t numpy_T mT swapaxes swapdims conj _conj _neg_view adjoint mH matrix_H"),
+    (_identity, "alias detach lift_fresh contiguous to type_as positive resolve_conj resolve_neg dropout"),
+    (_select, "select"),
+    (_slice, "slice"),
+    (_narrow, "narrow"),
+    (_diagonal, "diagonal linalg_diagonal"),
+    (_as_strided, "as_strided"),
+    (_unbind, "unbind"),
+    (_split, "split split_with_sizes chunk tensor_split hsplit vsplit dsplit"),
+    (_complex_part, "real imag"),
+    (_as_complex, "view_as_real"),
+    (_as_real, "view_as_complex"),
+)
+_INVERSES = {f"aten::{name}": inverse for inverse, names in _BY_INVERSE for name in names.split()}
+
+
+def invert(emit: Emit, step: ViewStep, parent: Node, val: torch.Tensor, value: Node) -> Node:
+    """The parent's node after `value` was written to its view; `val` is the parent's fake value.
+
+    Raises: CannotInvert.
+    """
+    inverse = _dtype if step.target is aten.view.dtype else _INVERSES.get(step.name)
+    if inverse is None:
+        raise CannotInvert(f"nothing undoes the view {step.target}")
+    return inverse(emit, step, parent, val, value)
