@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxport
 import onnxruntime
 import torch
 import torch.utils._pytree as pytree
-
-import onnxport
 
 #: (rtol, atol) by dtype of an output
 TOLERANCES: dict[torch.dtype, tuple[float, float]] = {
@@ -46,10 +45,14 @@ def flat_tensors(value: Any) -> list[torch.Tensor]:
     return [leaf if isinstance(leaf, torch.Tensor) else torch.tensor(leaf) for leaf in leaves if leaf is not None]
 
 
-def expect_equal(actual: torch.Tensor, expected: torch.Tensor, rtol: float | None = None, atol: float | None = None) -> None:
+def expect_equal(
+    actual: torch.Tensor, expected: torch.Tensor, rtol: float | None = None, atol: float | None = None
+) -> None:
     """Check dtype, shape and values; NaN and infinities must stand in the same places."""
     assert actual.dtype == expected.dtype, f"dtype {actual.dtype}, expected {expected.dtype}"
-    assert tuple(actual.shape) == tuple(expected.shape), f"shape {tuple(actual.shape)}, expected {tuple(expected.shape)}"
+    assert tuple(actual.shape) == tuple(expected.shape), (
+        f"shape {tuple(actual.shape)}, expected {tuple(expected.shape)}"
+    )
     default = TOLERANCES.get(expected.dtype, (0.0, 0.0))
     torch.testing.assert_close(
         actual.detach().cpu(),
@@ -60,7 +63,9 @@ def expect_equal(actual: torch.Tensor, expected: torch.Tensor, rtol: float | Non
     )
 
 
-def run_model(program: onnxport.ONNXProgram, args: Sequence[Any], kwargs: Mapping[str, Any] | None = None) -> list[torch.Tensor]:
+def run_model(
+    program: onnxport.ONNXProgram, args: Sequence[Any], kwargs: Mapping[str, Any] | None = None
+) -> list[torch.Tensor]:
     """The user's outputs on onnxruntime."""
     return list(program(*args, **(kwargs or {})))
 
@@ -89,11 +94,15 @@ def export_and_compare(
     """
     module = as_module(model)
     kwargs = dict(kwargs or {})
-    program = onnxport.export(module, tuple(_copied(args)), kwargs=_copied(kwargs), dynamic_shapes=dynamic_shapes, **options)
+    program = onnxport.export(
+        module, tuple(_copied(args)), kwargs=_copied(kwargs), dynamic_shapes=dynamic_shapes, **options
+    )
     onnx.checker.check_model(program.model_proto, full_check=True)
     sets = [(args, kwargs)]
     if other_args is not None or other_kwargs is not None:
-        sets.append((args if other_args is None else other_args, kwargs if other_kwargs is None else dict(other_kwargs)))
+        sets.append(
+            (args if other_args is None else other_args, kwargs if other_kwargs is None else dict(other_kwargs))
+        )
     for given_args, given_kwargs in sets:
         with torch.no_grad():
             expected = flat_tensors(module(*_copied(given_args), **_copied(given_kwargs)))
@@ -109,4 +118,4 @@ def op_types(program: onnxport.ONNXProgram) -> list[str]:
     return [node.op_type for node in program.model.graph]
 
 
-__all__ = ["np", "onnxruntime", "export_and_compare", "expect_equal", "flat_tensors", "op_types", "run_model"]
+__all__ = ["expect_equal", "export_and_compare", "flat_tensors", "np", "onnxruntime", "op_types", "run_model"]

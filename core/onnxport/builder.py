@@ -14,7 +14,7 @@ import onnx_ir as ir
 import torch
 from onnx_ir import AttributeType, DataType
 
-from onnxport import infer
+from onnxport import infer, literals
 from onnxport.dtypes import COMPONENT, ONNX_TO_TORCH, onnx_dtype
 from onnxport.errors import Unsupported
 from onnxport.schemas import OpSpec, first_opset, spec_of
@@ -119,7 +119,7 @@ class Builder:
         count = outputs if outputs is not None else self._count(spec, attributes)
         dtypes = self._output_types(spec, types, attributes, count, values)
         shape = infer.shape_of(spec.name, values, attributes)
-        attrs = [_attribute(spec, key, value) for key, value in attributes.items()]
+        attrs = [literals.attribute(spec, key, value) for key, value in attributes.items()]
         return self._append("", spec.name, values, attrs, dtypes, shape)
 
     def _append(
@@ -190,9 +190,9 @@ class Builder:
         self, spec: OpSpec, types: dict[str, DataType], attributes: dict[str, Any], count: int, values: Sequence[Any]
     ) -> list[DataType | None]:
         kinds = spec.outputs
-        special = _SPECIAL_TYPES.get(spec.name)
+        special = literals.SPECIAL_TYPES.get(spec.name)
         if special is not None:
-            return special(self, attributes, count, values)
+            return special(attributes, count, values)
         result: list[DataType | None] = []
         for i in range(count):
             kind = kinds[min(i, len(kinds) - 1)]
@@ -222,7 +222,7 @@ class Builder:
         first = next((v.dtype for v in inputs if isinstance(v, ir.Value)), None)
         values = [self.tensor(value, first) for value in inputs]
         kinds: list[DataType | None] = [onnx_dtype(d) for d in dtypes] if dtypes is not None else [first] * outputs
-        attrs = [_any_attribute(key, value) for key, value in attributes.items() if value is not None]
+        attrs = [literals.any_attribute(key, value) for key, value in attributes.items() if value is not None]
         return self._append(domain, name, values, attrs, kinds, None, overload)
 
     # Values --------------------------------------------------------------------------------------------------------
@@ -250,13 +250,13 @@ class Builder:
         wanted = None if dtype is None else onnx_dtype(dtype)
         if isinstance(value, torch.Tensor):
             if wanted is not None and onnx_dtype(value.dtype) is not wanted:
-                value = value.to(_torch_dtype(wanted))
+                value = value.to(ONNX_TO_TORCH[wanted])
             data: ir.TensorProtocol = TorchTensor(value)
             is_complex = value.dtype in COMPONENT
             key: Any = (data.dtype, tuple(value.shape), data.tobytes()) if data.nbytes <= _SMALL else None
             shape = ir.Shape(list(value.shape))
         else:
-            array, element = _array(value, wanted)
+            array, element = literals.array(value, wanted)
             is_complex = False
             shape = ir.Shape(array.shape)
             key = (element, array.shape, array.tobytes()) if array.nbytes <= _SMALL else None
@@ -468,129 +468,6 @@ def _detach(node: ir.Node) -> None:
     for i, value in enumerate(node.inputs):
         if value is not None:
             node.replace_input_with(i, None)
-
-
-def _torch_dtype(dtype: DataType) -> torch.dtype:
-    return ONNX_TO_TORCH[dtype]
-
-
-def _array(value: Any, dtype: DataType | None) -> tuple[np.ndarray, DataType]:
-    """A number or nested list as an array. Ints outside the type's range wrap, as torch's do."""
-    if isinstance(value, np.ndarray):
-        element = dtype or DataType.from_numpy(value.dtype)
-        return np.ascontiguousarray(value.astype(element.numpy(), copy=False)).reshape(value.shape), element
-    if dtype is None:
-        array = np.array(value)
-        if array.dtype.kind == "f" or array.size == 0 and array.dtype.kind != "i":
-            dtype = DataType.FLOAT if array.size else DataType.INT64
-        elif array.dtype.kind == "b":
-            dtype = DataType.BOOL
-        elif array.dtype.kind in "iu":
-            dtype = DataType.INT64
-        else:
-            raise TypeError(f"no ONNX constant can be made of {value!r}")
-        return array.astype(dtype.numpy()), dtype
-    wide = np.array(value)
-    if dtype.is_integer() and wide.dtype.kind in "iu":
-        bits = dtype.bitwidth
-        if dtype is not DataType.INT64 and dtype is not DataType.UINT64 and bits >= 8:
-            return wide.astype(np.int64).astype(dtype.numpy()), dtype
-    with np.errstate(over="ignore", invalid="ignore"):
-        return wide.astype(dtype.numpy()), dtype
-
-
-def _attribute(spec: OpSpec, key: str, value: Any) -> ir.Attr:
-    kind = spec.attributes.get(key)
-    if kind is None:
-        raise Unsupported(f"{spec.name} of opset {spec.since} has no attribute {key!r}")
-    if kind is AttributeType.INT:
-        value = int(onnx_dtype(value)) if isinstance(value, torch.dtype) else int(value)
-    elif kind is AttributeType.FLOAT:
-        value = float(value)
-    elif kind is AttributeType.INTS:
-        value = tuple(int(v) for v in value)
-    elif kind is AttributeType.FLOATS:
-        value = tuple(float(v) for v in value)
-    elif kind is AttributeType.TENSOR and not isinstance(value, ir.TensorProtocol):
-        value = ir.tensor(value)
-    return ir.Attr(key, kind, value)
-
-
-def _any_attribute(key: str, value: Any) -> ir.Attr:
-    """An attribute of an operator that has no schema here: the type follows the value."""
-    if isinstance(value, bool):
-        value = int(value)
-    elif isinstance(value, torch.dtype):
-        value = int(onnx_dtype(value))
-    elif isinstance(value, torch.Tensor):
-        value = TorchTensor(value)
-    elif isinstance(value, np.ndarray):
-        value = ir.Tensor(value)
-    return ir.convenience.convert_attribute(key, value)
-
-
-def _cast_type(_op: Builder, attributes: dict[str, Any], count: int, _values: Sequence[Any]) -> list[DataType | None]:
-    to = attributes["to"]
-    return [onnx_dtype(to) if isinstance(to, torch.dtype) else DataType(int(to))] * count
-
-
-def _dtype_attribute(default: DataType | None) -> Callable[..., list[DataType | None]]:
-    def rule(_op: Builder, attributes: dict[str, Any], count: int, values: Sequence[Any]) -> list[DataType | None]:
-        dtype = attributes.get("dtype", attributes.get("output_dtype", attributes.get("output_datatype")))
-        if dtype is None:
-            found = default if default is not None else values[0].dtype
-        else:
-            found = onnx_dtype(dtype) if isinstance(dtype, torch.dtype) else DataType(int(dtype))
-        return [found] * count
-
-    return rule
-
-
-def _filled_type(_op: Builder, attributes: dict[str, Any], count: int, _values: Sequence[Any]) -> list[DataType | None]:
-    value = attributes.get("value")
-    dtype = DataType.FLOAT if value is None else (value if isinstance(value, ir.TensorProtocol) else ir.tensor(value)).dtype
-    return [dtype] * count
-
-
-def _body_types(_op: Builder, attributes: dict[str, Any], count: int, _values: Sequence[Any]) -> list[DataType | None]:
-    graph = attributes.get("then_branch") or attributes["body"]
-    outputs = list(graph.outputs)
-    return [value.dtype for value in outputs[len(outputs) - count :]]
-
-
-def _quantized_type(_op: Builder, attributes: dict[str, Any], count: int, values: Sequence[Any]) -> list[DataType | None]:
-    if len(values) > 2:
-        return [values[2].dtype] * count
-    return [DataType(int(attributes.get("output_dtype") or DataType.UINT8))] * count
-
-
-def _dequantized_type(_op: Builder, attributes: dict[str, Any], count: int, values: Sequence[Any]) -> list[DataType | None]:
-    return [DataType(int(attributes.get("output_dtype") or values[1].dtype))] * count
-
-
-_SPECIAL_TYPES: dict[str, Callable[..., list[DataType | None]]] = {
-    "Cast": _cast_type,
-    "BitCast": _cast_type,
-    "CastLike": lambda _op, _attributes, count, values: [values[1].dtype] * count,
-    "ConstantOfShape": _filled_type,
-    "Constant": _filled_type,
-    "EyeLike": _dtype_attribute(None),
-    "Bernoulli": _dtype_attribute(None),
-    "Multinomial": _dtype_attribute(DataType.INT32),
-    "RandomNormal": _dtype_attribute(DataType.FLOAT),
-    "RandomUniform": _dtype_attribute(DataType.FLOAT),
-    "RandomNormalLike": _dtype_attribute(None),
-    "RandomUniformLike": _dtype_attribute(None),
-    "BlackmanWindow": _dtype_attribute(DataType.FLOAT),
-    "HammingWindow": _dtype_attribute(DataType.FLOAT),
-    "HannWindow": _dtype_attribute(DataType.FLOAT),
-    "MelWeightMatrix": _dtype_attribute(DataType.FLOAT),
-    "QuantizeLinear": _quantized_type,
-    "DequantizeLinear": _dequantized_type,
-    "If": _body_types,
-    "Loop": _body_types,
-    "Scan": _body_types,
-}
 
 
 def _no_walker(*_args: Any, **_kwargs: Any) -> Any:

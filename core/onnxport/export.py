@@ -343,4 +343,6 @@ def _check_arguments(dynamo: bool, mutation: str, metadata: str, deprecated: dic
     for name in deprecated:
         if name not in _DEPRECATED:
             raise InputError(f"export() has no parameter {name!r}.")
-        warnings.warn(f"{name}= is deprecated and has no effect: {_DEPRECATED[name]}.", DeprecationWarning, stacklevel=3)
+        warnings.warn(
+            f"{name}= is deprecated and has no effect: {_DEPRECATED[name]}.", DeprecationWarning, stacklevel=3
+        )

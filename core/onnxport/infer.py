@@ -98,7 +98,11 @@ def _reshape(inputs: Sequence[Any], attributes: dict[str, Any]) -> Any:
         hole = dims.index(-1)
         rest = 1
         for i, dim in enumerate(dims):
-            rest = rest * dim if i != hole and isinstance(dim, int) and isinstance(rest, int) else (rest if i == hole else None)
+            rest = (
+                rest * dim
+                if i != hole and isinstance(dim, int) and isinstance(rest, int)
+                else (rest if i == hole else None)
+            )
             if rest is None:
                 break
         total = 1
@@ -186,20 +190,9 @@ def _keep_rank(inputs: Sequence[Any], _attributes: dict[str, Any]) -> Any:
     return None if dims is None else [ir.SymbolicDim(None)] * len(dims)
 
 
-_SAME = (
-    "Abs Acos Acosh Asin Asinh Atan Atanh BitwiseNot Cast Ceil Celu Clip Cos Cosh CumSum Elu Erf Exp Floor Gelu "
-    "HardSigmoid HardSwish Hardmax Identity IsInf IsNaN LayerNormalization LeakyRelu Log LogSoftmax Mish Neg Not PRelu "
-    "Reciprocal Relu Round Selu Sigmoid Sign Sin Sinh Softmax Softplus Softsign Sqrt Tan Tanh ThresholdedRelu Trilu "
-    "BatchNormalization InstanceNormalization GroupNormalization RMSNormalization ReverseSequence ScatterND "
-    "ScatterElements Scatter Dropout BitCast Swish CumProd"
-).split()
-_BROADCAST = (
-    "Add Sub Mul Div Pow Mod And Or Xor Equal Less LessOrEqual Greater GreaterOrEqual Where Max Min Sum Mean BitShift "
-    "BitwiseAnd BitwiseOr BitwiseXor"
-).split()
-_REDUCE = (
-    "ReduceSum ReduceMean ReduceMax ReduceMin ReduceProd ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceSumSquare"
-).split()
+_SAME = ["Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "BitwiseNot", "Cast", "Ceil", "Celu", "Clip", "Cos", "Cosh", "CumSum", "Elu", "Erf", "Exp", "Floor", "Gelu", "HardSigmoid", "HardSwish", "Hardmax", "Identity", "IsInf", "IsNaN", "LayerNormalization", "LeakyRelu", "Log", "LogSoftmax", "Mish", "Neg", "Not", "PRelu", "Reciprocal", "Relu", "Round", "Selu", "Sigmoid", "Sign", "Sin", "Sinh", "Softmax", "Softplus", "Softsign", "Sqrt", "Tan", "Tanh", "ThresholdedRelu", "Trilu", "BatchNormalization", "InstanceNormalization", "GroupNormalization", "RMSNormalization", "ReverseSequence", "ScatterND", "ScatterElements", "Scatter", "Dropout", "BitCast", "Swish", "CumProd"]
+_BROADCAST = ["Add", "Sub", "Mul", "Div", "Pow", "Mod", "And", "Or", "Xor", "Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual", "Where", "Max", "Min", "Sum", "Mean", "BitShift", "BitwiseAnd", "BitwiseOr", "BitwiseXor"]
+_REDUCE = ["ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceSumSquare"]
 
 RULES: dict[str, Callable[[Sequence[Any], dict[str, Any]], Any]] = {
     **dict.fromkeys(_SAME, _same),

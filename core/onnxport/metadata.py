@@ -64,7 +64,9 @@ def module_stack(node: torch.fx.Node) -> list[tuple[str, str]]:
 def _clean(path: str) -> str:
     """``L['self'].layers[0]`` and the like as ``layers.0``."""
     path = re.sub(r"^L\['self'\]\.?", "", path)
-    return re.sub(r"\._modules\['([^']*)'\]|\['([^']*)'\]|\[(\d+)\]", lambda m: "." + next(g for g in m.groups() if g), path)
+    return re.sub(
+        r"\._modules\['([^']*)'\]|\['([^']*)'\]|\[(\d+)\]", lambda m: "." + next(g for g in m.groups() if g), path
+    )
 
 
 def module_path(node: torch.fx.Node) -> str:

@@ -119,7 +119,9 @@ class Run:
             if profile:
                 self._path("md", "profile").write_text(f"# onnxport profile\n\n{self._stage_table()}\n")
         except OSError as error:
-            raise SaveError(f"The report can't be written to {self.artifacts}: {error}. Give another artifacts_dir.") from error
+            raise SaveError(
+                f"The report can't be written to {self.artifacts}: {error}. Give another artifacts_dir."
+            ) from error
 
     def _path(self, suffix: str, kind: str = "report") -> Path:
         self.artifacts.mkdir(parents=True, exist_ok=True)
@@ -178,7 +180,10 @@ class Run:
         if self.interface is None:
             return []
         leaves = [_leaf(leaf) for leaf in self.interface.inputs]
-        return [[d["name"] or "", d["path"], d["kind"], str(d["value"] if d["kind"] == "baked" else d["axes"])] for d in leaves]
+        return [
+            [d["name"] or "", d["path"], d["kind"], str(d["value"] if d["kind"] == "baked" else d["axes"])]
+            for d in leaves
+        ]
 
 
 def _leaf(leaf: Any) -> dict[str, Any]:

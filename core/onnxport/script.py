@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
-import torch
 from onnx_ir import DataType
 from torch._ops import HigherOrderOperator, OpOverload, OpOverloadPacket
 
@@ -55,7 +54,9 @@ def table_records(table: Mapping[Any, Any], opset: int) -> list[Translation]:
 def _check_key(target: Any) -> None:
     if isinstance(target, OpOverloadPacket):
         names = ", ".join(f"torch.ops.{target}.{overload}" for overload in target.overloads())
-        raise TableError(f"custom_translation_table has the key {target}, which is a packet of overloads: name one of {names}.")
+        raise TableError(
+            f"custom_translation_table has the key {target}, which is a packet of overloads: name one of {names}."
+        )
     if isinstance(target, (OpOverload, HigherOrderOperator)):
         return
     if isinstance(target, str) or not callable(target) or isinstance(target, type):
@@ -133,7 +134,9 @@ def _script_call(function: Any) -> Callable[..., Any]:
         return _call_function(op, proto, {**dict(zip(parameters, positional)), **keyword}, function)
 
     call.__name__ = call.__qualname__ = function.name
-    call.__module__ = getattr(function.function, "__module__", "onnxscript") if hasattr(function, "function") else "onnxscript"
+    call.__module__ = (
+        getattr(function.function, "__module__", "onnxscript") if hasattr(function, "function") else "onnxscript"
+    )
     return call
 
 

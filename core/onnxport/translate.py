@@ -207,7 +207,9 @@ class Translator:
             self._env[node] = self._attribute(node)
             return
         if node.op != "call_function":
-            raise TranslationError(f"The captured graph has a {node.op} node ({node.format_node()}): not an exported graph.")
+            raise TranslationError(
+                f"The captured graph has a {node.op} node ({node.format_node()}): not an exported graph."
+            )
         folded = self._folded.get(node)
         outer = self.op.node, self.op.origin
         self.op.node = node
@@ -262,7 +264,12 @@ class Translator:
         return None
 
     def _attempt(
-        self, candidate: Translation, node: torch.fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any], reasons: list[str]
+        self,
+        candidate: Translation,
+        node: torch.fx.Node,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        reasons: list[str],
     ) -> Any:
         op = self.op
         if not candidate.complex and (_any_complex((args, kwargs)) or _fake_complex(node.meta.get("val"))):
@@ -388,7 +395,9 @@ class Translator:
             return self.op.symbols.of_torch(fake)
         return value
 
-    def _accept_tensor(self, node: torch.fx.Node, value: Any, fake: Any, name: str, candidate: Translation | None) -> Any:
+    def _accept_tensor(
+        self, node: torch.fx.Node, value: Any, fake: Any, name: str, candidate: Translation | None
+    ) -> Any:
         if value is None:
             if any(user.op == "output" or user.target is not operator.getitem for user in node.users):
                 raise self._broken(candidate, node, "returned None for a result that is used")
@@ -404,7 +413,9 @@ class Translator:
             raise self._broken(candidate, node, f"returned {value.dtype.name}, {expected.dtype.name} was expected")
         if value.is_complex is not expected.is_complex:
             kinds = {True: "a complex tensor", False: "a real tensor"}
-            raise self._broken(candidate, node, f"returned {kinds[value.is_complex]}, {kinds[expected.is_complex]} was expected")
+            raise self._broken(
+                candidate, node, f"returned {kinds[value.is_complex]}, {kinds[expected.is_complex]} was expected"
+            )
         shape = value.shape
         if shape is not None:
             wrong = len(shape) != len(expected.shape) or any(
@@ -440,7 +451,12 @@ class Translator:
             known.reasons.extend(reason for reason in reasons if reason not in known.reasons)
             return
         self._refused[name] = Refusal(
-            name, 1, metadata.module_path(node), metadata.source_line(node), reasons or ["no translation"], self._advice(name)
+            name,
+            1,
+            metadata.module_path(node),
+            metadata.source_line(node),
+            reasons or ["no translation"],
+            self._advice(name),
         )
 
     def _stand_in(self, fake: Any) -> Any:
@@ -504,7 +520,11 @@ class Translator:
         for tensor in op.complex_tensors:
             if tensor.shape is not None:
                 tensor.shape = ir.Shape([*tensor.shape, 2])
-        used = [tensor for name, tensor in op.initializers.items() if tensor.uses() or isinstance(tensor.const_value, TorchTensor)]
+        used = [
+            tensor
+            for name, tensor in op.initializers.items()
+            if tensor.uses() or isinstance(tensor.const_value, TorchTensor)
+        ]
         graph = ir.Graph(
             self._inputs,
             outputs,

@@ -20,9 +20,8 @@ import torch.utils._pytree as pytree
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from support import FunctionModule, expect_equal, flat_tensors
-
 import onnxport
+from support import FunctionModule, expect_equal, flat_tensors
 
 DTYPES = ["float32", "float64", "int64", "int32", "uint8", "bool", "float16", "bfloat16"]
 _REAL = {name: getattr(torch, name) for name in [*DTYPES, "complex64"]}
@@ -147,9 +146,7 @@ def main() -> int:
     totals: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
     for entry in operators():
         full = f"{entry.name}.{entry.variant_test_name}" if entry.variant_test_name else entry.name
-        if wanted and not any(
-            n in (full, entry.name) or (n.endswith("*") and full.startswith(n[:-1])) for n in wanted
-        ):
+        if wanted and not any(n in (full, entry.name) or (n.endswith("*") and full.startswith(n[:-1])) for n in wanted):
             continue
         for dtype in options.dtypes.split(","):
             if _REAL[dtype] not in entry.supported_dtypes("cpu"):
@@ -171,4 +168,4 @@ if __name__ == "__main__":
         raise SystemExit(main())
 
 
-__all__ = ["FunctionModule", "Case", "Outcome", "cases", "operators", "run"]
+__all__ = ["Case", "FunctionModule", "Outcome", "cases", "operators", "run"]

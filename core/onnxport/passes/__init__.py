@@ -1,0 +1,73 @@
+"""The passes over a translated model, in the order in which they run.
+
+Each takes the model, changes it in place in linear time and returns how many changes it made. Each can be left out by
+name: ``optimize(model, without=("fuse_batch_norm",))``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+from typing import TYPE_CHECKING
+
+from onnxport.passes import (
+    casts,
+    common_subexpressions,
+    constants,
+    dead_code,
+    fuse_batch_norm,
+    identities,
+    merge_layout,
+    transposed_weights,
+)
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from onnxport.hookspecs import Pass
+
+PASSES: dict[str, Callable[[ir.Model], int]] = {
+    "dead_code": dead_code.run,
+    "constants": constants.run,
+    "identities": identities.run,
+    "casts": casts.run,
+    "merge_layout": merge_layout.run,
+    "transposed_weights": transposed_weights.run,
+    "fuse_batch_norm": fuse_batch_norm.run,
+    "common_subexpressions": common_subexpressions.run,
+    "last_dead_code": dead_code.run,
+}
+
+
+def optimize(model: ir.Model, *, without: Collection[str] = (), extra: Iterable[Pass] = ()) -> dict[str, int]:
+    """Make a model leaner, in place.
+
+    Args:
+        model: an ONNX model of onnxport's.
+        without: names of passes to leave out.
+        extra: passes of plugins, each placed as it says.
+
+    Returns:
+        The number of changes by pass.
+
+    Raises:
+        ValueError: ``without`` names a pass that doesn't exist.
+    """
+    pipeline = _with_extra(extra)
+    unknown = set(without) - set(pipeline)
+    if unknown:
+        raise ValueError(f"No pass is called {', '.join(sorted(unknown))}; there are {', '.join(pipeline)}.")
+    return {name: function(model) for name, function in pipeline.items() if name not in without}
+
+
+def _with_extra(extra: Iterable[Pass]) -> dict[str, Callable[[ir.Model], int]]:
+    order = list(PASSES.items())
+    for added in extra:
+        names = [name for name, _ in order]
+        if added.before in names:
+            place = names.index(added.before)
+        elif added.after in names:
+            place = names.index(added.after) + 1
+        else:
+            place = len(order)
+        order.insert(place, (added.name, added.function))
+    return dict(order)

@@ -1,0 +1,49 @@
+"""Compute equal expressions once: nodes of one graph with the same operator, inputs and attributes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import onnx_ir as ir
+
+from onnxport.passes.rewriting import RANDOM, forward
+
+_GRAPHS = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
+_PLAIN = (ir.AttributeType.INT, ir.AttributeType.FLOAT, ir.AttributeType.STRING)
+_LISTS = (ir.AttributeType.INTS, ir.AttributeType.FLOATS, ir.AttributeType.STRINGS)
+
+
+def run(model: ir.Model) -> int:
+    """See the module's docstring."""
+    return _share(model.graph, {})
+
+
+def _share(graph: ir.Graph, outer: dict[Any, ir.Node]) -> int:
+    """One forward sweep; a subgraph also sees what the graphs around it have computed before."""
+    seen = dict(outer)
+    changes = 0
+    for node in tuple(graph):
+        if node.op_type in RANDOM:
+            continue
+        key: list[Any] | None = [node.domain, node.op_type, node.overload, len(node.outputs), *map(id, node.inputs)]
+        for name, attribute in sorted(node.attributes.items()):
+            if isinstance(attribute, ir.Attr) and attribute.type in _GRAPHS:
+                graphs = [attribute.as_graph()] if attribute.type is ir.AttributeType.GRAPH else attribute.as_graphs()
+                changes += sum(_share(inner, seen) for inner in graphs)
+                key = None
+            elif key is not None and attribute.type in _PLAIN:
+                key += [name, attribute.value]
+            elif key is not None and attribute.type in _LISTS:
+                key += [name, tuple(attribute.value)]
+            else:
+                key = None
+            if key is None:
+                continue
+        if key is None:
+            continue
+        first = seen.setdefault(tuple(key), node)
+        if first is not node:
+            for old, new in zip(node.outputs, first.outputs):
+                if forward(old, new):
+                    changes += 1
+    return changes

@@ -1,0 +1,96 @@
+"""Fold an inference batch normalization into the convolution before it.
+
+``scale / sqrt(var + eps)`` multiplies the convolution's filters, the rest goes to its bias. The values are matched by
+the graph's edges, never by names, and the new weights are made when the file is written, not before.
+"""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+import torch
+
+from onnxport.passes.rewriting import all_nodes, attribute, forward, is_standard, sole_use
+from onnxport.weights import TorchTensor
+
+
+def run(model: ir.Model) -> int:
+    """See the module's docstring."""
+    return sum(_fuse(model, node) for node in all_nodes(model) if is_standard(node, "BatchNormalization"))
+
+
+def _fuse(model: ir.Model, norm: ir.Node) -> bool:
+    source = norm.inputs[0]
+    conv = source.producer() if source is not None else None
+    if conv is None or source is None or not is_standard(conv, "Conv", "ConvTranspose") or sole_use(source) is not norm:
+        return False
+    if attribute(norm, "training_mode", 0) or len(norm.outputs) != 1 or norm.graph is not conv.graph:
+        return False
+    if conv.op_type == "ConvTranspose" and attribute(conv, "group", 1) != 1:
+        return False
+    has_bias = len(conv.inputs) > 2 and conv.inputs[2] is not None
+    values = [conv.inputs[1], conv.inputs[2] if has_bias else None, *norm.inputs[1:5]]
+    tensors = [_weight(model, value) if value is not None else None for value in values]
+    if any(t is None and v is not None for t, v in zip(tensors, values)):
+        return False
+    if sole_use(conv.inputs[1]) is not conv or (has_bias and sole_use(conv.inputs[2]) is not conv):  # type: ignore[arg-type]
+        return False
+    weight, bias, scale, shift, mean, var = tensors
+    eps = float(attribute(norm, "epsilon", 1e-5))
+    channel_axis = 0 if conv.op_type == "Conv" else 1
+    if weight is None or scale is None or shift is None or mean is None or var is None:
+        return False
+
+    def factor() -> torch.Tensor:
+        return scale.raw.double() / torch.sqrt(var.raw.double() + eps)
+
+    def fused_weight(tensor: torch.Tensor) -> torch.Tensor:
+        shape = [1] * tensor.dim()
+        shape[channel_axis] = -1
+        return (tensor.double() * factor().reshape(shape)).to(tensor.dtype)
+
+    def fused_bias(tensor: torch.Tensor) -> torch.Tensor:
+        before = bias.raw.double() if bias is not None else 0.0
+        return ((before - mean.raw.double()) * factor() + tensor.double()).to(tensor.dtype)
+
+    new_weight = _replace(model, conv.inputs[1], weight, fused_weight)  # type: ignore[arg-type]
+    new_bias = _replace(model, norm.inputs[2], shift, fused_bias)  # type: ignore[arg-type]
+    inputs = [conv.inputs[0], new_weight, new_bias]
+    fused = ir.Node(
+        "",
+        conv.op_type,
+        inputs,
+        list(conv.attributes.values()),
+        num_outputs=1,
+        name=conv.name,
+        metadata_props=dict(conv.metadata_props),
+    )
+    out = fused.outputs[0]
+    out.name, out.type, out.shape = source.name, source.type, source.shape
+    norm.graph.insert_before(norm, fused)  # type: ignore[union-attr]
+    old = norm.outputs[0]
+    if not forward(old, out):
+        raise ValueError(f"the output {old.name} can't be replaced")  # out is fresh, so this can't be
+    if conv.graph is not None:
+        conv.graph.remove(conv, safe=True)
+    return True
+
+
+def _weight(model: ir.Model, value: ir.Value) -> TorchTensor | None:
+    """The data of an initializer of the main graph that has data."""
+    data = value.const_value
+    known = model.graph.initializers.get(value.name or "") is value and not value.is_graph_input()
+    return data if known and isinstance(data, TorchTensor) and data.has_data else None
+
+
+def _replace(model: ir.Model, value: ir.Value, data: TorchTensor, function: object) -> ir.Value:
+    """A new initializer with the value's name, the old one being left for dead code removal under another."""
+    initializers = model.graph.initializers
+    name = f"{value.name}.fused"
+    count = 0
+    while name in initializers:
+        count += 1
+        name = f"{value.name}.fused_{count}"
+    tensor = data.derive(function, name)  # type: ignore[arg-type]
+    fresh = ir.Value(name=name, type=value.type, shape=value.shape, const_value=tensor)
+    initializers[name] = fresh
+    return fresh

@@ -1,0 +1,50 @@
+"""Remove nodes that give back their input: Identity, casts to the same type, layout changes that change nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from onnxport.passes.rewriting import all_nodes, attribute, constant, forward, same_dims
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+
+def run(model: ir.Model) -> int:
+    """See the module's docstring."""
+    return sum(forward(node.outputs[0], node.inputs[0]) for node in all_nodes(model) if _changes_nothing(node))  # type: ignore[arg-type]
+
+
+def _changes_nothing(node: ir.Node) -> bool:
+    if node.domain or not node.inputs or node.inputs[0] is None:
+        return False
+    source, result = node.inputs[0], node.outputs[0]
+    kind = node.op_type
+    if kind == "Identity":
+        return True
+    if kind == "Cast":
+        return source.dtype is not None and source.dtype == attribute(node, "to")
+    if kind == "Transpose":
+        perm = attribute(node, "perm")
+        return perm is not None and list(perm) == list(range(len(perm)))
+    if kind in ("Reshape", "Expand", "Tile", "Slice"):
+        return same_dims(source.shape, result.shape) and (kind != "Slice" or _full(node))
+    if kind == "Pad":
+        pads = constant(node.inputs[1])
+        return pads is not None and not pads.any()
+    if kind == "Concat":
+        return len(node.inputs) == 1
+    if kind in ("Mul", "Div"):
+        return _is_one(node.inputs[1]) and same_dims(source.shape, result.shape)
+    return False
+
+
+def _full(node: ir.Node) -> bool:
+    """A slice of positive steps of one; equal shapes then mean that everything is taken."""
+    steps = constant(node.inputs[4]) if len(node.inputs) > 4 else None
+    return len(node.inputs) < 5 or (steps is not None and bool((steps == 1).all()))
+
+
+def _is_one(value: ir.Value | None) -> bool:
+    array = constant(value, 16)
+    return array is not None and array.size == 1 and array.reshape(-1)[0] == 1

@@ -1,0 +1,106 @@
+"""Steps that several passes share: walking nodes of all graphs, replacing a value, reading small constants."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import onnx_ir as ir
+
+if TYPE_CHECKING:
+    import numpy as np
+
+#: Operators whose results differ from run to run, or that have an effect: never shared, folded or moved.
+RANDOM = frozenset(
+    ["RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial", "Dropout"]
+)
+
+
+def all_nodes(model: ir.Model) -> Iterator[ir.Node]:
+    """Nodes of the main graph and of all subgraphs; safe against removal of the node at hand."""
+    yield from tuple(model.graph.all_nodes())
+
+
+def is_standard(node: ir.Node, *op_types: str) -> bool:
+    """The node is of the default domain and one of these operators."""
+    return node.domain == "" and node.op_type in op_types
+
+
+def constant(value: ir.Value | None, limit: int = 4096) -> np.ndarray[Any, Any] | None:
+    """The content of a constant of at most ``limit`` bytes; None for everything else."""
+    if value is None or value.const_value is None or value.is_graph_input() or value.const_value.nbytes > limit:
+        return None
+    return value.const_value.numpy()
+
+
+def attribute(node: ir.Node, name: str, default: Any = None) -> Any:
+    """An attribute's value, or the default."""
+    found = node.attributes.get(name)
+    return default if found is None else found.value
+
+
+def forward(old: ir.Value, new: ir.Value) -> bool:
+    """Make every user of ``old`` use ``new``, and remove the node of ``old`` if nothing is left to do for it.
+
+    A graph output keeps its name and metadata; where ``new`` can't take its place (it is an input, a weight, already
+    an output, or of another graph), nothing is done.
+
+    Returns:
+        Whether the replacement was made.
+    """
+    node = old.producer()
+    if node is None:
+        return False
+    if old.is_graph_output():
+        producer = new.producer()
+        if producer is None or producer.graph is not node.graph or new.is_graph_output():
+            return False
+        graph = node.graph
+        outputs = graph.outputs  # type: ignore[union-attr]
+        place = next(i for i, value in enumerate(outputs) if value is old)
+        name, properties = old.name, dict(old.metadata_props)
+        ir.convenience.replace_all_uses_with(old, new, replace_graph_outputs=True)
+        outputs[place] = new
+        old.name = f"{name}_replaced"
+        new.name = name
+        new.metadata_props.update(properties)
+        if new.shape is None:
+            new.shape = old.shape
+    else:
+        ir.convenience.replace_all_uses_with(old, new)
+    remove_if_unused(node)
+    return True
+
+
+def remove_if_unused(node: ir.Node) -> bool:
+    """Remove a node none of whose outputs is used."""
+    if node.graph is None or any(value.uses() or value.is_graph_output() for value in node.outputs):
+        return False
+    node.graph.remove(node, safe=True)
+    return True
+
+
+def add_initializer(model: ir.Model, value: ir.Value) -> ir.Value:
+    """Register a constant value with the main graph under a free name."""
+    initializers = model.graph.initializers
+    base = value.name or "const"
+    name, count = base, 0
+    while name in initializers:
+        count += 1
+        name = f"{base}_{count}"
+    value.name = name
+    initializers[name] = value
+    return value
+
+
+def sole_use(value: ir.Value) -> ir.Node | None:
+    """The one node that uses a value once, if that is all there is."""
+    uses = tuple(value.uses())
+    return uses[0].node if len(uses) == 1 and not value.is_graph_output() else None
+
+
+def same_dims(a: ir.Shape | None, b: ir.Shape | None) -> bool:
+    """Both shapes are known and equal, dimension by dimension."""
+    if a is None or b is None or len(a) != len(b):
+        return False
+    return all(x == y and not (isinstance(x, ir.SymbolicDim) and x.value is None) for x, y in zip(a, b))
