@@ -1,0 +1,436 @@
+"""Views: the same elements under another shape, order or strides, and the copies that repeat them.
+
+The functions above the translations (`reshape`, `expand`, `permute`, ...) take known shapes of ints and sizes and
+emit at most one node; the other families build on them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import numpy as np
+from onnxport import DataType, Size, Tensor, Unsupported, promote, translation
+
+if TYPE_CHECKING:
+    from onnxport import Builder
+
+Dim = int | Size
+
+
+def axis_of(x: Tensor, dim: int) -> int:
+    """`dim` counted from the front; 0-d tensors have one dimension for this purpose, as in torch."""
+    return dim % max(len(x.shape), 1)
+
+
+def is_static(dims: Iterable[Dim]) -> bool:
+    return all(isinstance(d, int) for d in dims)
+
+
+def product(dims: Iterable[Dim]) -> Dim:
+    result: Dim = 1
+    for d in dims:
+        result = d if isinstance(result, int) and result == 1 else result * d
+    return result
+
+
+def may_be_zero(dim: Dim) -> bool:
+    """Whether a size can be 0 at run time: data-dependent ones can; inputs' can't, since torch.export specializes 0."""
+    if isinstance(dim, int):
+        return dim == 0
+    return any(str(symbol).startswith("u") for symbol in dim.expr.free_symbols)
+
+
+def reshape(op: Builder, x: Tensor, target: Iterable[Dim]) -> Tensor:
+    """`x` in the shape `target`, whose dims are all known (no -1); a constant shape wherever that is right.
+
+    One symbolic dim becomes -1; several are copied (0) from the same place of the input where they are equal.
+    """
+    wanted = list(target)
+    source = None if x.shape is None else list(x.shape)
+    if source is not None and source == wanted:
+        return x
+    symbolic = [i for i, d in enumerate(wanted) if not isinstance(d, int)]
+    if not symbolic:
+        return op.Reshape(x, wanted, allowzero=1 if 0 in wanted else None)
+    if 0 in wanted:
+        return op.Reshape(x, wanted, allowzero=1)
+    if len(symbolic) == 1:
+        wanted[symbolic[0]] = -1
+        return op.Reshape(x, wanted)
+    copied = [i for i in symbolic if source is not None and i < len(source) and source[i] == wanted[i]]
+    computed = [i for i in symbolic if i not in copied]
+    # a 0 in a copied dim would leave -1 undetermined
+    if computed and any(may_be_zero(wanted[i]) for i in symbolic):
+        return op.Reshape(x, wanted, allowzero=1)
+    if computed:
+        hardest = max(computed, key=lambda i: len(str(wanted[i])))
+        wanted[hardest] = -1
+    for i in copied:
+        wanted[i] = 0
+    return op.Reshape(x, wanted)
+
+
+def flat(op: Builder, x: Tensor) -> Tensor:
+    """`x` as a vector."""
+    return x if x.shape is not None and len(x.shape) == 1 else op.Reshape(x, [-1])
+
+
+def expand(op: Builder, x: Tensor, target: Iterable[Dim]) -> Tensor:
+    """`x` broadcast to `target`; dims that stay as they are never need their size."""
+    wanted = list(target)
+    if x.shape is None:
+        return op.Expand(x, wanted)
+    source = list(x.shape)
+    if source == wanted:
+        return x
+    new = len(wanted) - len(source)
+    factors = [1] * new + [1 if s == t else t for s, t in zip(source, wanted[new:], strict=True)]
+    if any(d != 1 for d in wanted[:new]):
+        factors[:new] = wanted[:new]
+    if all(isinstance(d, int) and d == 1 for d in factors):
+        return op.Unsqueeze(x, list(range(new)))
+    return op.Expand(x, factors)
+
+
+def permute(op: Builder, x: Tensor, order: Sequence[int]) -> Tensor:
+    return x if list(order) == sorted(order) else op.Transpose(x, perm=list(order))
+
+
+def unsqueeze(op: Builder, x: Tensor, *axes: int) -> Tensor:
+    return op.Unsqueeze(x, list(axes)) if axes else x
+
+
+def iota(op: Builder, n: Dim) -> Tensor:
+    """0, 1, ... n - 1 as int64."""
+    if isinstance(n, int):
+        return op.const(np.arange(n, dtype=np.int64))
+    return op.Range(0, n, 1)
+
+
+def broadcast_shape(*shapes: Iterable[Dim]) -> list[Dim]:
+    """The shape that `shapes` broadcast to."""
+    lists = [list(s) for s in shapes]
+    rank = max((len(s) for s in lists), default=0)
+    result: list[Dim] = []
+    for column in zip(*([1] * (rank - len(s)) + s for s in lists), strict=True):
+        sizes = [d for d in column if d != 1]
+        static = [d for d in sizes if isinstance(d, int)]
+        result.append(static[0] if static else sizes[0] if sizes else 1)
+    return result
+
+
+def int32_if_lacking(op: Builder, x: Tensor, lacking: tuple[DataType, ...]) -> Tensor:
+    """`x` cast to int32 if onnxruntime has no kernel for its element type."""
+    return op.cast(x, DataType.INT32) if x.dtype in lacking else x
+
+
+# ---- shapes of the same elements
+
+
+@translation("aten::view", "aten::_unsafe_view", "aten::view_copy", "aten::_reshape_copy")
+def view(op: Builder, self: Tensor, size: list[Dim]) -> Tensor:
+    return reshape(op, self, op.result.shape)
+
+
+@translation("aten::_reshape_alias", "aten::_reshape_alias_copy")
+def reshape_alias(op: Builder, self: Tensor, size: list[Dim], stride: list[Dim]) -> Tensor:
+    return reshape(op, self, op.result.shape)
+
+
+@translation("aten::reshape")
+def reshape_(op: Builder, self: Tensor, shape: list[Dim]) -> Tensor:
+    return reshape(op, self, op.result.shape)
+
+
+@translation("aten::reshape_as", "aten::view_as")
+def reshape_as(op: Builder, self: Tensor, other: Tensor) -> Tensor:
+    return reshape(op, self, op.result.shape)
+
+
+@translation("aten::ravel")
+def ravel(op: Builder, self: Tensor) -> Tensor:
+    return reshape(op, self, op.result.shape)
+
+
+@translation("aten::flatten.using_ints")
+def flatten(op: Builder, self: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
+    return reshape(op, self, op.result.shape)
+
+
+@translation("aten::unflatten.int")
+def unflatten(op: Builder, self: Tensor, dim: int, sizes: list[Dim]) -> Tensor:
+    return reshape(op, self, op.result.shape)
+
+
+@translation("aten::squeeze", "aten::squeeze_copy")
+def squeeze(op: Builder, self: Tensor) -> Tensor:
+    return _squeeze(op, self, range(len(self.shape)))
+
+
+@translation("aten::squeeze.dim", "aten::squeeze_copy.dim")
+def squeeze_dim(op: Builder, self: Tensor, dim: int) -> Tensor:
+    return _squeeze(op, self, [dim])
+
+
+@translation("aten::squeeze.dims", "aten::squeeze_copy.dims")
+def squeeze_dims(op: Builder, self: Tensor, dim: list[int]) -> Tensor:
+    return _squeeze(op, self, dim)
+
+
+def _squeeze(op: Builder, x: Tensor, dims: Iterable[int]) -> Tensor:
+    shape = list(x.shape)
+    axes = sorted({axis_of(x, d) for d in dims if shape and shape[axis_of(x, d)] == 1})
+    return op.Squeeze(x, axes) if axes else x
+
+
+@translation("aten::unsqueeze", "aten::unsqueeze_copy")
+def unsqueeze_(op: Builder, self: Tensor, dim: int) -> Tensor:
+    return op.Unsqueeze(self, [dim % (len(self.shape) + 1)])
+
+
+@translation("aten::atleast_1d", "aten::atleast_2d", "aten::atleast_3d")
+def atleast(op: Builder, self: Tensor) -> Tensor:
+    return reshape(op, self, op.result.shape)
+
+
+@translation("aten::atleast_1d.Sequence", "aten::atleast_2d.Sequence", "aten::atleast_3d.Sequence")
+def atleast_sequence(op: Builder, tensors: list[Tensor]) -> list[Tensor]:
+    return [reshape(op, x, result.shape) for x, result in zip(tensors, op.results, strict=True)]
+
+
+# ---- broadcasting
+
+
+@translation("aten::expand", "aten::expand_copy")
+def expand_(op: Builder, self: Tensor, size: list[Dim], *, implicit: bool = False) -> Tensor:
+    return expand(op, self, op.result.shape)
+
+
+@translation("aten::broadcast_to")
+def broadcast_to(op: Builder, self: Tensor, size: list[Dim]) -> Tensor:
+    return expand(op, self, op.result.shape)
+
+
+@translation("aten::expand_as")
+def expand_as(op: Builder, self: Tensor, other: Tensor) -> Tensor:
+    return expand(op, self, op.result.shape)
+
+
+@translation("aten::broadcast_tensors")
+def broadcast_tensors(op: Builder, tensors: list[Tensor]) -> list[Tensor]:
+    return [expand(op, x, result.shape) for x, result in zip(tensors, op.results, strict=True)]
+
+
+@translation("aten::repeat")
+def repeat(op: Builder, self: Tensor, repeats: list[Dim]) -> Tensor:
+    return _tile(op, self, list(repeats))
+
+
+@translation("aten::tile")
+def tile(op: Builder, self: Tensor, dims: list[Dim]) -> Tensor:
+    return _tile(op, self, [1] * (len(self.shape) - len(dims)) + list(dims))
+
+
+def _tile(op: Builder, x: Tensor, repeats: list[Dim]) -> Tensor:
+    new = len(repeats) - len(x.shape)
+    dims = [1] * new + list(x.shape)
+    if all(r == 1 or d == 1 for d, r in zip(dims, repeats, strict=True)):
+        return expand(op, x, [r if d == 1 else d for d, r in zip(dims, repeats, strict=True)])
+    return op.Tile(unsqueeze(op, x, *range(new)), repeats)
+
+
+@translation("aten::meshgrid")
+def meshgrid(op: Builder, tensors: list[Tensor]) -> list[Tensor]:
+    return _meshgrid(op, tensors, "ij")
+
+
+@translation("aten::meshgrid.indexing")
+def meshgrid_indexing(op: Builder, tensors: list[Tensor], *, indexing: str) -> list[Tensor]:
+    return _meshgrid(op, tensors, indexing)
+
+
+def _meshgrid(op: Builder, tensors: list[Tensor], indexing: str) -> list[Tensor]:
+    rank = len(tensors)
+    places = list(range(rank))
+    if indexing == "xy" and rank > 1:
+        places[:2] = [1, 0]
+    grids = []
+    for place, x, result in zip(places, tensors, op.results, strict=True):
+        column = reshape(op, x, [op.size(x, 0) if x.shape else 1] + [1] * (rank - 1 - place))
+        grids.append(expand(op, column, result.shape))
+    return grids
+
+
+# ---- orders
+
+
+@translation("aten::permute", "aten::permute_copy")
+def permute_(op: Builder, self: Tensor, dims: list[int]) -> Tensor:
+    return permute(op, self, [axis_of(self, d) for d in dims])
+
+
+@translation("aten::transpose.int", "aten::transpose_copy.int", "aten::swapdims")
+def transpose(op: Builder, self: Tensor, dim0: int, dim1: int) -> Tensor:
+    return _swap(op, self, dim0, dim1)
+
+
+@translation("aten::swapaxes")
+def swapaxes(op: Builder, self: Tensor, axis0: int, axis1: int) -> Tensor:
+    return _swap(op, self, axis0, axis1)
+
+
+@translation("aten::t", "aten::t_copy", "aten::mT", "aten::mH", "aten::adjoint", "aten::matrix_H")
+def matrix_transpose(op: Builder, self: Tensor) -> Tensor:
+    return _swap(op, self, -2, -1) if len(self.shape) > 1 else self
+
+
+def _swap(op: Builder, x: Tensor, dim0: int, dim1: int) -> Tensor:
+    order = list(range(len(x.shape)))
+    if order:
+        first, second = axis_of(x, dim0), axis_of(x, dim1)
+        order[first], order[second] = order[second], order[first]
+    return permute(op, x, order)
+
+
+@translation("aten::numpy_T")
+def numpy_t(op: Builder, self: Tensor) -> Tensor:
+    return permute(op, self, range(len(self.shape))[::-1])
+
+
+@translation("aten::movedim.int", "aten::moveaxis.int")
+def movedim(op: Builder, self: Tensor, source: int, destination: int) -> Tensor:
+    return move_axes(op, self, [source], [destination])
+
+
+@translation("aten::movedim.intlist", "aten::moveaxis.intlist")
+def movedim_list(op: Builder, self: Tensor, source: list[int], destination: list[int]) -> Tensor:
+    return move_axes(op, self, source, destination)
+
+
+def move_axes(op: Builder, x: Tensor, source: Sequence[int], destination: Sequence[int]) -> Tensor:
+    """The axes `source` of `x` put at the places `destination`, the others kept in their order."""
+    rank = len(x.shape)
+    if rank == 0:
+        return x
+    placed = {d % rank: s % rank for s, d in zip(source, destination, strict=True)}
+    others = iter([a for a in range(rank) if a not in placed.values()])
+    return permute(op, x, [placed[i] if i in placed else next(others) for i in range(rank)])
+
+
+@translation("aten::pixel_shuffle")
+def pixel_shuffle(op: Builder, self: Tensor, upscale_factor: int) -> Tensor:
+    r = upscale_factor
+    # onnxruntime 1.32 has DepthToSpace for these alone
+    if len(self.shape) == 4 and self.dtype in (DataType.FLOAT, DataType.DOUBLE, DataType.FLOAT16, DataType.UINT8):
+        return op.DepthToSpace(self, blocksize=r, mode="CRD")
+    *batch, channels, height, width = self.shape
+    b = len(batch)
+    blocks = reshape(op, self, [*batch, channels // (r * r), r, r, height, width])
+    order = [*range(b), b, b + 3, b + 1, b + 4, b + 2]
+    return reshape(op, op.Transpose(blocks, perm=order), op.result.shape)
+
+
+@translation("aten::pixel_unshuffle")
+def pixel_unshuffle(op: Builder, self: Tensor, downscale_factor: int) -> Tensor:
+    r = downscale_factor
+    *batch, channels, height, width = self.shape
+    b = len(batch)
+    blocks = reshape(op, self, [*batch, channels, height // r, r, width // r, r])
+    order = [*range(b), b, b + 2, b + 4, b + 1, b + 3]
+    return reshape(op, op.Transpose(blocks, perm=order), op.result.shape)
+
+
+@translation("aten::channel_shuffle", "aten::native_channel_shuffle")
+def channel_shuffle(op: Builder, self: Tensor, groups: int) -> Tensor:
+    batch, channels, *rest = self.shape
+    grouped = reshape(op, self, [batch, groups, channels // groups, *rest])
+    swapped = op.Transpose(grouped, perm=[0, 2, 1, *range(3, 3 + len(rest))])
+    return reshape(op, swapped, self.shape)
+
+
+# ---- strides
+
+
+@translation("aten::unfold", "aten::unfold_copy")
+def unfold(op: Builder, self: Tensor, dimension: int, size: int, step: int) -> Tensor:
+    """Windows of `size` every `step` elements along `dimension`; the window is the last dimension of the result."""
+    if not self.shape:
+        return reshape(op, self, [1]) if size else op.Slice(reshape(op, self, [1]), [0], [0], [0])
+    axis = axis_of(self, dimension)
+    count = op.result.shape[axis]
+    if isinstance(count, int):
+        index = op.const(np.arange(count, dtype=np.int64)[:, None] * step + np.arange(size, dtype=np.int64))
+    else:
+        starts = op.Mul(iota(op, count), op.const(step, DataType.INT64))
+        index = op.Add(op.Unsqueeze(starts, [1]), op.const(np.arange(size, dtype=np.int64)))
+    windows = op.Gather(self, index, axis=axis)
+    order = list(range(len(self.shape) + 1))
+    order.append(order.pop(axis + 1))
+    return permute(op, windows, order)
+
+
+def strided_positions(size: Sequence[int], stride: Sequence[int], offset: int) -> np.ndarray:
+    """The places in storage of every element of a strided tensor, in its shape."""
+    positions = np.full(tuple(size), offset, dtype=np.int64)
+    for axis, (n, step) in enumerate(zip(size, stride, strict=True)):
+        positions += (np.arange(n, dtype=np.int64) * step).reshape([-1] + [1] * (len(size) - axis - 1))
+    return positions
+
+
+def strided_index(op: Builder, size: Sequence[Dim], stride: Sequence[Dim], storage_offset: Dim | None) -> np.ndarray:
+    """For `as_strided(self, ...)`, the node at hand: where each of its elements is in the flattened `self`.
+
+    The storage's layout comes from the fake tensor of `self`, whose strides need not be contiguous. Raises
+    `Unsupported` for symbolic sizes, and where the view reaches elements of the storage that `self` doesn't hold.
+    """
+    fake = op.node.args[0].meta["val"]
+    own_offset = fake.storage_offset()
+    offset = own_offset if storage_offset is None else storage_offset
+    own = [*fake.shape, *fake.stride(), own_offset]
+    if not is_static([*size, *stride, offset]) or not all(isinstance(d, int) for d in own):
+        raise Unsupported("as_strided with symbolic sizes")
+    wanted = strided_positions(size, stride, offset)
+    held = strided_positions(fake.shape, fake.stride(), own_offset).reshape(-1)
+    order = np.argsort(held, kind="stable")
+    places = np.searchsorted(held[order], wanted)
+    if wanted.size and (places.max() >= held.size or (held[order][places] != wanted).any()):
+        raise Unsupported("as_strided reaches elements of the storage outside the tensor it is called on")
+    return order[places].reshape(wanted.shape)
+
+
+@translation("aten::as_strided", "aten::as_strided_copy")
+def as_strided(
+    op: Builder, self: Tensor, size: list[Dim], stride: list[Dim], storage_offset: Dim | None = None
+) -> Tensor:
+    index = strided_index(op, size, stride, storage_offset)
+    linear = index.reshape(-1)
+    if len(linear) == product(self.shape) and all(b - a == 1 for a, b in pairwise(linear)):
+        return reshape(op, self, size)
+    return op.Gather(flat(op, self), op.const(index), axis=0)
+
+
+# ---- products of shapes
+
+
+@translation("aten::kron")
+def kron(op: Builder, self: Tensor, other: Tensor) -> Tensor:
+    dtype = promote(self, other)
+    rank = max(len(self.shape), len(other.shape))
+    left, right = (unsqueeze(op, op.cast(x, dtype), *range(rank - len(x.shape))) for x in (self, other))
+    if rank:
+        left = op.Unsqueeze(left, list(range(1, 2 * rank, 2)))
+        right = op.Unsqueeze(right, list(range(0, 2 * rank, 2)))
+    return reshape(op, op.And(left, right) if dtype == DataType.BOOL else op.Mul(left, right), op.result.shape)
+
+
+@translation("aten::vander")
+def vander(op: Builder, x: Tensor, N: int | None = None, increasing: bool = False) -> Tensor:
+    columns = x.shape[-1] if N is None else N
+    if not isinstance(columns, int):
+        raise Unsupported("vander with a symbolic number of columns")
+    powers = np.arange(columns, dtype=np.int64)
+    base = op.cast(x, op.result.dtype)
+    exponents = op.cast(op.const(powers if increasing else powers[::-1].copy()), op.result.dtype)
+    return op.Pow(op.Unsqueeze(base, [-1]), exponents)
