@@ -115,7 +115,7 @@ class ONNXProgram:
         wanted = [known[name] for name in dict.fromkeys(value_names) if name not in feeds]
         if wanted:
             with tempfile.TemporaryDirectory(prefix="onnxport-") as folder:
-                opened = runtime.session(self._stage(folder, wanted))
+                opened = runtime.session(self.stage(folder, wanted))
                 results = runtime.run(opened, feeds, [str(value.name) for value in wanted])
                 del opened
             found |= zip((str(value.name) for value in wanted), results)
@@ -141,7 +141,7 @@ class ONNXProgram:
         self.release()
         folder = tempfile.TemporaryDirectory(prefix="onnxport-")
         try:
-            staged = self._stage(folder.name)
+            staged = self.stage(folder.name)
             if initializer is not None:
                 self._session = initializer(staged)
             else:
@@ -164,8 +164,18 @@ class ONNXProgram:
     def __exit__(self, *exc_info: object) -> None:
         self.release()
 
-    def _stage(self, folder: str, outputs: Sequence[ir.Value] | None = None) -> str | bytes:
-        """Hand the model over: as bytes where it is small, else as a file in `folder`."""
+    @property
+    def inference_session(self) -> ort.InferenceSession | None:
+        """The session that calls run on; None before the first call. Can be set to any session on this model."""
+        return self._session
+
+    @inference_session.setter
+    def inference_session(self, session: ort.InferenceSession) -> None:
+        self.release()
+        self._session = session
+
+    def stage(self, folder: str, outputs: Sequence[ir.Value] | None = None) -> str | bytes:
+        """Serialize the model for another program: to bytes where it is small, else to a file in `folder`."""
         if saving.weight_bytes(self.model) < IN_MEMORY_BYTES:
             return saving.to_bytes(self.model, outputs)
         path = os.path.join(folder, "model.onnx")
