@@ -1,0 +1,376 @@
+"""Scaled dot-product attention in all its forms, and the fused layers of transformers."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from onnxport import DataType, Size, Tensor, Unsupported, translation
+
+from onnxport_builtin.aten.matmul import swap_last
+from onnxport_builtin.aten.normalization import layer_norm
+from onnxport_builtin.aten.shape import expand, iota, permute, reshape
+from onnxport_builtin.aten.windows import is_used
+
+if TYPE_CHECKING:
+    from onnxport import Builder
+
+Dim = int | Size
+_MINUS_INFINITY = -float("inf")
+
+
+def _causal_mask(op: Builder, queries: Dim, keys: Dim, dtype: DataType) -> Tensor:
+    """(queries, keys): 0 up to the diagonal that starts top left, minus infinity above it."""
+    if isinstance(queries, int) and isinstance(keys, int):
+        allowed = np.tril(np.ones((queries, keys), dtype=bool))
+        return op.const(np.where(allowed, 0.0, _MINUS_INFINITY), dtype)
+    later = op.Less(op.Unsqueeze(iota(op, queries), [1]), iota(op, keys))
+    return op.Where(later, op.const(_MINUS_INFINITY, dtype), op.const(0.0, dtype))
+
+
+def _rows_left(op: Builder, mask: Tensor) -> Tensor | None:
+    """For each query whether any key is left, bool (..., 1); None where that is known of all of them."""
+    if mask.const_value is not None:
+        values = mask.const_value.numpy()
+        left = (values if values.dtype == bool else values != _MINUS_INFINITY).any(axis=-1, keepdims=True)
+        return None if left.all() else op.const(left)
+    if mask.dtype == DataType.BOOL:
+        return op.cast(op.ReduceMax(op.cast(mask, DataType.INT32), [-1]), DataType.BOOL)
+    return op.Greater(op.ReduceMax(mask, [-1]), _MINUS_INFINITY)
+
+
+class _Scores:
+    """The masked scores of an attention, (..., queries, keys), and which of its rows aren't masked altogether."""
+
+    def __init__(
+        self,
+        op: Builder,
+        query: Tensor,
+        key: Tensor,
+        mask: Tensor | None,
+        is_causal: bool,
+        scale: float | None,
+        queries: Dim,
+        keys: Dim,
+    ) -> None:
+        rank = len(query.shape)
+        width = query.shape[-1]
+        self.rows: Tensor | None = None
+        dtype = query.dtype
+        if scale is not None:
+            factor: Any = scale
+        elif isinstance(width, int):
+            factor = 1.0 / math.sqrt(width) if width else 1.0
+        else:
+            factor = op.Reciprocal(op.Sqrt(op.cast(width, dtype)))
+        if not (isinstance(factor, float) and factor == 1.0):
+            query = op.Mul(query, factor)
+        scores = op.MatMul(query, swap_last(op, key, rank))
+        if is_causal:
+            scores = op.Add(scores, _causal_mask(op, queries, keys, dtype))
+        if mask is not None:
+            self.rows = _rows_left(op, mask)
+            if mask.dtype == DataType.BOOL:
+                mask = op.Where(mask, op.const(0.0, dtype), op.const(_MINUS_INFINITY, dtype))
+            scores = op.Add(scores, op.cast(mask, dtype))
+        self.scores = scores
+
+
+def _attention(
+    op: Builder,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+    *,
+    with_weights: bool = False,
+) -> tuple[Tensor, Tensor, _Scores]:
+    """The attention's result, its weights after the softmax, and its scores.
+
+    `query` (..., L, E), `key` (..., S, E), `value` (..., S, E_v). A query that no key is left for gives zeros, as
+    torch's own kernels do.
+    """
+    queries, keys = query.shape[-2], key.shape[-2]
+    if enable_gqa:
+        key, value = (_repeated_heads(op, x, query.shape[-3]) for x in (key, value))
+    scores = _Scores(op, query, key, mask, is_causal, scale, queries, keys)
+    weights = op.Softmax(scores.scores, axis=-1)
+    if scores.rows is not None and with_weights:
+        weights = op.Where(scores.rows, weights, 0)
+    if dropout_p > 0:
+        weights = op.Dropout(weights, op.const(dropout_p, DataType.FLOAT), op.const(True, DataType.BOOL))
+    result = op.MatMul(weights, value)
+    if scores.rows is not None and not with_weights:
+        result = op.Where(scores.rows, result, 0)
+    return result, weights, scores
+
+
+def _repeated_heads(op: Builder, x: Tensor, heads: Dim) -> Tensor:
+    """(..., H_kv, S, E) with each head repeated, up to `heads` of them."""
+    *lead, own, length, width = x.shape
+    if own == heads:
+        return x
+    repeats = heads // own
+    axis = len(lead) + 1
+    spread = expand(op, op.Unsqueeze(x, [axis]), [*lead, own, repeats, length, width])
+    return reshape(op, spread, [*lead, heads, length, width])
+
+
+@translation("aten::scaled_dot_product_attention")
+def scaled_dot_product_attention(
+    op: Builder,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    *,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Tensor:
+    return _attention(op, query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa)[0]
+
+
+@translation("aten::_scaled_dot_product_attention_math")
+def attention_math(
+    op: Builder,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    dropout_mask: Tensor | None = None,
+    *,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> list[Tensor | None]:
+    if dropout_mask is not None:
+        raise Unsupported("a dropout mask")
+    arguments = (attn_mask, dropout_p, is_causal, scale, enable_gqa)
+    used = is_used(op, 1)
+    result, weights, _ = _attention(op, query, key, value, *arguments, with_weights=used)
+    return [result, weights if used else None]
+
+
+def _with_log_sum(
+    op: Builder,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    dropout_p: float,
+    is_causal: bool,
+    scale: float | None,
+) -> list[Tensor | None]:
+    result, _, scores = _attention(op, query, key, value, mask, dropout_p, is_causal, scale)
+    log_sum = None
+    if is_used(op, 1):
+        expected = op.results[1]
+        if len(expected.shape) != len(query.shape) - 1:
+            raise Unsupported("this layout of the log-sum-exp")
+        log_sum = op.cast(op.ReduceLogSumExp(scores.scores, [-1], keepdims=0), expected.dtype)
+    values: list[Tensor | None] = [result, log_sum]
+    fakes = op.node.meta["val"] if op.node is not None else ()
+    for i in range(2, len(fakes)):
+        if is_used(op, i):
+            raise Unsupported(f"result {i}, which only a backward pass reads")
+        values.append(None)
+    return values
+
+
+@translation("aten::_scaled_dot_product_flash_attention_for_cpu")
+def flash_attention_for_cpu(
+    op: Builder,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    *,
+    attn_mask: Tensor | None = None,
+    scale: float | None = None,
+) -> list[Tensor | None]:
+    return _with_log_sum(op, query, key, value, attn_mask, dropout_p, is_causal, scale)
+
+
+@translation("aten::_scaled_dot_product_flash_attention")
+def flash_attention(
+    op: Builder,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    return_debug_mask: bool = False,
+    *,
+    scale: float | None = None,
+) -> list[Tensor | None]:
+    return _with_log_sum(op, query, key, value, None, dropout_p, is_causal, scale)
+
+
+@translation("aten::_scaled_dot_product_efficient_attention", "aten::_scaled_dot_product_cudnn_attention")
+def efficient_attention(
+    op: Builder,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_bias: Tensor | None,
+    compute_log_sumexp: bool,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    return_debug_mask: bool = False,
+    *,
+    scale: float | None = None,
+) -> list[Tensor | None]:
+    return _with_log_sum(op, query, key, value, attn_bias, dropout_p, is_causal, scale)
+
+
+@translation("aten::_scaled_dot_product_fused_attention_overrideable")
+def overrideable_attention(
+    op: Builder,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_bias: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    return_debug_mask: bool = False,
+    *,
+    scale: float | None = None,
+) -> list[Tensor | None]:
+    return _with_log_sum(op, query, key, value, attn_bias, dropout_p, is_causal, scale)
+
+
+# ---- whole layers
+
+
+def _projected(op: Builder, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    product = op.MatMul(x, op.Transpose(weight, perm=[1, 0]))
+    return product if bias is None else op.Add(product, bias)
+
+
+def _forbidden(op: Builder, mask: Tensor, mask_type: int | None, dtype: DataType) -> Tensor:
+    """An additive mask that broadcasts against (batch, heads, queries, keys); True means: not to be read."""
+    if mask.dtype == DataType.BOOL:
+        mask = op.Where(mask, op.const(_MINUS_INFINITY, dtype), op.const(0.0, dtype))
+    if mask_type == 1:  # of keys, (batch, keys)
+        return op.Unsqueeze(mask, [1, 2])
+    return mask
+
+
+def _self_attention(
+    op: Builder,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    heads: int,
+    qkv_weight: Tensor,
+    qkv_bias: Tensor,
+    proj_weight: Tensor,
+    proj_bias: Tensor,
+    mask: Tensor | None,
+    mask_type: int | None,
+) -> tuple[Tensor, Tensor]:
+    """Multi-head attention on (batch, length, width): its result, and the weights (batch, heads, L, S)."""
+    width = query.shape[-1]
+    if not isinstance(width, int):
+        raise Unsupported("multi-head attention needs a static width")
+    weights = op.Split(qkv_weight, [width] * 3, axis=0, outputs=3)
+    biases = op.Split(qkv_bias, [width] * 3, axis=0, outputs=3)
+    projected = []
+    for x, weight, bias in zip((query, key, value), weights, biases):
+        y = reshape(op, _projected(op, x, weight, bias), [*list(x.shape)[:2], heads, width // heads])
+        y = permute(op, y, [0, 2, 1, 3])
+        y.shape = None if y.shape is None else y.shape
+        projected.append(y)
+    additive = None if mask is None else _forbidden(op, mask, mask_type, query.dtype)
+    q = op.Mul(projected[0], 1.0 / math.sqrt(width // heads))
+    scores = op.MatMul(q, op.Transpose(projected[1], perm=[0, 1, 3, 2]))
+    if additive is not None:
+        scores = op.Add(scores, additive)
+    attention = op.Softmax(scores, axis=-1)
+    mixed = permute(op, op.MatMul(attention, projected[2]), [0, 2, 1, 3])
+    joined = op.Reshape(mixed, [0, 0, width])
+    return _projected(op, joined, proj_weight, proj_bias), attention
+
+
+@translation("aten::_native_multi_head_attention")
+def native_multi_head_attention(
+    op: Builder,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    embed_dim: int,
+    num_head: int,
+    qkv_weight: Tensor,
+    qkv_bias: Tensor,
+    proj_weight: Tensor,
+    proj_bias: Tensor,
+    mask: Tensor | None = None,
+    need_weights: bool = True,
+    average_attn_weights: bool = True,
+    mask_type: int | None = None,
+) -> list[Tensor | None]:
+    parameters = (qkv_weight, qkv_bias, proj_weight, proj_bias)
+    y, weights = _self_attention(op, query, key, value, num_head, *parameters, mask, mask_type)
+    if not need_weights or not is_used(op, 1):
+        return [y, None]
+    return [y, op.ReduceMean(weights, [1], keepdims=0) if average_attn_weights else weights]
+
+
+@translation("aten::_transformer_encoder_layer_fwd")
+def transformer_encoder_layer(
+    op: Builder,
+    src: Tensor,
+    embed_dim: int,
+    num_heads: int,
+    qkv_weight: Tensor,
+    qkv_bias: Tensor,
+    proj_weight: Tensor,
+    proj_bias: Tensor,
+    use_gelu: bool,
+    norm_first: bool,
+    eps: float,
+    norm_weight_1: Tensor,
+    norm_bias_1: Tensor,
+    norm_weight_2: Tensor,
+    norm_bias_2: Tensor,
+    ffn_weight_1: Tensor,
+    ffn_bias_1: Tensor,
+    ffn_weight_2: Tensor,
+    ffn_bias_2: Tensor,
+    mask: Tensor | None = None,
+    mask_type: int | None = None,
+) -> Tensor:
+    def first_norm(x: Tensor) -> Tensor:
+        return layer_norm(op, x, [embed_dim], norm_weight_1, norm_bias_1, eps)
+
+    def second_norm(x: Tensor) -> Tensor:
+        return layer_norm(op, x, [embed_dim], norm_weight_2, norm_bias_2, eps)
+
+    def attend(x: Tensor) -> Tensor:
+        parameters = (qkv_weight, qkv_bias, proj_weight, proj_bias)
+        return _self_attention(op, x, x, x, num_heads, *parameters, mask, mask_type)[0]
+
+    def feed_forward(x: Tensor) -> Tensor:
+        hidden = _projected(op, x, ffn_weight_1, ffn_bias_1)
+        if not use_gelu:
+            hidden = op.Relu(hidden)
+        elif op.opset >= 20:
+            hidden = op.Gelu(hidden)
+        else:
+            hidden = op.Mul(op.Mul(hidden, 0.5), op.Add(op.Erf(op.Mul(hidden, math.sqrt(0.5))), 1))
+        return _projected(op, hidden, ffn_weight_2, ffn_bias_2)
+
+    if norm_first:
+        x = op.Add(src, attend(first_norm(src)))
+        return op.Add(x, feed_forward(second_norm(x)))
+    x = first_norm(op.Add(src, attend(src)))
+    return second_norm(op.Add(x, feed_forward(x)))

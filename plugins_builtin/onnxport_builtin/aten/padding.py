@@ -1,0 +1,125 @@
+"""Padding: with a constant, by reflection, by replication, and around the circle."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from onnxport import DataType, Size, Tensor, Unsupported, translation
+
+from onnxport_builtin.aten.shape import iota
+
+if TYPE_CHECKING:
+    from onnxport import Builder
+
+Dim = int | Size
+
+# onnxruntime 1.32 pads no int16.
+_WIDENED = {DataType.INT16: DataType.INT32, DataType.UINT16: DataType.INT32}
+# The order of torch's own enumeration of modes.
+_MODES = ("reflect", "replicate", "circular", "constant")
+
+
+def _by_axis(pad: Sequence[Dim], rank: int) -> dict[int, tuple[Dim, Dim]]:
+    """torch lists (before, after) from the last axis on; this gives them by axis, without the zeros."""
+    pairs = {rank - 1 - i // 2: (pad[i], pad[i + 1]) for i in range(0, len(pad) - 1, 2)}
+    return {axis: pair for axis, pair in sorted(pairs.items()) if not (pair[0] == 0 and pair[1] == 0)}
+
+
+def _static(pairs: dict[int, tuple[Dim, Dim]]) -> bool:
+    return all(isinstance(amount, int) for pair in pairs.values() for amount in pair)
+
+
+def _pad_node(op: Builder, x: Tensor, pairs: dict[int, tuple[Dim, Dim]], mode: str, fill: Tensor | None) -> Tensor:
+    if not pairs:
+        return x
+    wide = _WIDENED.get(x.dtype, x.dtype)
+    pads = op.sizes([*(pair[0] for pair in pairs.values()), *(pair[1] for pair in pairs.values())])
+    padded = op.Pad(op.cast(x, wide), pads, fill, list(pairs), mode=None if mode == "constant" else mode)
+    return op.cast(padded, x.dtype)
+
+
+def _constant(op: Builder, x: Tensor, pad: Sequence[Dim], value: Any) -> Tensor:
+    pairs = _by_axis(pad, len(x.shape))
+    wide = _WIDENED.get(x.dtype, x.dtype)
+    if isinstance(value, Size):
+        fill: Tensor | None = op.cast(value, wide)
+    elif value is None or (value == 0 and x.dtype != DataType.BOOL):
+        fill = None
+    elif x.dtype == DataType.BOOL:
+        fill = op.const(bool(value), DataType.BOOL)
+    else:
+        fill = op.const(int(value) if wide.is_integer() else float(value), wide)
+    return _pad_node(op, x, pairs, "constant", fill)
+
+
+def _cropped(op: Builder, x: Tensor, pairs: dict[int, tuple[Dim, Dim]]) -> tuple[Tensor, dict[int, tuple[Dim, Dim]]]:
+    """`x` without what the negative pads cut off, and the pads that are left."""
+    cut = {axis: (min(before, 0), min(after, 0)) for axis, (before, after) in pairs.items()}
+    cut = {axis: pair for axis, pair in cut.items() if any(pair)}
+    if not cut:
+        return x, pairs
+    starts = [-before for before, _ in cut.values()]
+    ends = [after if after else 2**62 for _, after in cut.values()]
+    kept = {axis: (max(before, 0), max(after, 0)) for axis, (before, after) in pairs.items()}
+    return op.Slice(x, starts, ends, list(cut)), {axis: pair for axis, pair in kept.items() if any(pair)}
+
+
+def _borrowed(op: Builder, x: Tensor, pad: Sequence[Dim], mode: str) -> Tensor:
+    """Padding whose content comes from `x` itself."""
+    pairs = _by_axis(pad, len(x.shape))
+    if not _static(pairs):
+        return _pad_node(op, x, pairs, {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}[mode], None)
+    sizes = {axis: x.shape[axis] + min(pair[0], 0) + min(pair[1], 0) for axis, pair in pairs.items()}
+    x, pairs = _cropped(op, x, pairs)
+    if mode != "circular":
+        return _pad_node(op, x, pairs, "edge" if mode == "replicate" else "reflect", None)
+    if op.opset >= 19:
+        return _pad_node(op, x, pairs, "wrap", None)
+    for axis, (before, after) in pairs.items():
+        size = sizes[axis]
+        if isinstance(size, int):
+            index = op.const(np.arange(-before, size + after, dtype=np.int64) % size)
+        else:
+            index = op.Mod(op.Sub(iota(op, size + before + after), before), op.tensor(size, DataType.INT64))
+        x = op.Gather(x, index, axis=axis)
+    return x
+
+
+def _pad(op: Builder, x: Tensor, pad: Sequence[Dim], mode: str, value: Any) -> Tensor:
+    if mode == "constant":
+        return _constant(op, x, pad, 0.0 if value is None else value)
+    if mode not in _MODES:
+        raise Unsupported(f"padding mode {mode!r}")
+    return _borrowed(op, x, pad, mode)
+
+
+@translation("aten::constant_pad_nd")
+def constant_pad_nd(op: Builder, self: Tensor, pad: Sequence[Dim], value: Any = 0) -> Tensor:
+    return _constant(op, self, pad, value)
+
+
+@translation("aten::pad")
+def pad_(op: Builder, self: Tensor, pad: Sequence[Dim], mode: str = "constant", value: float | None = None) -> Tensor:
+    return _pad(op, self, pad, mode, value)
+
+
+@translation("aten::_pad_enum")
+def pad_enum(op: Builder, self: Tensor, pad: Sequence[Dim], mode: int, value: float | None = None) -> Tensor:
+    return _pad(op, self, pad, _MODES[mode], value)
+
+
+@translation("aten::_pad_circular")
+def pad_circular(op: Builder, self: Tensor, pad: Sequence[Dim]) -> Tensor:
+    return _borrowed(op, self, pad, "circular")
+
+
+@translation("aten::reflection_pad1d", "aten::reflection_pad2d", "aten::reflection_pad3d")
+def reflection_pad(op: Builder, self: Tensor, padding: Sequence[Dim]) -> Tensor:
+    return _borrowed(op, self, padding, "reflect")
+
+
+@translation("aten::replication_pad1d", "aten::replication_pad2d", "aten::replication_pad3d")
+def replication_pad(op: Builder, self: Tensor, padding: Sequence[Dim]) -> Tensor:
+    return _borrowed(op, self, padding, "replicate")

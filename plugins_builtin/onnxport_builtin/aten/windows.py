@@ -1,0 +1,83 @@
+"""Sliding windows over spatial axes by Gather: what convolutions and pools are made of where ONNX has no kernel."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from onnxport import Size, Tensor, Unsupported
+
+from onnxport_builtin.aten.shape import iota
+
+if TYPE_CHECKING:
+    from onnxport import Builder
+
+Dim = int | Size
+
+
+def spread(values: Any, count: int, name: str = "argument") -> list[int]:
+    """`values` as `count` static ints: one int stands for all, as torch's ``int[2]`` arguments allow.
+
+    Raises Unsupported where a value is a symbolic size, which an ONNX attribute can't hold.
+    """
+    listed = list(values) if isinstance(values, list | tuple) else [values]
+    if len(listed) == 1:
+        listed = listed * count
+    if any(not isinstance(value, int) for value in listed):
+        raise Unsupported(f"{name} must be static, not {listed}")
+    return listed
+
+
+def batched(op: Builder, x: Tensor, spatial: int) -> tuple[Tensor, bool]:
+    """`x` with a batch axis: (batch, channel, spatial...), and whether it had to be added."""
+    if len(x.shape) == spatial + 1:
+        return op.Unsqueeze(x, [0]), True
+    return x, False
+
+
+def positions(op: Builder, kernel: int, count: Dim, stride: int, dilation: int) -> Tensor:
+    """Where each element of each window lies on its axis: int64, (kernel, count)."""
+    offsets = np.arange(kernel, dtype=np.int64)[:, None] * dilation
+    if isinstance(count, int):
+        return op.const(offsets + np.arange(count, dtype=np.int64) * stride)
+    starts = iota(op, count)
+    if stride != 1:
+        starts = op.Mul(starts, stride)
+    return op.Add(starts, op.const(offsets))
+
+
+def gather_windows(op: Builder, x: Tensor, indices: Sequence[Tensor]) -> Tensor:
+    """The windows of `x` (N, C, spatial...).
+
+    ``indices[i]`` are the positions (kernel_i, out_i) on spatial axis i. Returns (N, C, kernel..., out...).
+    """
+    spatial = len(indices)
+    for i, index in enumerate(indices):
+        x = op.Gather(x, index, axis=2 + 2 * i)
+    if spatial == 1:
+        return x
+    kernels = [2 + 2 * i for i in range(spatial)]
+    return op.Transpose(x, perm=[0, 1, *kernels, *(axis + 1 for axis in kernels)])
+
+
+def pad_spatial(op: Builder, x: Tensor, begin: Sequence[int], end: Sequence[int], value: Any = None) -> Tensor:
+    """`x` (N, C, spatial...) padded with `value` (default 0) on its spatial axes; negative pads crop."""
+    if not any(begin) and not any(end):
+        return x
+    spatial = len(begin)
+    fill = None if value is None else op.const(value, x.dtype)
+    return op.Pad(x, [*begin, *end], fill, list(range(2, 2 + spatial)))
+
+
+def window_count(size: Dim, kernel: int, stride: int, dilation: int, begin: int, end: int) -> Dim:
+    """How many whole windows lie in an axis of `size` with the pads `begin` and `end`."""
+    return (size + (begin + end - dilation * (kernel - 1) - 1)) // stride + 1
+
+
+def is_used(op: Builder, index: int) -> bool:
+    """Whether anything reads result `index` of the FX node, which has several."""
+    if op.node is None:
+        return True
+    return any(user.target is not operator.getitem or user.args[1] == index for user in op.node.users)
