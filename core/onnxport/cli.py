@@ -290,12 +290,15 @@ def verify(
     import onnxport
 
     with _progress(f"Verifying {onnx_model}"):
-        results = onnxport.verify(onnx_model, example.model, example.args, example.kwargs, rtol=rtol, atol=atol)
-    _show_verification(results, as_json)
-
-
-def _show_verification(results: Any, as_json: bool) -> None:
-    raise UsageError("verify is not available")
+        result = onnxport.verify(onnx_model, example.model, example.args, example.kwargs, rtol=rtol, atol=atol)
+    if as_json:
+        _print_json(result.as_dict())
+    else:
+        print(result.table())
+    if not result.passed:
+        for line in result.failures():
+            errors_console.print(line, style="red", markup=False)
+        raise typer.Exit(REFUSED)
 
 
 @app.command()
