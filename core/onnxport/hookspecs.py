@@ -56,10 +56,10 @@ class Pass:
     """A named step over an FX graph module or an ONNX model.
 
     Attributes:
-        name: unique; ``optimize={name: False}`` and reports use it.
+        name: unique; reports count its changes under it.
         function: changes its argument in place, and returns how many changes it made.
-        before: name of the pass that it must precede.
-        after: name of the pass that it must follow. With neither, it runs last.
+        before: name of the pass before which it runs.
+        after: name of the pass after which it runs. With neither, it runs last.
     """
 
     name: str
