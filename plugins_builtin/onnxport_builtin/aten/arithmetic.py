@@ -9,6 +9,7 @@ from onnxport import DataType, Size, Tensor, Unsupported, promote, translation
 
 from onnxport_builtin.aten.kernels import (
     HALVES,
+    NARROW,
     UNSIGNED,
     as_float,
     computed_in,
@@ -111,10 +112,15 @@ def floor_divide(op: Builder, self: Operand, other: Operand) -> Tensor:
         else:
             lower = op.Less(op.Mul(op.Sign(remainder), op.Sign(b)), 0)
         return op.Sub(op.Div(a, b), op.cast(lower, a.dtype))
-    if isinstance(other, (int, float)) and other and abs(math.frexp(other)[0]) == 0.5 and 2**-60 < abs(other) < 2**60:
-        return op.Floor(op.Div(a, b))
     known = float(other) if isinstance(other, (int, float)) else None
-    return in_float32(lambda op, a, b: _floor_divide_float(op, a, b, known), op, a, b)
+    if known and abs(math.frexp(known)[0]) == 0.5 and 2**-60 < abs(known) < 2**60:
+        # Division by a power of two is exact. The difference is NaN for infinities, as the result shall be.
+        return op.Add(op.Floor(op.Div(a, b)), op.Sub(a, a))
+
+    def formula(op: Builder, a: Tensor, b: Tensor) -> Tensor:
+        return _floor_divide_float(op, a, b if known is None else op.const(known, a.dtype), known)
+
+    return in_float32(formula, op, a, b)
 
 
 def _floor_divide_float(op: Builder, a: Tensor, b: Tensor, known: float | None) -> Tensor:
@@ -249,29 +255,20 @@ def sign(op: Builder, self: Tensor) -> Tensor:
         return self
     if not self.dtype.is_floating_point():
         return op.Sign(self)
-    return op.Sub(op.cast(op.Greater(self, 0), self.dtype), op.cast(op.Less(self, 0), self.dtype))
-
-
-def _bound(value: Operand | None) -> Operand | None:
-    return None if isinstance(value, (int, float)) and math.isinf(value) else value
+    return op.Where(op.IsNaN(self), 0, op.Sign(self))
 
 
 @translation("aten::clamp", "aten::clamp.Tensor", "aten::clip", "aten::clip.Tensor")
 def clamp(op: Builder, self: Tensor, min: Operand | None = None, max: Operand | None = None) -> Tensor:
     """Where ``min`` is above ``max`` the result is ``max``; NaN in any operand gives NaN."""
     value, low, high = operands(op, self, min, max)
-    numbers = all(bound is None or isinstance(bound, (int, float)) for bound in (min, max))
-    if numbers and value.dtype is not DataType.BOOL and not _any_nan(min, max):
-        if isinstance(min, (int, float)) and isinstance(max, (int, float)) and min > max:
-            low = high
-        return op.Clip(value, low, high)
+    numbers = isinstance(min, (int, float)) and isinstance(max, (int, float)) and min == min and max == max
+    if numbers and value.dtype not in NARROW:
+        return op.Clip(value, low if min <= max else high, high)
+    # One bound: Clip would take the type's finite range for the other, and lose infinities.
     if low is not None:
         value = maximum(op, value, low)
     return value if high is None else minimum(op, value, high)
-
-
-def _any_nan(*bounds: Operand | None) -> bool:
-    return any(isinstance(bound, float) and math.isnan(bound) for bound in bounds)
 
 
 @translation("aten::clamp_min", "aten::clamp_min.Tensor")

@@ -114,15 +114,14 @@ def isclose(
 ) -> Tensor:
     """Equal, or finitely apart by at most ``atol + |rtol * other|``; integers are measured in float."""
     close = op.Equal(self, other)
-    if self.dtype is DataType.BOOL:
-        self, other = op.cast(self, DataType.UINT8), op.cast(other, DataType.UINT8)
     if equal_nan and self.dtype.is_floating_point():
         close = op.Or(close, op.And(op.IsNaN(self), op.IsNaN(other)))
     if rtol == 0 and atol == 0:
         return close
     measure = promote(self, int_to_float=True)
-    allowed = op.Add(op.Abs(op.Mul(op.cast(other, measure), rtol)), atol)
-    actual = op.cast(op.Abs(op.Sub(self, other)), measure)
+    self, other = op.cast(self, measure), op.cast(other, measure)
+    allowed = op.Add(op.Abs(op.Mul(other, rtol)), atol)
+    actual = op.Abs(op.Sub(self, other))
     within = op.And(op.Less(actual, math.inf), op.LessOrEqual(actual, allowed))
     return op.Or(close, within)
 

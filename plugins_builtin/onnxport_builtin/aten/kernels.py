@@ -30,6 +30,8 @@ HALVES = frozenset({DataType.FLOAT16, DataType.BFLOAT16})
 UNSIGNED = frozenset({DataType.UINT8, DataType.UINT16, DataType.UINT32, DataType.UINT64})
 COMPLEX = frozenset({DataType.COMPLEX64, DataType.COMPLEX128})
 
+#: Types without kernels for Clip, Max, Min and Where.
+NARROW = frozenset({DataType.INT16, DataType.UINT16, DataType.BOOL})
 #: Where Max, Min, Where and the like have no kernel: a type that has one and holds every value.
 _SELECT_IN: dict[DataType, DataType] = {
     DataType.INT16: DataType.INT32,

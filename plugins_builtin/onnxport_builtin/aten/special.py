@@ -37,7 +37,8 @@ def error_function(op: Builder, x: Tensor) -> Tensor:
 
 def _scaled_tail(op: Builder, x: Tensor) -> Tensor:
     """``exp(x**2) * erfc(x)`` for float64 x >= 0."""
-    return piecewise(op, op.Div(4.0, op.Add(x, 4.0)), "erfcx")
+    y = op.Div(4.0, op.Add(x, 4.0))
+    return op.Mul(y, piecewise(op, y, "erfcx_over_y"))
 
 
 def _complement(op: Builder, x: Tensor) -> Tensor:

@@ -48,15 +48,14 @@ def _i0(op: Builder, x: Tensor) -> Tensor:
 
 
 def _i1(op: Builder, x: Tensor) -> Tensor:
-    size = op.Min(op.Abs(x), 1e300)
+    size = op.Abs(x)
     return _signed(op, x, _grown(op, size, _scaled_i(op, size, 1)))
 
 
 def _grown(op: Builder, size: Tensor, scaled: Tensor) -> Tensor:
-    """``exp(size) * scaled``, without overflow before its time, and infinite at infinity."""
+    """``exp(size) * scaled``, without overflow before its time; NaN at infinity, as torch has it."""
     root = op.Exp(op.Mul(size, 0.5))
-    value = op.Mul(op.Mul(root, scaled), root)
-    return op.Where(op.Greater(size, 1e5), math.inf, value)
+    return op.Mul(op.Mul(root, scaled), root)
 
 
 @translation("aten::special_i0e")
@@ -128,7 +127,7 @@ def scaled_modified_bessel_k1(op: Builder, x: Tensor) -> Tensor:
 
 
 def _wave(op: Builder, size: Tensor, order: int, second: bool) -> Tensor:
-    """J, or Y if ``second``, for x >= 8: ``sqrt(2 / (pi x)) (P cos(t) - Q sin(t))``, ``t = x - (2 order + 1) pi / 4``."""
+    """J, or Y if ``second``, for x >= 8: ``sqrt(2 / (pi x)) (P cos t - Q sin t)``, ``t = x - (2 order + 1) pi / 4``."""
     x = op.Max(size, _LARGE)
     u = op.Div(_LARGE, x)
     p, q = piecewise(op, u, f"j{order}_p"), piecewise(op, u, f"j{order}_q")
@@ -218,4 +217,5 @@ def _airy(op: Builder, x: Tensor) -> Tensor:
     angle = op.Sub(op.Mul(power, 2 / 3), math.pi / 4)
     wave = op.Add(op.Mul(op.Cos(angle), piecewise(op, w, "airy_p")), op.Mul(op.Sin(angle), piecewise(op, w, "airy_q")))
     wave = op.Div(wave, op.Mul(op.Sqrt(op.Sqrt(size)), math.sqrt(math.pi)))
+    decaying = op.Where(op.Equal(x, math.inf), math.nan, decaying)  # torch's choice; the limit is 0
     return op.Where(op.Greater(x, 2.0), decaying, op.Where(op.Less(x, -_LARGE), wave, middle))
