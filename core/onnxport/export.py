@@ -327,8 +327,8 @@ def _opset(version: int | None) -> int:
         return DEFAULT_OPSET
     if not isinstance(version, int) or isinstance(version, bool) or not MIN_OPSET <= version <= MAX_OPSET:
         raise OpsetError(
-            f"opset_version={version!r} can't be written: onnxport writes opsets {MIN_OPSET} to {MAX_OPSET} (the newest "
-            f"that the installed onnx knows). Leave it out for {DEFAULT_OPSET}."
+            f"opset_version={version!r} can't be written: onnxport writes opsets {MIN_OPSET} to {MAX_OPSET} "
+            f"(the newest that the installed onnx knows). Leave it out for {DEFAULT_OPSET}."
         )
     return version
 

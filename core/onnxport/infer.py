@@ -190,14 +190,26 @@ def _keep_rank(inputs: Sequence[Any], _attributes: dict[str, Any]) -> Any:
     return None if dims is None else [ir.SymbolicDim(None)] * len(dims)
 
 
-_SAME = ["Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "BitwiseNot", "Cast", "Ceil", "Celu", "Clip", "Cos", "Cosh", "CumSum", "Elu", "Erf", "Exp", "Floor", "Gelu", "HardSigmoid", "HardSwish", "Hardmax", "Identity", "IsInf", "IsNaN", "LayerNormalization", "LeakyRelu", "Log", "LogSoftmax", "Mish", "Neg", "Not", "PRelu", "Reciprocal", "Relu", "Round", "Selu", "Sigmoid", "Sign", "Sin", "Sinh", "Softmax", "Softplus", "Softsign", "Sqrt", "Tan", "Tanh", "ThresholdedRelu", "Trilu", "BatchNormalization", "InstanceNormalization", "GroupNormalization", "RMSNormalization", "ReverseSequence", "ScatterND", "ScatterElements", "Scatter", "Dropout", "BitCast", "Swish", "CumProd"]
-_BROADCAST = ["Add", "Sub", "Mul", "Div", "Pow", "Mod", "And", "Or", "Xor", "Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual", "Where", "Max", "Min", "Sum", "Mean", "BitShift", "BitwiseAnd", "BitwiseOr", "BitwiseXor"]
-_REDUCE = ["ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceSumSquare"]
+def _named(names: str, rule: Any) -> dict[str, Any]:
+    return dict.fromkeys(names.split(), rule)
+
 
 RULES: dict[str, Callable[[Sequence[Any], dict[str, Any]], Any]] = {
-    **dict.fromkeys(_SAME, _same),
-    **dict.fromkeys(_BROADCAST, _broadcast),
-    **dict.fromkeys(_REDUCE, _reduce),
+    **_named(
+        "Abs Acos Acosh Asin Asinh Atan Atanh BitwiseNot Cast Ceil Celu Clip Cos Cosh CumSum CumProd Elu Erf", _same
+    ),
+    **_named(
+        "Exp Floor Gelu HardSigmoid HardSwish Hardmax Identity IsInf IsNaN LayerNormalization LeakyRelu Log", _same
+    ),
+    **_named("LogSoftmax Mish Neg Not PRelu Reciprocal Relu Round Selu Sigmoid Sign Sin Sinh Softmax Softplus", _same),
+    **_named("Softsign Sqrt Tan Tanh ThresholdedRelu Trilu BatchNormalization InstanceNormalization Swish", _same),
+    **_named("GroupNormalization RMSNormalization ReverseSequence ScatterND ScatterElements Dropout BitCast", _same),
+    **_named(
+        "Add Sub Mul Div Pow Mod And Or Xor Equal Less LessOrEqual Greater GreaterOrEqual Where Max Min", _broadcast
+    ),
+    **_named("Sum Mean BitShift BitwiseAnd BitwiseOr BitwiseXor", _broadcast),
+    **_named("ReduceSum ReduceMean ReduceMax ReduceMin ReduceProd ReduceL1 ReduceL2 ReduceLogSum", _reduce),
+    **_named("ReduceLogSumExp ReduceSumSquare", _reduce),
     "ArgMax": _arg_reduce,
     "ArgMin": _arg_reduce,
     "Reshape": _reshape,

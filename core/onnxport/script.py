@@ -38,7 +38,8 @@ def table_records(table: Mapping[Any, Any], opset: int) -> list[Translation]:
     """
     if not isinstance(table, Mapping):
         raise TableError(
-            f"custom_translation_table must be a dict of {{torch.ops.ns.op.overload: function}}, not {type(table).__name__}."
+            "custom_translation_table must be a dict of {torch.ops.ns.op.overload: function}, "
+            f"not {type(table).__name__}."
         )
     records = []
     for target, functions in table.items():

@@ -288,12 +288,7 @@ class Translator:
         except TranslationError:
             raise
         except Exception as error:
-            raise TranslationError(
-                f"The translation {candidate} of {registry.name_of(node.target)} raised {type(error).__name__}: {error}\n"
-                f"    module: {metadata.module_path(node)}\n    source: {metadata.source_line(node)}\n"
-                f"    node: {node.format_node()}\n"
-                "This is a bug of the translation, not of the model: report it to the plugin's authors."
-            ) from error
+            raise TranslationError(_blame(candidate, node, f"raised {type(error).__name__}: {error}")) from error
         self._served[(registry.name_of(node.target), candidate.function_name)] += 1
         return result
 
@@ -339,8 +334,7 @@ class Translator:
                             value.shape = self.op.symbols.shape(fake)
                         self.op.symbols.bind_shape(value, self.op.symbols.shape(fake))
                     elif isinstance(value, Tensor) and isinstance(fake, _SYMBOLIC):
-                        if fake.node.expr.is_Symbol and self.op.symbols.bound(fake.node.expr) is None:
-                            self.op.symbols.bind(fake.node.expr, value, None)
+                        self._accept_number(value, fake)
                 elif node.op == "output":
                     returned = node.args[0]
                     flat = returned if isinstance(returned, (list, tuple)) else [returned]
@@ -436,12 +430,7 @@ class Translator:
         return value
 
     def _broken(self, candidate: Translation | None, node: torch.fx.Node, what: str) -> TranslationError:
-        who = f"The translation {candidate}" if candidate is not None else "The decomposition"
-        return TranslationError(
-            f"{who} of {registry.name_of(node.target)} {what}.\n    module: {metadata.module_path(node)}\n"
-            f"    source: {metadata.source_line(node)}\n    node: {node.format_node()}\n"
-            "This is a bug of the translation, not of the model: report it to the plugin's authors."
-        )
+        return TranslationError(_blame(candidate, node, what))
 
     def _refuse(self, node: torch.fx.Node, reasons: list[str]) -> None:
         name = registry.name_of(node.target)
@@ -558,6 +547,15 @@ def raise_refusals(translated: Translated) -> None:
 
 
 _FAILED = object()
+
+
+def _blame(candidate: Translation | None, node: torch.fx.Node, what: str) -> str:
+    who = f"The translation {candidate}" if candidate is not None else "The decomposition"
+    return (
+        f"{who} of {registry.name_of(node.target)} {what}\n    module: {metadata.module_path(node)}\n"
+        f"    source: {metadata.source_line(node)}\n    node: {node.format_node()}\n"
+        "This is a bug of the translation, not of the model: report it to the plugin's authors."
+    )
 
 
 def _argument(arg: Any, env: Mapping[torch.fx.Node, Any]) -> Any:

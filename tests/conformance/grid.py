@@ -58,8 +58,7 @@ class Baked(torch.nn.Module):
         given = iter(tensors)
         leaves = [next(given) if leaf is _HOLE else leaf for leaf in self.leaves]
         args, kwargs = pytree.tree_unflatten(leaves, self.spec)
-        result = self.function(*args, **kwargs)
-        return result
+        return self.function(*args, **kwargs)
 
 
 _HOLE = object()
