@@ -79,7 +79,7 @@ class Plugins:
         self._info_of: dict[str, PluginInfo] = {}
         self._registries: dict[int, Registry] = {}
         self._returned: dict[str, list[Any]] = {}
-        builtin = PluginInfo(BUILTIN, PROJECT, _own_version(), tier=BUILTIN_TIER)
+        builtin = PluginInfo(BUILTIN, PROJECT, tier=BUILTIN_TIER)
         self._register(import_module(_BUILTIN_MODULE), builtin)
         installed = installed_plugins() if chosen is None or any(isinstance(c, str) for c in chosen) else {}
         for choice in installed if chosen is None else chosen:
@@ -181,6 +181,7 @@ class Plugins:
     def infos(self) -> list[PluginInfo]:
         """What was loaded, and what failed, in order; with their translations counted."""
         _ = self._base  # compiling counts them
+        self._info_of[BUILTIN].version = _own_version()  # reading metadata takes longer than compiling
         return self._infos
 
     @property
