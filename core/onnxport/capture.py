@@ -1,0 +1,466 @@
+"""Model and example inputs -> ``ExportedProgram``.
+
+torch.export is tried non-strict, then strict. Around that, three things that it leaves to the caller: example sizes of 0
+and 1, and equal sizes, must not freeze or tie dimensions that were asked to be free; a dimension that the model freezes
+all the same is an error with the line of the model that did it; and so is a capture that fails.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import linecache
+import logging
+import os
+import re
+import threading
+import traceback
+import types
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.fx.experimental._config as shape_config
+from torch._dynamo.exc import UserError
+from torch.export import Dim, ExportedProgram
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode, ShapeEnv
+
+from onnxport import containers
+from onnxport.errors import CaptureError, DynamicShapesError
+from onnxport.shapes import Asked, Sizes, example_of, torch_shapes
+
+if TYPE_CHECKING:
+    from onnxport.inputs import Leaf, Request
+
+logger = logging.getLogger("onnxport")
+
+_exporting: contextvars.ContextVar[bool] = contextvars.ContextVar("onnxport_exporting", default=False)
+_LIBRARIES = (os.path.dirname(torch.__file__), os.path.dirname(__file__), os.path.dirname(os.__file__))
+
+
+def is_in_onnx_export() -> bool:
+    """Whether this thread is capturing a model for onnxport."""
+    return _exporting.get()
+
+
+def capture(
+    model: torch.nn.Module | ExportedProgram,
+    request: Request,
+    *,
+    verbose: bool = False,
+    patches: Iterable[AbstractContextManager[Any]] = (),
+) -> ExportedProgram:
+    """Capture a model; an ``ExportedProgram`` is taken as it is.
+
+    Args:
+        model: the module, in the mode in which it is to be captured.
+        request: from :func:`onnxport.inputs.prepare`.
+        verbose: print what is tried.
+        patches: context managers that are active during the capture.
+
+    Returns:
+        The program, whose example inputs are the caller's.
+
+    Raises:
+        CaptureError: torch.export failed both ways; the first error is the cause.
+        DynamicShapesError: a dimension that was asked to be dynamic came out static.
+    """
+    if isinstance(model, ExportedProgram):
+        check_dynamic(model, request)
+        return model
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        with contextlib.ExitStack() as stack:
+            # Gradients would wrap every no_grad region of the model in a subgraph of its own.
+            stack.enter_context(torch.no_grad())
+            stack.enter_context(_in_export())
+            for patch in patches:
+                stack.enter_context(patch)
+            program = _Capture(model, request, verbose).run()
+    finally:
+        for module, mode in modes:
+            module.training = mode
+    program.example_inputs = (request.args, request.kwargs)
+    if request.additional is not None:
+        try:
+            request.additional.verify(program)
+        except Exception as error:
+            raise DynamicShapesError(f"The captured program doesn't accept the additional inputs: {error}") from error
+    return program
+
+
+def check_dynamic(program: ExportedProgram, request: Request, lines: Callable[[Any], str] | None = None) -> None:
+    """Hold the program to the dimensions that were asked for.
+
+    Args:
+        program: the captured program.
+        request: what was asked for.
+        lines: gives the place in the model that froze a symbol, where it is known.
+
+    Raises:
+        DynamicShapesError: some of them are static; the message has each one's input, axis, name and place.
+    """
+    frozen = []
+    for leaf, axis, asked, size in _captured(program, request):
+        if asked.contract and _expression(size) is None:
+            where = leaf.path if axis is None else f"axis {axis} of {leaf.path}"
+            name = f" ({asked.name!r})" if asked.name else ""
+            frozen.append(f"    {where}{name} is always {int(size)}{_reason(program, size, lines)}")
+    if frozen:
+        raise DynamicShapesError(
+            "The model makes static what was asked to be dynamic:\n" + "\n".join(frozen) + "\n"
+            "Change that line so that it works with any size (sizes from tensor.shape, -1 in reshape), or leave the axis out of "
+            'dynamic_shapes. Run with TORCH_LOGS="+dynamic" to see every decision of torch.export.'
+        )
+
+
+class _Capture:
+    """The attempts at one capture, and their errors in order."""
+
+    def __init__(self, model: torch.nn.Module, request: Request, verbose: bool) -> None:
+        self._model, self._request, self._verbose = model, request, verbose
+        self._errors: list[tuple[str, Exception]] = []
+        self._watched: list[tuple[Any, str]] = []
+
+    def run(self) -> ExportedProgram:
+        if self._request.passthrough:
+            return self._one("non-strict", {}) or self._one("strict", {}, strict=True) or self._fail()
+        sizes = Sizes.of(self._request)
+        plan = sizes.enlarged()
+        program = self._one("non-strict", plan)
+        if program is None and _is_constraint(self._errors[-1][1]):
+            return self._relaxed(plan)
+        if program is None and plan and not _is_data_dependent(self._errors[-1][1]):
+            # The model may tie the sizes that were changed to others, or depend on the example's own.
+            coupled = sizes.coupled()
+            program = self._one("non-strict, sizes tied", coupled) if coupled != plan else None
+            program = program or self._one("non-strict, sizes as given", {}, oblivious=True)
+            plan = coupled if program is not None else plan
+        if program is None:
+            program = self._one("strict", plan, strict=True)
+            if program is None and _is_constraint(self._errors[-1][1]):
+                return self._relaxed(plan, strict=True)
+        if program is None:
+            self._fail()
+        self._check(program, plan)
+        return self._untied(program, sizes, plan)
+
+    def _one(
+        self, name: str, plan: Mapping[Any, int], *, strict: bool = False, relaxed: bool = False, oblivious: bool = False
+    ) -> ExportedProgram | None:
+        """One attempt; None when it failed."""
+        request = self._request
+        shapes = torch_shapes(request, relaxed=True) if relaxed else request.dynamic_shapes
+        try:
+            args, kwargs = example_of(request, plan)
+        except (RuntimeError, NotImplementedError) as error:  # a layout that has no empty tensor
+            self._errors.append((name, error))
+            return None
+        changed = ", ".join(f"{key if isinstance(key, str) else key[1]} -> {size}" for key, size in plan.items())
+        message = f"capture: torch.export, {name}{f' (example sizes {changed})' if changed else ''}"
+        logger.info(message)
+        if self._verbose:
+            print(f"[onnxport] {message}")
+        for _ in range(2):
+            try:
+                with shape_config.patch(backed_size_oblivious=True) if oblivious else contextlib.nullcontext():
+                    return torch.export.export(self._model, args, kwargs, dynamic_shapes=shapes, strict=strict)
+            except Exception as error:  # noqa: BLE001 - kept, and raised when no attempt succeeds
+                if "not a known type" in str(error) and self._register_outputs(args, kwargs):
+                    continue
+                self._errors.append((name, error))
+                return None
+        return None
+
+    def _register_outputs(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """Register the dataclasses that the forward returns; True when there were any."""
+        before = len(torch.utils._pytree.SUPPORTED_NODES)
+
+        def look(_module: Any, _args: Any, output: Any) -> None:
+            containers.register_dataclasses_in(output)
+
+        handle = self._model.register_forward_hook(look)
+        try:
+            torch.export.export(self._model, args, kwargs, strict=False)
+        except Exception as error:  # noqa: BLE001 - only the hook matters here; the next attempt tells
+            logger.debug("capture while looking for the outputs' classes: %s", error)
+        finally:
+            handle.remove()
+        return len(torch.utils._pytree.SUPPORTED_NODES) > before
+
+    def _relaxed(self, plan: Mapping[Any, int], strict: bool = False) -> ExportedProgram:
+        """After Dims contradicted the model: capture with hints, and see whether the caller's words hold all the same."""
+        error = self._errors[-1][1]
+        with self._watch():
+            program = self._one("relaxed", plan, strict=strict, relaxed=True)
+        if program is None:
+            raise DynamicShapesError(_constraint_message(error)) from error
+        check_dynamic(program, self._request, self._line)
+        for names in self._ties(program):
+            raise DynamicShapesError(
+                f"The model makes {' and '.join(map(repr, names))} equal, but dynamic_shapes has them as different Dims."
+                f"{self._tie_line(program, names)}\nUse one Dim for all of them.\n{_constraint_message(error)}"
+            ) from error
+        limits = []
+        for leaf, axis, asked, size in _captured(program, self._request):
+            expression = _expression(size)
+            bounds = program.range_constraints.get(expression) if expression is not None else None
+            if bounds is None or not isinstance(asked.dim, Dim) or asked.expression is not None:
+                continue
+            low, high = asked.bounds
+            if (high is not None and bounds.upper < high) or bounds.lower > max(low, 2):
+                raise DynamicShapesError(
+                    f"Axis {axis} of {leaf.path} was asked to be {asked.name} in {low}..{'' if high is None else high}, but the "
+                    f"model takes {bounds.lower}..{bounds.upper}.{_guard_text(program, expression)}\nNarrow the Dim's min and max."
+                ) from error
+            if high is None and bounds.upper.is_finite:
+                limits.append(f"{asked.name} <= {bounds.upper}")
+        if any(asked.expression is not None for _, _, asked, _ in _captured(program, self._request)) and not limits:
+            raise DynamicShapesError(_constraint_message(error)) from error
+        warnings.warn(
+            f"The model limits what dynamic_shapes leaves open: {', '.join(sorted(set(limits))) or _constraint_message(error)}. "
+            "Give the Dim these bounds to agree with it.",
+            stacklevel=6,
+        )
+        return program
+
+    # What came out -------------------------------------------------------------------------------------------------
+
+    def _check(self, program: ExportedProgram, plan: Mapping[Any, int]) -> None:
+        try:
+            check_dynamic(program, self._request)
+        except DynamicShapesError:
+            if self._request.passthrough:
+                raise
+            with self._watch():  # once more, to see where
+                again = self._one("looking for the place", plan, relaxed=True)
+            check_dynamic(again or program, self._request, self._line)
+            raise
+
+    def _untied(self, program: ExportedProgram, sizes: Sizes, plan: Mapping[Any, int]) -> ExportedProgram:
+        """Make sure that dimensions of different names are not one only because the example has them of one size."""
+        for names in self._ties(program):
+            if len({sizes.sizes.get(name) for name in names}) == 1:
+                for change in sizes.separated(names):
+                    other = self._one("non-strict, equal sizes made different", {**plan, **change})
+                    if other is not None and not any(set(names) & set(tie) for tie in self._ties(other)):
+                        try:
+                            check_dynamic(other, self._request)
+                        except DynamicShapesError:
+                            continue
+                        return self._untied(other, sizes, {**plan, **change})
+            warnings.warn(
+                f"The model makes the dimensions {' and '.join(map(repr, names))} equal.{self._tie_line(program, names)} "
+                "Both names are written; give them one name if that is meant.",
+                stacklevel=6,
+            )
+        return program
+
+    def _ties(self, program: ExportedProgram) -> list[list[str]]:
+        """Groups of names that came out as one symbol."""
+        found: dict[Any, list[str]] = {}
+        for _, axis, asked, size in _captured(program, self._request):
+            expression = _expression(size)
+            if expression is None or asked.name is None or asked.automatic or asked.expression is not None or axis is None:
+                continue
+            names = found.setdefault(expression, [])
+            if asked.name not in names:
+                names.append(asked.name)
+        return [names for names in found.values() if len(names) > 1]
+
+    def _tie_line(self, program: ExportedProgram, names: list[str]) -> str:
+        lines = [user_line(error) for name, error in self._errors if "different" in name]
+        lines += [line for symbol, line in self._watched if line]
+        return f" It does so at {lines[-1]}." if lines and lines[-1] else ""
+
+    @contextlib.contextmanager
+    def _watch(self) -> Iterator[None]:
+        """Note the line of the model at which each symbol is replaced; torch.export keeps none in non-strict mode."""
+        original = getattr(ShapeEnv, "_set_replacement", None)
+        if original is None:
+            yield
+            return
+        thread = threading.get_ident()
+
+        def noting(env: Any, symbol: Any, *args: Any, **kwargs: Any) -> Any:
+            known = env.replacements.get(symbol)
+            result = original(env, symbol, *args, **kwargs)
+            if threading.get_ident() == thread and env.replacements.get(symbol) != known:
+                self._watched.append((symbol, _innermost(traceback.extract_stack())))
+            return result
+
+        with _patching:
+            ShapeEnv._set_replacement = noting  # type: ignore[method-assign]
+            try:
+                yield
+            finally:
+                ShapeEnv._set_replacement = original  # type: ignore[method-assign]
+
+    def _line(self, symbol: Any) -> str:
+        return next((line for known, line in self._watched if known == symbol and line), "")
+
+    def _fail(self) -> Any:
+        name, first = self._errors[0]
+        place = user_line(first)
+        text = "\n".join(f"  {attempt}: {_brief(error)}" for attempt, error in self._errors)
+        failure = CaptureError(
+            f"torch.export can't capture {type(self._model).__name__}{f' because of {place}' if place else ''}\n{text}\n{_advice(first)}"
+        )
+        failure.errors = [error for _, error in self._errors]  # type: ignore[attr-defined]
+        raise failure from first
+
+
+# Programs ------------------------------------------------------------------------------------------------------------
+
+
+def _captured(program: ExportedProgram, request: Request) -> Iterator[tuple[Leaf, int | None, Asked, Any]]:
+    """Everything that was asked for, with the size that it has in the program."""
+    values = {node.name: node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder"}
+    specs = [s for s in program.graph_signature.input_specs if s.kind.name == "USER_INPUT"]
+    for spec, leaf in zip(specs, request.leaves, strict=False):
+        value = values.get(spec.arg.name)
+        for axis, asked in leaf.asked.items():
+            if axis is not None and isinstance(value, torch.Tensor):
+                yield leaf, axis, asked, value.shape[axis]
+            elif axis is None and not isinstance(value, torch.Tensor):
+                yield leaf, axis, asked, leaf.value if value is None else value
+
+
+def _expression(size: Any) -> Any:
+    """The sympy expression of a symbolic size; None for a number."""
+    expression = getattr(getattr(size, "node", None), "expr", None)
+    return None if expression is None or expression.is_number else expression
+
+
+def _reason(program: ExportedProgram, size: Any, lines: Callable[[Any], str] | None) -> str:
+    symbol = getattr(getattr(size, "node", None), "_expr", None)
+    line = lines(symbol) if lines is not None and symbol is not None else ""
+    return (_guard_text(program, symbol) if symbol is not None else "") + (f", because of {line}" if line else " (place unknown)")
+
+
+def _guard_text(program: ExportedProgram, symbol: Any) -> str:
+    """The condition on a symbol that the capture put down, for the message."""
+    for node in program.graph.nodes:
+        env = getattr(getattr(node.meta.get("val"), "fake_mode", None), "shape_env", None)
+        if env is not None:
+            texts = [str(g.expr) for g in getattr(env, "guards", ()) if symbol in g.expr.free_symbols]
+            return f" [{re.sub(rf'{symbol}(?![0-9])', 'size', texts[0])}]" if texts else ""
+    return ""
+
+
+# Errors --------------------------------------------------------------------------------------------------------------
+
+
+def user_line(error: BaseException) -> str:
+    """``file:line: code`` of the model at which an error arose; empty when it is unknown."""
+    line = _innermost(traceback.extract_tb(error.__traceback__))
+    if line:
+        return line
+    places = re.findall(r'File "([^"]+)", line (\d+)', str(error))
+    return next((_place(file, int(number)) for file, number in reversed(places) if not _is_library(file)), "")
+
+
+def _innermost(frames: Iterable[traceback.FrameSummary]) -> str:
+    for frame in reversed(list(frames)):
+        if frame.lineno is not None and not _is_library(frame.filename):
+            return _place(frame.filename, frame.lineno)
+    return ""
+
+
+def _place(file: str, number: int) -> str:
+    return f"{file}:{number}: {linecache.getline(file, number).strip()}"
+
+
+def _is_library(file: str) -> bool:
+    torch_home, own, standard = _LIBRARIES
+    if file.startswith("<") or file.startswith((torch_home + os.sep, own + os.sep)):
+        return True
+    return file.startswith(standard + os.sep) and "site-packages" not in file
+
+
+def _is_constraint(error: Exception) -> bool:
+    text = str(error)
+    return "Constraints violated" in text or "user-specified ranges" in text or "Suggested fixes" in text
+
+
+def _is_data_dependent(error: Exception) -> bool:
+    return isinstance(error, GuardOnDataDependentSymNode) or "data-dependent" in str(error).lower()
+
+
+def _constraint_message(error: Exception) -> str:
+    text = str(error).partition("\n\nThe error above occurred")[0].replace(' For more information, run with TORCH_LOGS="+dynamic".', "")
+    return f"The model contradicts dynamic_shapes: {text}"
+
+
+def _brief(error: Exception) -> str:
+    text = str(error).partition("\n\nThe error above occurred")[0]
+    kept = [line for line in text.splitlines() if line.strip() and "http" not in line and "TORCH" not in line]
+    more = ["    ..."] if len(kept) > 12 else []
+    return f"{type(error).__name__}: " + "\n    ".join([line.rstrip() for line in kept[:12]] + more)
+
+
+def _advice(error: Exception) -> str:
+    text = str(error)
+    if _is_data_dependent(error):
+        return (
+            "The forward branches or sizes something on the values of a tensor. Use torch.cond or torch.where for the branch; for "
+            "a size, tell torch.export its range with torch._check(...)."
+        )
+    if "no fake impl" in text:
+        return "A custom operator has no shape function: register one with torch.library.register_fake."
+    if "not a known type" in text:
+        return "The forward returns a class that pytree doesn't know: return tensors, dicts or dataclasses, or register a Container."
+    if isinstance(error, UserError) or type(error).__module__.startswith("torch._dynamo"):
+        return "Change the forward as the messages say; torch.export.draft_export(model, args, kwargs) lists all obstacles at once."
+    return "Run model(*args, **kwargs) first: if that fails as well, the example inputs don't fit the model."
+
+
+# torch.onnx's own flag -----------------------------------------------------------------------------------------------
+
+_patching = threading.RLock()
+_active = 0
+_original: Callable[[], bool] = torch.onnx.is_in_onnx_export
+_patched: Any = None
+
+
+def _answer() -> bool:
+    return _exporting.get() or _original()
+
+
+def _answer_of_torch() -> bool:
+    from onnxport.capture import _answer
+
+    return _answer()
+
+
+@contextlib.contextmanager
+def _in_export() -> Iterator[None]:
+    """Let ``torch.onnx.is_in_onnx_export()`` be true in this thread, since models ask it.
+
+    There is no public way to set it. The function is replaced in ``torch.onnx`` (which strict captures see) and, for those
+    who imported it from there before, given other code; both as long as any thread captures.
+    """
+    global _active, _original, _patched
+    with _patching:
+        _active += 1
+        if _active == 1:
+            _patched = torch.onnx.is_in_onnx_export
+            if isinstance(_patched, types.FunctionType):
+                _original = types.FunctionType(_patched.__code__, _patched.__globals__)
+                _patched.__code__ = _answer_of_torch.__code__
+            else:
+                _original = _patched
+            torch.onnx.is_in_onnx_export = _answer
+    token = _exporting.set(True)
+    try:
+        yield
+    finally:
+        _exporting.reset(token)
+        with _patching:
+            _active -= 1
+            if _active == 0:
+                if isinstance(_patched, types.FunctionType):
+                    _patched.__code__ = _original.__code__
+                torch.onnx.is_in_onnx_export = _patched

@@ -1,0 +1,526 @@
+"""``dynamic_shapes`` and ``dynamic_axes``: reading them, giving them to torch.export, and examples that leave dims free.
+
+An axis is asked for with a ``Dim``, a hint such as ``Dim.DYNAMIC``, or a string: a name (axes of one name are of one
+size) or arithmetic over names, such as ``"2*seq"``. A string or ``Dim.DYNAMIC`` goes to torch.export as ``Dim.AUTO``,
+which never fails but may freeze the axis in silence; :mod:`onnxport.capture` checks afterwards that it did not.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import sympy
+import torch
+import torch.utils._pytree as pytree
+from torch.export import Dim
+
+from onnxport import containers
+from onnxport.errors import DynamicShapesError
+
+if TYPE_CHECKING:
+    from onnxport.inputs import Leaf, Request
+
+_HINT = type(Dim.AUTO)
+_OPERATORS = (ast.Add, ast.Sub, ast.Mult, ast.FloorDiv)
+_PLAIN = (dict, list, tuple)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What was asked of one axis, or of a number.
+
+    Attributes:
+        dim: as the caller gave it: a string, a ``Dim`` or a hint.
+        name: the dimension name, such as ``batch`` or ``2*seq``; None for a hint.
+        expression: the arithmetic over names, for a name that is more than one word.
+        contract: it must come out dynamic.
+        automatic: the name was made up, so that it says nothing about which axes are of one size.
+    """
+
+    dim: Any
+    name: str | None = None
+    expression: sympy.Expr | None = None
+    contract: bool = True
+    automatic: bool = False
+
+    @property
+    def label(self) -> str:
+        """The name for the file; empty when there is none."""
+        return self.name or ""
+
+    @property
+    def bounds(self) -> tuple[int, int | None]:
+        """The least and the greatest size that the caller allows."""
+        low, high = getattr(self.dim, "min", None), getattr(self.dim, "max", None)
+        return (low if isinstance(low, int) else 0), (high if isinstance(high, int) else None)
+
+
+def asked_for(dim: Any) -> Asked | None:
+    """Read one entry; None when the axis is static.
+
+    Raises:
+        TypeError: it is nothing that names a dimension.
+    """
+    if dim is None:
+        return None
+    if isinstance(dim, str):
+        if not dim.strip():
+            raise TypeError("an empty name")
+        return Asked(dim, dim, _arithmetic(dim))
+    if isinstance(dim, _HINT):
+        kind = dim.type.name
+        return None if kind == "STATIC" else Asked(dim, contract=kind == "DYNAMIC")
+    if isinstance(dim, Dim):
+        root = getattr(dim, "root", None)
+        expression = None if root is None else dim.fn(sympy.Symbol(root.__name__, integer=True))  # type: ignore[attr-defined]
+        return Asked(dim, dim.__name__, expression)
+    raise TypeError(f"{dim!r}, a {type(dim).__name__}")
+
+
+def _arithmetic(text: str) -> sympy.Expr | None:
+    try:
+        tree = ast.parse(text, mode="eval").body
+    except SyntaxError:
+        return None
+    if not isinstance(tree, ast.BinOp):
+        return None
+
+    def build(node: ast.expr) -> Any:
+        if isinstance(node, ast.BinOp) and isinstance(node.op, _OPERATORS):
+            a, b = build(node.left), build(node.right)
+            if isinstance(node.op, ast.Add):
+                return a + b
+            if isinstance(node.op, ast.Sub):
+                return a - b
+            return a * b if isinstance(node.op, ast.Mult) else sympy.floor(a / b)
+        if isinstance(node, ast.Name):
+            return sympy.Symbol(node.id, integer=True)
+        if isinstance(node, ast.Constant) and type(node.value) is int:
+            return sympy.Integer(node.value)
+        raise ValueError(text)
+
+    try:
+        found = build(tree)
+    except ValueError:
+        return None  # a name with signs in it, such as "batch-size!"
+    return found if found.free_symbols else None
+
+
+# Reading -------------------------------------------------------------------------------------------------------------
+
+
+class ShapeReader:
+    """Reads a specification into the leaves it speaks of.
+
+    Args:
+        arguments: name and value of each argument of forward that is given.
+        leaves: their leaves, in order; ``asked`` is filled.
+        input_names: names of the ONNX inputs, which a specification may use as keys.
+    """
+
+    def __init__(self, arguments: Sequence[tuple[str, Any]], leaves: Sequence[Leaf], input_names: Sequence[str]) -> None:
+        self._arguments = dict(arguments)
+        self._leaves = leaves
+        self._by_path = {leaf.path: leaf for leaf in leaves}
+        self._names: dict[str, str] = {}
+        tensors = [leaf.path for leaf in leaves if isinstance(leaf.value, torch.Tensor)]
+        everything = [leaf.path for leaf in leaves]
+        for name, path in zip(input_names, everything if len(input_names) == len(leaves) else tensors, strict=False):
+            self._names[name] = path
+
+    def read(self, shapes: Any) -> None:
+        """Read ``dynamic_shapes``.
+
+        Raises:
+            DynamicShapesError: it doesn't fit the inputs; the message lists them.
+        """
+        if isinstance(shapes, Mapping):
+            for key, spec in shapes.items():
+                if key in self._arguments:
+                    self._read(key, self._arguments[key], spec)
+                else:
+                    self._read(*self._place(key, "dynamic_shapes"), spec)
+        elif isinstance(shapes, (tuple, list)):
+            count = len(self._arguments)
+            if len(shapes) < count or any(spec is not None for spec in shapes[count:]):
+                raise self._error(f"dynamic_shapes has {len(shapes)} entries for {count} arguments ({', '.join(self._arguments)})")
+            for (name, value), spec in zip(self._arguments.items(), shapes, strict=False):
+                self._read(name, value, spec)
+        else:
+            raise self._error(f"dynamic_shapes is a {type(shapes).__name__}: give a dict by argument name, or a tuple in their order")
+        self._check_sizes()
+
+    def read_axes(self, axes: Any, output_names: Sequence[str]) -> dict[str, dict[int, str]]:
+        """Read ``dynamic_axes``; returns what it says about outputs.
+
+        Raises:
+            DynamicShapesError: it doesn't fit the inputs.
+        """
+        if not isinstance(axes, Mapping):
+            raise self._error(f"dynamic_axes is a {type(axes).__name__}: give a dict by name of an input or output")
+        outputs: dict[str, dict[int, str]] = {}
+        for name, spec in axes.items():
+            automatic = isinstance(spec, (list, tuple))
+            if automatic:
+                spec = {axis: f"{name}_dynamic_axes_{i}" for i, axis in enumerate(spec, 1)}
+            if not isinstance(spec, Mapping) or any(not _is_int(axis) for axis in spec):
+                raise self._error(f"dynamic_axes[{name!r}] is {spec!r}: give {{axis: name}} or a list of axes")
+            if name in output_names:
+                outputs[name] = {axis: str(label) for axis, label in spec.items()}
+                continue
+            try:
+                path, value = (name, self._arguments[name]) if name in self._arguments else self._place(name, "dynamic_axes")
+            except DynamicShapesError:
+                if output_names or not isinstance(name, str):
+                    raise
+                outputs[name] = {axis: str(label) for axis, label in spec.items()}  # a default name, known after the capture
+                continue
+            self._read(path, value, dict(spec), automatic)
+        self._check_sizes()
+        return outputs
+
+    def _place(self, key: Any, parameter: str) -> tuple[str, Any]:
+        """The place that a key names: an ONNX input, a path, a path with ``_`` for ``.``, or an entry of a dict argument."""
+        path = self._names.get(key, key)
+        if path in self._by_path:
+            return path, self._by_path[path].value
+        if isinstance(key, str):
+            found = [p for p in self._by_path if p.replace(".", "_") == key or p.partition(".")[2] == key]
+            if len(found) == 1:
+                return found[0], self._by_path[found[0]].value
+            for name, value in self._arguments.items():
+                if isinstance(value, Mapping) and key in value:
+                    return f"{name}.{key}", value[key]
+        raise self._error(f"{parameter} names {key!r}, which is none of the arguments {', '.join(self._arguments) or '(there are none)'}")
+
+    def _read(self, path: str, value: Any, spec: Any, automatic: bool = False) -> None:
+        if spec is None:
+            return
+        if not containers.is_registered(value):
+            self._read_leaf(path, value, spec, automatic)
+            return
+        keys, items = containers.children(value)
+        by_axis = isinstance(spec, Mapping) and bool(spec) and all(_is_int(k) for k in spec)
+        if by_axis and not (isinstance(value, Mapping) and any(k in value for k in spec)):
+            for key, item in zip(keys, items, strict=True):  # one shape for all tensors below
+                self._read(f"{path}.{key}", item, spec, automatic)
+            return
+        if isinstance(spec, Mapping):
+            unknown = [key for key in spec if key not in keys]
+            if unknown:
+                raise self._error(f"dynamic_shapes for {path} has the keys {unknown}, but it has {list(keys)}")
+            pairs: Iterable[tuple[Any, Any, Any]] = [(k, v, spec.get(k)) for k, v in zip(keys, items, strict=True)]
+        elif isinstance(spec, (tuple, list)):
+            pairs = self._positional(path, value, keys, items, list(spec))
+        elif type(spec) is type(value):
+            pairs = zip(keys, items, containers.children(spec)[1], strict=True)
+        else:
+            raise self._error(f"dynamic_shapes for {path} is {spec!r}, but it is a {type(value).__name__} of {len(items)}")
+        for key, item, inner in pairs:
+            self._read(f"{path}.{key}", item, inner, automatic)
+
+    def _positional(self, path: str, value: Any, keys: list[Any], items: list[Any], spec: list[Any]) -> list[tuple[Any, Any, Any]]:
+        """Pair children with a list: one entry a child, a flat list of leaves, or (keys, values) of a cache's layers."""
+        below = [len(pytree.tree_leaves(item)) for item in items]
+        if isinstance(value, _PLAIN) or all(n == 1 and not containers.is_registered(i) for n, i in zip(below, items, strict=True)):
+            flat = None
+        elif len(spec) == 2 and all(isinstance(s, (tuple, list)) and len(s) == len(items) for s in spec) and set(below) == {2}:
+            flat = [s for pair in zip(*spec, strict=True) for s in pair]
+        else:
+            flat = spec if len(spec) == sum(below) and len(spec) != len(items) else None
+        if flat is not None:
+            inner = iter(flat)
+            return [(k, i, _spread(i, inner)) for k, i in zip(keys, items, strict=True)]
+        if len(spec) != len(items):
+            raise self._error(f"dynamic_shapes for {path} has {len(spec)} entries, but it is a {type(value).__name__} of {len(items)}")
+        return list(zip(keys, items, spec, strict=True))
+
+    def _read_leaf(self, path: str, value: Any, spec: Any, automatic: bool) -> None:
+        leaf = self._by_path[path]
+        if not isinstance(value, torch.Tensor):
+            if isinstance(value, (bool, str, type(None))) or not isinstance(value, (int, float)) or _is_int(spec):
+                if _is_int(spec) and spec == value:
+                    return
+                raise self._error(f"dynamic_shapes for {path} is {spec!r}, but it is the constant {value!r}: give None")
+            asked = self._asked(path, None, spec)
+            if asked is not None:
+                leaf.asked[None] = asked
+            return
+        if isinstance(spec, Mapping):
+            entries = list(spec.items())
+        elif isinstance(spec, (tuple, list)):
+            if len(spec) != value.dim():
+                raise self._error(f"dynamic_shapes for {path} has {len(spec)} axes, but the tensor has {value.dim()}")
+            entries = list(enumerate(spec))
+        else:
+            raise self._error(f"dynamic_shapes for {path} is {spec!r}: give {{axis: name}}, a tuple of one entry an axis, or None")
+        for axis, dim in entries:
+            if not _is_int(axis) or not -value.dim() <= axis < value.dim():
+                raise self._error(f"dynamic_shapes for {path} names axis {axis!r}, but the tensor has {value.dim()}")
+            axis %= value.dim()
+            if _is_int(dim):
+                if dim != value.shape[axis]:
+                    raise self._error(f"dynamic_shapes says that axis {axis} of {path} is {dim}, but it is {value.shape[axis]}")
+                continue
+            asked = self._asked(path, axis, dim)
+            if asked is not None:
+                leaf.asked[axis] = Asked(asked.dim, asked.name, asked.expression, asked.contract, automatic)
+
+    def _asked(self, path: str, axis: int | None, dim: Any) -> Asked | None:
+        try:
+            return asked_for(dim)
+        except TypeError as error:
+            place = path if axis is None else f"axis {axis} of {path}"
+            raise self._error(f"dynamic_shapes for {place} is {error}: give a name, a Dim, Dim.DYNAMIC, or None") from None
+
+    def _check_sizes(self) -> None:
+        """Axes of one name are of one size, and arithmetic holds of the example."""
+        first: dict[str, tuple[int, str]] = {}
+        for leaf, axis, asked, size in places(self._leaves):
+            where = f"axis {axis} of {leaf.path}"
+            low, high = asked.bounds
+            if high is not None and size > high:
+                raise self._error(f"{where} is {size} in the example, but {asked.dim!r} ends at {high}")
+            if asked.name is None or asked.automatic:
+                continue
+            known = first.setdefault(asked.name, (size, where))
+            if known[0] != size:
+                raise self._error(
+                    f"The dimension {asked.name!r} is {known[0]} at {known[1]} but {size} at {where}: axes of one name are of one size"
+                )
+        for leaf, axis, asked, size in places(self._leaves):
+            if asked.expression is not None and solved(asked.expression, size, {k: v[0] for k, v in first.items()}) is None:
+                raise self._error(f"Axis {axis} of {leaf.path} is {size} in the example, which is not {asked.name}")
+
+    def _error(self, message: str) -> DynamicShapesError:
+        from onnxport.inputs import described
+
+        listing = "".join(f"\n    {leaf.path}: {described(leaf.value)}" for leaf in self._leaves)
+        return DynamicShapesError(f"{message}.\nThe inputs are:{listing or ' none'}\nGive dynamic_shapes of that structure.")
+
+
+def _spread(value: Any, specs: Iterator[Any]) -> Any:
+    """As many entries of a flat list as a value has leaves, in the value's structure."""
+    if not containers.is_registered(value):
+        return next(specs)
+    return [_spread(item, specs) for item in containers.children(value)[1]]
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def places(leaves: Iterable[Leaf]) -> Iterator[tuple[Leaf, int, Asked, int]]:
+    """Every axis that something was asked of, with its size in the example."""
+    for leaf in leaves:
+        for axis, asked in leaf.asked.items():
+            if axis is not None:
+                yield leaf, axis, asked, int(leaf.value.shape[axis])
+
+
+def solved(expression: sympy.Expr, size: int, known: Mapping[str, int]) -> dict[str, int] | None:
+    """The sizes of an expression's names; None when they contradict the size. Names that can't be told are left out."""
+    symbols = sorted(expression.free_symbols, key=str)
+    free = [s for s in symbols if s.name not in known]
+    bound = expression.subs({s: known[s.name] for s in symbols if s.name in known})
+    if not free:
+        return {} if bound == size else None
+    if len(free) > 1:
+        return {}
+    for candidate in range(size + 2) if size < 10_000 else sympy.solve(bound - size, free[0]):
+        if bound.subs(free[0], candidate) == size:
+            return {free[0].name: int(candidate)}
+    return None
+
+
+# For torch.export ----------------------------------------------------------------------------------------------------
+
+
+def torch_shapes(request: Request, *, relaxed: bool = False) -> dict[str, Any] | None:
+    """The structure that ``torch.export.export`` wants; None when nothing is dynamic.
+
+    Args:
+        request: the request.
+        relaxed: give ``Dim``s as hints too, which never contradict the model.
+    """
+    if not any(leaf.asked for leaf in request.leaves):
+        return None
+    leaves = iter(request.leaves)
+
+    def mirror(value: Any) -> Any:
+        if not containers.is_registered(value):
+            return _torch_shape(next(leaves), relaxed)
+        if isinstance(value, dict) and type(value) in pytree.BUILTIN_TYPES:
+            same = value.copy()
+            for key in value:
+                same[key] = mirror(value[key])
+            return same
+        if isinstance(value, tuple) and hasattr(value, "_fields"):
+            return type(value)(*[mirror(item) for item in value])
+        if type(value) in pytree.BUILTIN_TYPES:
+            return type(value)(mirror(item) for item in value)
+        # torch.export describes other containers by what they flatten to
+        items = pytree.SUPPORTED_NODES[type(value)].flatten_fn(value)[0]
+        return type(items)(mirror(item) for item in items)
+
+    return {name: mirror(value) for name, value in request.arguments}
+
+
+def _torch_shape(leaf: Leaf, relaxed: bool) -> Any:
+    if None in leaf.asked:
+        return None if isinstance(leaf.value, float) else Dim.DYNAMIC
+    return {axis: _torch_dim(asked, relaxed) for axis, asked in leaf.asked.items()} or None
+
+
+def _torch_dim(asked: Asked, relaxed: bool) -> Any:
+    if isinstance(asked.dim, Dim) and not relaxed:
+        return asked.dim
+    low, high = asked.bounds
+    if asked.expression is not None or (low < 3 and high is None):
+        return Dim.AUTO
+    return Dim.AUTO(min=low, max=high)
+
+
+def expressions_of(asked: Asked, actual: sympy.Expr) -> Iterator[tuple[sympy.Symbol, str]]:
+    """The names of symbols that follow from an axis that was asked for and came out as ``actual``."""
+    if asked.name is None:
+        return
+    if asked.expression is None:
+        if actual.is_Symbol:
+            yield actual, asked.name
+        return
+    ours, theirs = list(asked.expression.free_symbols), list(actual.free_symbols)
+    if len(ours) == len(theirs) == 1 and sympy.simplify(asked.expression.subs(ours[0], theirs[0]) - actual) == 0:
+        yield theirs[0], ours[0].name
+    elif actual.is_Symbol:
+        yield actual, asked.name
+
+
+# Examples that leave dimensions free -----------------------------------------------------------------------------------
+
+_PRIMES = (5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47)
+
+
+@dataclass
+class Sizes:
+    """The sizes of the requested dimensions in the example, by name; unnamed ones go together when of one size.
+
+    Attributes:
+        sizes: size by dimension.
+        low: least size allowed.
+        high: greatest size allowed.
+        taken: all sizes of all inputs.
+    """
+
+    sizes: dict[Any, int]
+    low: dict[Any, int]
+    high: dict[Any, int | None]
+    taken: set[int]
+
+    @classmethod
+    def of(cls, request: Request) -> Sizes:
+        """Read them from a request."""
+        found = cls({}, {}, {}, set())
+        for leaf in request.leaves:
+            if isinstance(leaf.value, torch.Tensor):
+                found.taken |= {int(size) for size in leaf.value.shape}
+        for _, _, asked, size in places(request.leaves):
+            if asked.expression is None and asked.contract:
+                found._add(_dimension(asked, size), size, asked.bounds)
+        for _, _, asked, size in places(request.leaves):
+            if asked.expression is not None:
+                for name, value in (solved(asked.expression, size, found.sizes) or {}).items():
+                    root = getattr(asked.dim, "root", None)
+                    found._add(name, value, (0, None) if root is None else Asked(root).bounds)
+        return found
+
+    def _add(self, key: Any, size: int, bounds: tuple[int, int | None]) -> None:
+        self.sizes[key] = size
+        self.low[key] = max(self.low.get(key, 2), bounds[0])
+        highs = [h for h in (self.high.get(key), bounds[1]) if h is not None]
+        self.high[key] = min(highs) if highs else None
+
+    def small(self) -> list[Any]:
+        """Dimensions whose example would be frozen or is out of range: torch.export takes 0 and 1 for constants."""
+        return [k for k, size in self.sizes.items() if size < self.low[k] and (self.high[k] is None or self.high[k] >= self.low[k])]
+
+    def enlarged(self) -> dict[Any, int]:
+        """A new size for each small dimension, different from all other sizes."""
+        changed: dict[Any, int] = {}
+        for key in self.small():
+            changed[key] = self._fresh(key, self.taken | set(changed.values()))
+        return changed
+
+    def coupled(self) -> dict[Any, int]:
+        """As :meth:`enlarged`, but equal sizes stay equal, and a size that was the sum of two stays their sum."""
+        changed: dict[Any, int] = {}
+        groups: dict[int, int] = {}
+        for key in self.small():
+            changed[key] = groups.setdefault(self.sizes[key], self._fresh(key, self.taken | set(groups.values())))
+        for total, size in self.sizes.items():
+            if total in changed:
+                continue
+            for a in self.small():
+                other = next((b for b, s in self.sizes.items() if b not in (a, total) and s + self.sizes[a] == size), None)
+                if other is not None:
+                    changed[total] = changed[a] + changed.get(other, self.sizes[other])
+                    break
+        return changed
+
+    def separated(self, keys: Sequence[Any]) -> list[dict[Any, int]]:
+        """Examples in which dimensions differ that are of one size in the caller's: multiples first, then neighbours."""
+        plans = []
+        for make in (lambda size, n: size * (n + 1), lambda size, n: size + n):
+            plan = {key: make(self.sizes[key], n) for n, key in enumerate(keys[1:], 1)}
+            if all((high := self.high[k]) is None or size <= high for k, size in plan.items()):
+                plans.append(plan)
+        return plans
+
+    def _fresh(self, key: Any, taken: set[int]) -> int:
+        low, high = self.low[key], self.high[key]
+        candidates = [*_PRIMES, *range(low, low + 1000)]
+        return next((n for n in candidates if n not in taken and n >= low and (high is None or n <= high)), low)
+
+
+def _dimension(asked: Asked, size: int) -> Any:
+    return ("unnamed", size) if asked.name is None or asked.automatic else asked.name
+
+
+def example_of(request: Request, changed: Mapping[Any, int]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Example inputs with changed sizes; floats that become inputs are 0-d tensors. The caller's own stay as they are."""
+    sizes = {**Sizes.of(request).sizes, **changed}
+    values = []
+    for leaf in request.leaves:
+        value = leaf.value
+        if None in leaf.asked and isinstance(value, float):
+            value = torch.tensor(value)
+        elif isinstance(value, torch.Tensor) and changed:
+            shape = list(value.shape)
+            for axis, asked in leaf.asked.items():
+                if axis is not None:
+                    shape[axis] = _new_size(asked, shape[axis], sizes)
+            if shape != list(value.shape):
+                value = _empty(value, shape)
+        values.append(value)
+    _, spec = pytree.tree_flatten((request.args, request.kwargs))
+    args, kwargs = pytree.tree_unflatten(values, spec)
+    return args, kwargs
+
+
+def _new_size(asked: Asked, size: int, sizes: Mapping[Any, int]) -> int:
+    if asked.expression is None or not asked.contract:
+        return sizes.get(_dimension(asked, size), size)
+    values = {s: sizes[s.name] for s in asked.expression.free_symbols if s.name in sizes}
+    found = asked.expression.subs(values)
+    return int(found) if found.is_Integer else size
+
+
+def _empty(value: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
+    """A tensor of another shape with the order of strides kept. Its values don't matter: captures see none."""
+    order = sorted(range(value.dim()), key=lambda axis: -value.stride(axis))
+    with torch.no_grad():
+        fresh = value.detach().new_empty([shape[axis] for axis in order])
+        return fresh.permute([order.index(axis) for axis in range(value.dim())])
