@@ -7,7 +7,6 @@ import types
 
 import pytest
 import torch
-
 from onnxport.exportable import ExportableModule
 
 
