@@ -8,7 +8,7 @@ import numpy as np
 from onnxport import DataType, Tensor, translation
 
 from .choosing import choose
-from .shape import Dim, int32_if_lacking, iota, move_axes, reshape
+from .shape import Dim, int32_if_lacking, iota, move_axes, product, reshape
 
 if TYPE_CHECKING:
     from onnxport import Builder
@@ -50,9 +50,10 @@ def diagonal_mask(op: Builder, rows: Dim, columns: Dim, offset: int) -> Tensor:
     return op.Equal(op.Add(row, offset) if offset else row, iota(op, columns))
 
 
-def on_diagonal(op: Builder, base: Tensor | float, values: Tensor, rows: Dim, columns: Dim, offset: int) -> Tensor:
-    """`base` [..., rows, columns] (or a number) with the last dimension of `values` on one of its diagonals."""
-    length = values.shape[-1]
+def on_diagonal(
+    op: Builder, base: Tensor | float, values: Tensor, length: Dim, rows: Dim, columns: Dim, offset: int
+) -> Tensor:
+    """`base` [..., rows, columns] (or a number) with `values` [..., length] on a diagonal."""
     before = max(offset, 0)
     after = columns - length - before
     aligned = values
@@ -67,13 +68,13 @@ def on_diagonal(op: Builder, base: Tensor | float, values: Tensor, rows: Dim, co
 
 @translation("aten::diag_embed")
 def diag_embed(op: Builder, self: Tensor, offset: int = 0, dim1: int = -2, dim2: int = -1) -> Tensor:
-    return _diag_embed(op, self, offset, dim1, dim2)
+    return _diag_embed(op, self, self.shape[-1], offset, dim1, dim2)
 
 
-def _diag_embed(op: Builder, x: Tensor, offset: int, dim1: int, dim2: int) -> Tensor:
-    n = x.shape[-1] + abs(offset)
+def _diag_embed(op: Builder, x: Tensor, length: Dim, offset: int, dim1: int, dim2: int) -> Tensor:
+    n = length + abs(offset)
     rank = len(x.shape) + 1
-    matrices = on_diagonal(op, 0, x, n, n, offset)
+    matrices = on_diagonal(op, 0, x, length, n, n, offset)
     order = [a for a in range(rank) if a not in (dim1 % rank, dim2 % rank)] + [dim1 % rank, dim2 % rank]
     if order == list(range(rank)):
         return matrices
@@ -83,13 +84,14 @@ def _diag_embed(op: Builder, x: Tensor, offset: int, dim1: int, dim2: int) -> Te
 @translation("aten::diag")
 def diag(op: Builder, self: Tensor, diagonal: int = 0) -> Tensor:
     if len(self.shape) == 1:
-        return _diag_embed(op, self, diagonal, -2, -1)
+        return _diag_embed(op, self, self.shape[0], diagonal, -2, -1)
     return diagonal_(op, self, diagonal, 0, 1)
 
 
 @translation("aten::diagflat")
 def diagflat(op: Builder, self: Tensor, offset: int = 0) -> Tensor:
-    return _diag_embed(op, reshape(op, self, [op.result.shape[0] - abs(offset)]), offset, -2, -1)
+    length = product(self.shape)
+    return _diag_embed(op, reshape(op, self, [length]), length, offset, -2, -1)
 
 
 @translation("aten::diagonal_scatter")
@@ -97,7 +99,7 @@ def diagonal_scatter(op: Builder, self: Tensor, src: Tensor, offset: int = 0, di
     rank = len(self.shape)
     rows, columns = self.shape[dim1 % rank], self.shape[dim2 % rank]
     matrices = move_axes(op, self, [dim1, dim2], [-2, -1])
-    written = on_diagonal(op, matrices, op.cast(src, self.dtype), rows, columns, offset)
+    written = on_diagonal(op, matrices, op.cast(src, self.dtype), src.shape[-1], rows, columns, offset)
     return move_axes(op, written, [-2, -1], [dim1, dim2])
 
 

@@ -145,9 +145,8 @@ def _roll(op: Builder, x: Tensor, shift: Dim, axis: int, n: Dim) -> Tensor:
             return x
         if n <= _CONSTANT_INDEX:
             return op.Gather(x, op.const(np.roll(np.arange(n, dtype=np.int64), shift)), axis=axis)
-    # a small shift needs no division by the size, which would give the wrong cut only where the size is smaller
-    start = (-shift if isinstance(shift, int) else 0 - shift) % n
-    return op.Concat(op.Slice(x, [start], [END], [axis]), op.Slice(x, [0], [start], [axis]), axis=axis)
+    start = op.Mod(op.sizes([shift * -1]), op.sizes([n]))
+    return op.Concat(op.Slice(x, start, [END], [axis]), op.Slice(x, [0], start, [axis]), axis=axis)
 
 
 # ---- advanced indexing

@@ -420,9 +420,9 @@ def slice_scatter(
 def as_strided_scatter(
     op: Builder, self: Tensor, src: Tensor, size: list[Dim], stride: list[Dim], storage_offset: Dim | None = None
 ) -> Tensor:
-    index = strided_index(op, size, stride, storage_offset).reshape(-1)
-    values = reshape(op, expand(op, op.cast(src, self.dtype), size), [index.size])
-    written = op.ScatterElements(reshape(op, self, [product(self.shape)]), op.const(index), values, axis=0)
+    index = flat(op, strided_index(op, size, stride, storage_offset))
+    values = flat(op, expand(op, op.cast(src, self.dtype), size))
+    written = op.ScatterElements(flat(op, self), index, values, axis=0)
     return reshape(op, written, self.shape)
 
 

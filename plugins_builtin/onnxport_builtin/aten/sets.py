@@ -229,9 +229,7 @@ def _unique_consecutive(
         return values, _absent(op, inverse, return_inverse or whole), _absent(op, counts, return_counts or whole)
     axis = dim % len(x.shape)
     if len(op.results[0].shape) != len(x.shape):
-        raise Unsupported(
-            "torch captures a wrong shape where dim is negative: count it from the front"
-        )
+        raise Unsupported("torch captures a wrong shape where dim is negative: count it from the front")
     before, after = op.Slice(x, [0], [-1], [axis]), op.Slice(x, [1], [END], [axis])
     differs = op.cast(op.Not(op.Equal(before, after)), DataType.UINT8)
     others = [a for a in range(len(x.shape)) if a != axis]
@@ -267,7 +265,8 @@ def histc(op: Builder, self: Tensor, bins: int = 100, min: Any = 0, max: Any = 0
     dtype = self.dtype
     if 0 in list(self.shape):
         return filled(op, [bins], 0, dtype)
-    work = DataType.FLOAT if dtype.is_floating_point() and dtype != DataType.DOUBLE else DataType.DOUBLE
+    # torch rounds every step to the half types too
+    work = dtype if dtype.is_floating_point() else DataType.DOUBLE
     x = op.cast(op.Reshape(self, [-1]), work)
     if min == max:
         low, high = op.ReduceMin(x, keepdims=0), op.ReduceMax(x, keepdims=0)

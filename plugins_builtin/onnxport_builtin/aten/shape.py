@@ -7,10 +7,11 @@ emit at most one node; the other families build on them.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
+import sympy
+import torch
 from onnxport import DataType, Size, Tensor, Unsupported, promote, translation
 
 if TYPE_CHECKING:
@@ -379,25 +380,53 @@ def strided_positions(size: Sequence[int], stride: Sequence[int], offset: int) -
     return positions
 
 
-def strided_index(op: Builder, size: Sequence[Dim], stride: Sequence[Dim], storage_offset: Dim | None) -> np.ndarray:
+def strided_index(op: Builder, size: Sequence[Dim], stride: Sequence[Dim], storage_offset: Dim | None) -> Tensor:
     """For `as_strided(self, ...)`, the node at hand: where each of its elements is in the flattened `self`.
 
     The storage's layout comes from the fake tensor of `self`, whose strides need not be contiguous. Raises
-    `Unsupported` for symbolic sizes, and where the view reaches elements of the storage that `self` doesn't hold.
+    `Unsupported` where the view reaches elements of the storage that `self` doesn't hold, and for a `self` of symbolic
+    size that is not contiguous.
     """
     fake = op.node.args[0].meta["val"]
     own_offset = fake.storage_offset()
     offset = own_offset if storage_offset is None else storage_offset
-    own = [*fake.shape, *fake.stride(), own_offset]
-    if not is_static([*size, *stride, offset]) or not all(isinstance(d, int) for d in own):
-        raise Unsupported("as_strided with symbolic sizes")
+    if not all(isinstance(d, int) for d in [*fake.shape, *fake.stride(), own_offset]):
+        if not _is_contiguous(fake):
+            raise Unsupported("as_strided of a tensor of symbolic size that is not contiguous")
+        return _computed_positions(op, size, stride, offset)
+    if not is_static([*size, *stride, offset]):
+        if not fake.is_contiguous() or own_offset:
+            raise Unsupported("as_strided to a symbolic size of a tensor that is not contiguous")
+        return _computed_positions(op, size, stride, offset)
     wanted = strided_positions(size, stride, offset)
     held = strided_positions(fake.shape, fake.stride(), own_offset).reshape(-1)
     order = np.argsort(held, kind="stable")
-    places = np.searchsorted(held[order], wanted)
-    if wanted.size and (places.max() >= held.size or (held[order][places] != wanted).any()):
+    places = np.minimum(np.searchsorted(held[order], wanted), max(held.size - 1, 0))
+    if wanted.size and (not held.size or (held[order][places] != wanted).any()):
         raise Unsupported("as_strided reaches elements of the storage outside the tensor it is called on")
-    return order[places].reshape(wanted.shape)
+    return op.const(order[places].reshape(wanted.shape) if wanted.size else wanted)
+
+
+def _is_contiguous(fake: torch.Tensor) -> bool:
+    """Whether the strides are those of a contiguous tensor, by their expressions: no guard is added."""
+    step = sympy.Integer(1)
+    for n, stride in zip(reversed(fake.shape), reversed(fake.stride()), strict=True):
+        size, step_here = (v.node.expr if isinstance(v, torch.SymInt) else sympy.Integer(v) for v in (n, stride))
+        if size != 1 and step_here != step:
+            return False
+        step = step * size
+    return bool(fake.storage_offset() == 0)
+
+
+def _computed_positions(op: Builder, size: Sequence[Dim], stride: Sequence[Dim], offset: Dim) -> Tensor:
+    """`strided_positions` of sizes known at run time."""
+    if is_static([*size, *stride, offset]):
+        return op.const(strided_positions(size, stride, offset))
+    positions = op.tensor(offset, DataType.INT64)
+    for axis, (n, step) in enumerate(zip(size, stride, strict=True)):
+        places = op.Mul(iota(op, n), op.tensor(step, DataType.INT64))
+        positions = op.Add(positions, unsqueeze(op, places, *range(1, len(size) - axis)))
+    return positions
 
 
 @translation("aten::as_strided", "aten::as_strided_copy")
@@ -405,10 +434,10 @@ def as_strided(
     op: Builder, self: Tensor, size: list[Dim], stride: list[Dim], storage_offset: Dim | None = None
 ) -> Tensor:
     index = strided_index(op, size, stride, storage_offset)
-    linear = index.reshape(-1)
-    if len(linear) == product(self.shape) and all(b - a == 1 for a, b in pairwise(linear)):
+    constant = None if index.const_value is None else index.const_value.numpy().reshape(-1)
+    if constant is not None and len(constant) == product(self.shape) and (np.diff(constant) == 1).all():
         return reshape(op, self, size)
-    return op.Gather(flat(op, self), op.const(index), axis=0)
+    return op.Gather(flat(op, self), index, axis=0)
 
 
 # ---- products of shapes
