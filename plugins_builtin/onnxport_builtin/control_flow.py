@@ -76,7 +76,7 @@ def bound(op: Any, graph: GraphModule, values: Sequence[Any]) -> Iterator[None]:
 
 def is_local(op: Any, symbol: Any) -> bool:
     """Whether a dimension's symbol belongs to the loop, not to the graph around it."""
-    return op.symbols.bound(symbol) is None or symbol in op.scope.bindings and len(op.scopes) > 1
+    return op.symbols.bound(symbol) is None or (symbol in op.scope.bindings and len(op.scopes) > 1)
 
 
 def forget(scope: Any, symbols: Any) -> None:

@@ -3,10 +3,12 @@
 Facts about onnxruntime 1.32 that shape these translations:
 
 * ReduceMax and ReduceMin may lose a NaN (they are vectorised with a plain comparison), and ArgMax and ArgMin never
-  prefer one; torch propagates NaN in all of them. TopK orders NaN as the largest value, as torch's sort does, and breaks
-  ties by the lower index, so it serves wherever a position is asked for.
-* ReduceL1 is NaN exactly where an operand is NaN (a sum of absolute values never meets ``inf - inf``), the cheapest exact test.
-* The reductions have kernels for float16/32/64 and int32/64 only (extrema also int8 and uint8); a mean over nothing gives 0.
+  prefer one; torch propagates NaN in all of them. TopK orders NaN as the largest value, as torch's sort does, and
+  breaks ties by the lower index, so it serves wherever a position is asked for.
+* ReduceL1 is NaN exactly where an operand is NaN (a sum of absolute values never meets ``inf - inf``), the cheapest
+  exact test.
+* The reductions have kernels for float16/32/64 and int32/64 only (extrema also int8 and uint8); a mean over nothing
+  gives 0.
 """
 
 from __future__ import annotations
@@ -82,7 +84,7 @@ def accumulated(op: Any, x: Tensor, name: str, axes: Sequence[int], keepdim: boo
 
 
 @translation("aten::sum", "aten::sum.dim_IntList")
-def sum(op: Any, self: Tensor, *, dim: Dims = None, keepdim: bool = False, dtype: torch.dtype | None = None) -> Tensor:  # noqa: A001
+def sum(op: Any, self: Tensor, *, dim: Dims = None, keepdim: bool = False, dtype: torch.dtype | None = None) -> Tensor:
     return accumulated(op, self, "ReduceSum", reduced_axes(self, dim), keepdim)
 
 
@@ -117,13 +119,14 @@ def count_nonzero(op: Any, self: Tensor, *, dim: Dims = None) -> Tensor:
 
 @translation("aten::sum_to_size")
 def sum_to_size(op: Any, self: Tensor, size: Sequence[int | Size]) -> Tensor:
-    lead = len(self.shape) - len(size)
+    x = op.cast(self, op.result.dtype)
+    lead = len(x.shape) - len(size)
     axes = list(range(lead))
-    axes += [lead + i for i, n in enumerate(size) if n == 1 and self.shape[lead + i] != 1]
+    axes += [lead + i for i, n in enumerate(size) if n == 1 and x.shape[lead + i] != 1]
     if not axes:
-        return self
-    summed = reduce(op, "ReduceSum", self, axes, keepdim=lead == 0)
-    return summed if lead == 0 or len(axes) == lead else op.Reshape(summed, list(size))
+        return x
+    summed = reduce(op, "ReduceSum", x, axes, keepdim=lead == 0)
+    return summed if lead in (0, len(axes)) else op.Reshape(summed, list(size))
 
 
 @translation("aten::trace")
@@ -153,12 +156,12 @@ def logical(op: Any, x: Tensor, axes: Sequence[int], keepdim: bool, *, every: bo
 
 
 @translation("aten::any", "aten::any.dim", "aten::any.dims")
-def any(op: Any, self: Tensor, *, dim: Dims = None, keepdim: bool = False) -> Tensor:  # noqa: A001
+def any(op: Any, self: Tensor, *, dim: Dims = None, keepdim: bool = False) -> Tensor:
     return op.cast(logical(op, self, logical_axes(self, dim), keepdim, every=False), op.result.dtype)
 
 
 @translation("aten::all", "aten::all.dim", "aten::all.dims")
-def all(op: Any, self: Tensor, *, dim: Dims = None, keepdim: bool = False) -> Tensor:  # noqa: A001
+def all(op: Any, self: Tensor, *, dim: Dims = None, keepdim: bool = False) -> Tensor:
     return op.cast(logical(op, self, logical_axes(self, dim), keepdim, every=True), op.result.dtype)
 
 
@@ -394,7 +397,7 @@ def norm(op: Any, x: Tensor, order: float, axes: Sequence[int], keepdim: bool) -
 def vector_norm(
     op: Any,
     self: Tensor,
-    ord: float = 2,  # noqa: A002  # the schema's name
+    ord: float = 2,  # the schema's name
     dim: Dims = None,
     keepdim: bool = False,
     *,

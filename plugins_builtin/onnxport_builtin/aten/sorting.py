@@ -63,6 +63,6 @@ def topk(
     k: int | Size,
     dim: int = -1,
     largest: bool = True,
-    sorted: bool = True,  # noqa: A002  # the schema's name
+    sorted: bool = True,  # the schema's name
 ) -> tuple[Tensor, Tensor]:
     return ordered(op, self, k, dim, largest=largest, in_order=sorted)
