@@ -11,9 +11,9 @@ from typing import IO, TYPE_CHECKING, Any
 import onnx_ir as ir
 import torch
 
-from onnxport import saving
-from onnxport.errors import InputError, WeightError
-from onnxport.weights import TorchTensor, initializers_of
+from onnxport import reweight, saving
+from onnxport.errors import InputError
+from onnxport.weights import TorchTensor
 
 if TYPE_CHECKING:
     import onnx
@@ -235,58 +235,10 @@ class ONNXProgram:
 
         Raises:
             WeightError: lists every weight that is missing (it has no data, and none is given), unknown to the
-                model, of another shape or dtype, or that was merged into others by the optimizer.
+                model, of another shape or dtype, or that was computed into a constant of the graph at export.
         """
-        values: dict[str, list[tuple[ir.Value, TorchTensor | None]]] = {}
-        aliases: dict[str, str] = {}
-        for name, value in self.model.graph.initializers.items():
-            tensor = value.const_value
-            torch_tensor = tensor if isinstance(tensor, TorchTensor) else None
-            source = (torch_tensor.source if torch_tensor else None) or name
-            values.setdefault(source, []).append((value, torch_tensor))
-            aliases |= dict.fromkeys(torch_tensor.aliases if torch_tensor else (), source)
-        problems: list[str] = []
-        chosen: dict[str, torch.Tensor] = {}
-        used, unused = self._weight_names()
-        for name, given in state_dict.items():
-            target = aliases.get(name, name)
-            if target in values:
-                earlier = chosen.setdefault(target, given)
-                if earlier is not given and not _same(earlier, given):
-                    problems.append(f"{name}: tied to {target} in the model, but the values given differ")
-            elif name in used:
-                problems.append(f"{name}: merged into other weights; export with optimize=False to replace it")
-            elif name not in unused:
-                problems.append(f"{name}: not a weight of the model")
-        replacements: list[tuple[ir.Value, TorchTensor]] = []
-        for source, users in values.items():
-            if source not in chosen:
-                if any(old is not None and not old.has_data for _, old in users):
-                    problems.append(f"{source}: missing")
-                continue
-            for value, old in users:
-                new = _derived(value, old, chosen[source], source)
-                if isinstance(new, str):
-                    problems.append(f"{source}: {new}")
-                    break
-                replacements.append((value, new))
-        if problems:
-            listing = "\n".join(f"  {problem}" for problem in problems)
-            raise WeightError(f"{len(problems)} weight(s) don't fit the model; nothing was changed:\n{listing}")
-        for value, new in replacements:
-            value.const_value = new
+        reweight.apply_weights(self.model, self.exported_program, state_dict)
         self.release()
-
-    def _weight_names(self) -> tuple[set[str], set[str]]:
-        """State-dict names of the exported program: those that its graph reads, and those that it doesn't."""
-        program = self.exported_program
-        if program is None:
-            return set(), set()
-        read = {node.name for node in program.graph.nodes if node.op == "placeholder" and node.users}
-        names: tuple[set[str], set[str]] = (set(), set(program.state_dict))
-        for weight in initializers_of(program):
-            names[0 if read.intersection(weight.placeholders) else 1].update((weight.name, *weight.aliases))
-        return names
 
     def rename_axes(self, names: Mapping[str, str]) -> None:
         """Rename symbolic dimensions everywhere in the model, expressions such as `2*batch` included.
@@ -337,37 +289,6 @@ class ONNXProgram:
 def _describe(value: ir.Value) -> str:
     dims = "?" if value.shape is None else ", ".join(str(dim) for dim in value.shape)
     return f"{value.name} {value.dtype.name if value.dtype is not None else '?'}[{dims}]"
-
-
-def _same(left: torch.Tensor, right: torch.Tensor) -> bool:
-    if left.shape != right.shape or left.dtype != right.dtype:
-        return False
-    shared = left.untyped_storage().data_ptr() == right.untyped_storage().data_ptr()
-    return (shared and left.stride() == right.stride()) or torch.equal(left, right)
-
-
-def _derived(value: ir.Value, old: TorchTensor | None, given: torch.Tensor, source: str) -> TorchTensor | str:
-    """Make the tensor for an initializer from the weight given, or say why it doesn't fit."""
-    present = value.const_value
-    if present is None:
-        return "not a replaceable weight"
-    recipe = old.recipe if old is not None else ()
-    if not isinstance(given, torch.Tensor):
-        return f"a tensor is needed, not {type(given).__name__}"
-    made = given.detach()
-    try:
-        for function in recipe:
-            made = function(made)
-        new = TorchTensor(made, value.name, source=source if recipe else None, recipe=recipe)
-    except (RuntimeError, IndexError, WeightError) as error:
-        return f"shape {list(given.shape)} doesn't fit ({error})"
-    if new.dtype is not present.dtype:
-        return f"dtype {given.dtype} given, {present.dtype.name} expected"
-    if tuple(new.shape) != tuple(present.shape):
-        expected = f"{list(present.shape.numpy())} expected{' after its transformation' if recipe else ''}"
-        return f"shape {list(given.shape)} given, {expected}"
-    new.aliases = old.aliases if old is not None else ()
-    return new
 
 
 def _values(model: ir.Model) -> Iterator[ir.Value]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import IO, Any
 
@@ -37,26 +37,22 @@ class TorchTensor(ir.Tensor):
 
     Args:
         tensor: any dense tensor, on any device, of a dtype that ONNX has.
-        name: the initializer's name.
-        source: the state-dict name that the data comes from, when it isn't `name`.
-        recipe: the functions that turn the weight called `source` into this tensor, in order.
+        name: the initializer's name; for a weight, its state-dict name.
+
+    Attributes:
+        source: the name at construction: what `ONNXProgram.apply_weights` knows the weight by. None for constants and
+            for tensors that were made of others.
+        aliases: other state-dict names of the same weight.
+        parents: the tensors that this one was made of, if any.
 
     Raises:
         WeightError: the tensor is sparse, quantized, or of a dtype that ONNX does not have.
     """
 
-    __slots__ = ("aliases", "recipe", "source")
+    __slots__ = ("_function", "aliases", "parents", "source")
 
-    def __init__(
-        self,
-        tensor: torch.Tensor,
-        name: str | None = None,
-        *,
-        source: str | None = None,
-        recipe: tuple[Callable[[torch.Tensor], torch.Tensor], ...] = (),
-        doc_string: str | None = None,
-    ) -> None:
-        label = name or source or "tensor"
+    def __init__(self, tensor: torch.Tensor, name: str | None = None, *, doc_string: str | None = None) -> None:
+        label = name or "tensor"
         if tensor.layout is not torch.strided or tensor.is_quantized:
             kind = "quantized" if tensor.is_quantized else str(tensor.layout).removeprefix("torch.")
             raise WeightError(f"The weight {label!r} is {kind}; ONNX stores dense tensors. Convert it first.")
@@ -72,23 +68,67 @@ class TorchTensor(ir.Tensor):
         elif tensor.dtype is _PACKED:
             dims[-1] *= 2
         super().__init__(tensor, dtype, shape=ir.Shape(dims, frozen=True), name=name, doc_string=doc_string)
-        self.source = source
-        self.recipe = recipe
+        self.source = name
         self.aliases: tuple[str, ...] = ()
+        self.parents: tuple[TorchTensor, ...] = ()
+        self._function: Callable[..., torch.Tensor] | None = None
+
+    @property
+    def raw(self) -> torch.Tensor:
+        """The torch tensor; one that `combine` made is computed anew each time."""
+        if self._raw is None and self._function is not None:
+            return self._function(*(parent.raw.detach() for parent in self.parents))
+        return self._raw
 
     @property
     def has_data(self) -> bool:
         """Whether values can be read; false for fake and meta tensors."""
-        return has_data(self.raw)
+        return all(parent.has_data for parent in self.parents) if self.parents else has_data(self._raw)
 
-    def derive(self, function: Callable[[torch.Tensor], torch.Tensor], name: str | None = None) -> TorchTensor:
-        """Return the tensor `function(self.raw)`, remembering how to make it anew when the weights are replaced."""
-        return TorchTensor(
-            function(self.raw.detach()),
-            name,
-            source=self.source or self.name,
-            recipe=(*self.recipe, function),
-        )
+    def derive(self, view: Callable[[torch.Tensor], torch.Tensor], name: str | None = None) -> TorchTensor:
+        """Return the tensor `view(self.raw)`; `view` is called at once, and again when the weights are replaced."""
+        made = TorchTensor(view(self.raw.detach()), name)
+        made.source, made.parents, made._function = None, (self,), view
+        return made
+
+    def combine(
+        self, function: Callable[..., torch.Tensor], others: Sequence[TorchTensor], name: str | None = None
+    ) -> TorchTensor:
+        """Return the tensor `function(self.raw, *(other.raw for other in others))`, computed when its data is read.
+
+        The result has to have this tensor's shape and dtype. Nothing but the parents is kept in memory.
+        """
+        made = TorchTensor(self._raw if self._raw is not None else self.raw, name)
+        made.source, made.parents, made._function = None, (self, *others), function
+        made._raw = None
+        return made
+
+    def leaves(self) -> Iterator[TorchTensor]:
+        """Yield the tensors that this one is made of in the end: itself, if of no others."""
+        if not self.parents:
+            yield self
+        for parent in self.parents:
+            yield from parent.leaves()
+
+    def rebuilt(self, weights: Mapping[str, torch.Tensor]) -> TorchTensor:
+        """Return this tensor as it is with other weights, given by `source`; itself, if none of its own is given.
+
+        Raises:
+            WeightError: a tensor that ONNX can't hold.
+        """
+        if not self.parents or self._function is None:
+            if self.source is None or self.source not in weights:
+                return self
+            made = TorchTensor(weights[self.source].detach(), self.source)
+            made.name, made.aliases = self.name, self.aliases
+            return made
+        parents = [parent.rebuilt(weights) for parent in self.parents]
+        if all(new is old for new, old in zip(parents, self.parents)):
+            return self
+        first, *others = parents
+        if self._raw is None:
+            return first.combine(self._function, others, self.name)
+        return first.derive(self._function, self.name)
 
     def numpy(self) -> np.ndarray:
         """Return the values, sharing memory where the tensor is on the CPU; bfloat16 and float8 use ml_dtypes."""
@@ -138,8 +178,9 @@ class TorchTensor(ir.Tensor):
     def require_data(self) -> torch.Tensor:
         """Return the torch tensor, or raise `WeightError` when it is fake or on the meta device."""
         if not self.has_data:
+            empty = next(leaf for leaf in self.leaves() if not leaf.has_data)
             raise WeightError(
-                f"The weight {(self.source or self.name)!r} has no data: the model was exported with fake or meta "
+                f"The weight {(empty.source or self.name)!r} has no data: the model was exported with fake or meta "
                 "tensors. Give it values with ONNXProgram.apply_weights(state_dict), or save with "
                 "include_initializers=False."
             )

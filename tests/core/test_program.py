@@ -362,7 +362,7 @@ def test_weights_that_do_not_fit_are_listed() -> None:
     message = str(caught.value)
     assert "4 weight(s) don't fit" in message
     assert "weight: shape [3, 3] given, [2, 3] expected" in message
-    assert "two: dtype torch.int64 given, FLOAT expected" in message
+    assert "two: dtype torch.int64 given, torch.float32 expected" in message
     assert "other: not a weight of the model" in message
     assert "empty: missing" in message
     assert before == {name: value.const_value for name, value in program.model.graph.initializers.items()}
@@ -379,8 +379,31 @@ def test_weights_that_the_optimizer_merged_cannot_be_replaced() -> None:
         value.name = name + "_merged"
         value.const_value = ir.tensor(value.const_value.numpy().copy(), name=value.name)
         graph.register_initializer(value)
-    with pytest.raises(WeightError, match="weight: merged into other weights; export with optimize=False"):
+    with pytest.raises(WeightError, match="weight: computed into constants at export; export with optimize=False"):
         program.apply_weights(model.state_dict())
+
+
+def test_weights_computed_of_several_follow_all_of_them() -> None:
+    g = Graph()
+    scale, offset = TorchTensor(torch.tensor([2.0, 3.0]), "scale"), TorchTensor(torch.tensor([1.0, 1.0]), "offset")
+    x = g.input("x", [2])
+    fused = scale.combine(lambda s, o: s * 10 + o, [offset], "fused")
+    g.output(g.node("Mul", x, g.weight("fused", fused), name="y", shape=[2]))
+    program = g.program()
+    assert program(torch.ones(2))[0].tolist() == [21, 31]
+    program.apply_weights({"scale": torch.ones(2), "offset": torch.zeros(2)})
+    assert program(torch.ones(2))[0].tolist() == [10, 10]
+    program.apply_weights({"offset": torch.tensor([5.0, 6.0])})
+    assert program(torch.ones(2))[0].tolist() == [15, 16]
+    with pytest.raises(WeightError, match=r"offset: shape \[3\] given, \[2\] expected"):
+        program.apply_weights({"offset": torch.zeros(3)})
+
+
+def test_folded_weights_cannot_be_replaced() -> None:
+    program, _ = exported_model()
+    program.model.meta["onnxport.folded_weights"] = {"weight"}
+    with pytest.raises(WeightError, match="tied: computed into constants at export"):
+        program.apply_weights({"tied": torch.ones(2, 3)})
 
 
 def test_rename_axes() -> None:

@@ -128,15 +128,34 @@ def test_short_writes_are_continued() -> None:
     assert slow.getvalue() == b"0123456789"
 
 
-def test_derived_tensors_remember_their_recipe() -> None:
+def test_derived_tensors_follow_their_source() -> None:
     weight = TorchTensor(torch.arange(6.0).reshape(2, 3), "w")
     derived = weight.derive(torch.t, "w_t").derive(lambda t: t[1:], "part")
-    assert derived.source == "w"
-    other = torch.ones(2, 3)
-    for function in derived.recipe:
-        other = function(other)
-    assert other.shape == (2, 2)
+    assert derived.raw.data_ptr() == weight.raw[:, 1:].data_ptr()
+    assert [leaf.source for leaf in derived.leaves()] == ["w"] and derived.source is None
     np.testing.assert_array_equal(derived.numpy(), [[1, 4], [2, 5]])
+    other = derived.rebuilt({"w": torch.ones(2, 3), "v": torch.zeros(1)})
+    assert other.name == "part" and tuple(other.shape) == (2, 2) and other.numpy().tolist() == [[1, 1], [1, 1]]
+    assert derived.rebuilt({"v": torch.zeros(1)}) is derived
+
+
+def test_combined_tensors_are_computed_when_read() -> None:
+    calls = []
+
+    def add(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+        calls.append(1)
+        return left + right
+
+    weights = TorchTensor(torch.ones(3), "a"), TorchTensor(torch.empty(3, device="meta"), "b")
+    combined = weights[0].combine(add, weights[1:], "sum")
+    assert combined.dtype is ir.DataType.FLOAT and tuple(combined.shape) == (3,) and combined.nbytes == 12
+    assert not combined.has_data and not calls
+    with pytest.raises(WeightError, match="'b' has no data"):
+        combined.tobytes()
+    combined = combined.rebuilt({"b": torch.arange(3.0)})
+    assert not calls and combined.name == "sum" and combined.has_data
+    assert combined.numpy().tolist() == [1, 2, 3] and calls == [1]
+    assert combined.derive(lambda t: t[1:]).rebuilt({"a": torch.zeros(3)}).numpy().tolist() == [1, 2]
 
 
 def test_fake_and_meta_tensors_know_their_shape_only() -> None:

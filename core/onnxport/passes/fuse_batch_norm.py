@@ -6,6 +6,8 @@ the graph's edges, never by names, and the new weights are made when the file is
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import onnx_ir as ir
 import torch
 
@@ -40,20 +42,23 @@ def _fuse(model: ir.Model, norm: ir.Node) -> bool:
     if weight is None or scale is None or shift is None or mean is None or var is None:
         return False
 
-    def factor() -> torch.Tensor:
-        return scale.raw.double() / torch.sqrt(var.raw.double() + eps)
+    def factor(scale: torch.Tensor, var: torch.Tensor) -> torch.Tensor:
+        return scale.double() / torch.sqrt(var.double() + eps)
 
-    def fused_weight(tensor: torch.Tensor) -> torch.Tensor:
-        shape = [1] * tensor.dim()
+    def fused_weight(filters: torch.Tensor, scale: torch.Tensor, var: torch.Tensor) -> torch.Tensor:
+        shape = [1] * filters.dim()
         shape[channel_axis] = -1
-        return (tensor.double() * factor().reshape(shape)).to(tensor.dtype)
+        return (filters.double() * factor(scale, var).reshape(shape)).to(filters.dtype)
 
-    def fused_bias(tensor: torch.Tensor) -> torch.Tensor:
-        before = bias.raw.double() if bias is not None else 0.0
-        return ((before - mean.raw.double()) * factor() + tensor.double()).to(tensor.dtype)
+    def fused_bias(
+        shift: torch.Tensor, scale: torch.Tensor, var: torch.Tensor, mean: torch.Tensor, *before: torch.Tensor
+    ) -> torch.Tensor:
+        offset = sum((bias.double() for bias in before), -mean.double())
+        return (offset * factor(scale, var) + shift.double()).to(shift.dtype)
 
-    new_weight = _replace(model, conv.inputs[1], weight, fused_weight)  # type: ignore[arg-type]
-    new_bias = _replace(model, norm.inputs[2], shift, fused_bias)  # type: ignore[arg-type]
+    new_weight = _replace(model, conv.inputs[1], weight, fused_weight, [scale, var])  # type: ignore[arg-type]
+    others = [scale, var, mean] if bias is None else [scale, var, mean, bias]
+    new_bias = _replace(model, norm.inputs[2], shift, fused_bias, others)  # type: ignore[arg-type]
     inputs = [conv.inputs[0], new_weight, new_bias]
     fused = ir.Node(
         "",
@@ -76,13 +81,19 @@ def _fuse(model: ir.Model, norm: ir.Node) -> bool:
 
 
 def _weight(model: ir.Model, value: ir.Value) -> TorchTensor | None:
-    """The data of an initializer of the main graph that has data."""
+    """The data of an initializer of the main graph; it may be fake, and come later."""
     data = value.const_value
     known = model.graph.initializers.get(value.name or "") is value and not value.is_graph_input()
-    return data if known and isinstance(data, TorchTensor) and data.has_data else None
+    return data if known and isinstance(data, TorchTensor) else None
 
 
-def _replace(model: ir.Model, value: ir.Value, data: TorchTensor, function: object) -> ir.Value:
+def _replace(
+    model: ir.Model,
+    value: ir.Value,
+    data: TorchTensor,
+    function: Callable[..., torch.Tensor],
+    others: Sequence[TorchTensor],
+) -> ir.Value:
     """A new initializer with the value's name, the old one being left for dead code removal under another."""
     initializers = model.graph.initializers
     name = f"{value.name}.fused"
@@ -90,7 +101,7 @@ def _replace(model: ir.Model, value: ir.Value, data: TorchTensor, function: obje
     while name in initializers:
         count += 1
         name = f"{value.name}.fused_{count}"
-    tensor = data.derive(function, name)  # type: ignore[arg-type]
+    tensor = data.combine(function, others, name)
     fresh = ir.Value(name=name, type=value.type, shape=value.shape, const_value=tensor)
     initializers[name] = fresh
     return fresh
