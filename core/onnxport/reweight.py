@@ -1,0 +1,99 @@
+"""Other weights for an exported model: fake tensors filled in, or a checkpoint exchanged for another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import onnx_ir as ir
+import torch
+
+from onnxport.dtypes import ONNX_TO_TORCH
+from onnxport.errors import WeightError
+from onnxport.weights import TorchTensor, initializers_of
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+
+FOLDED = "onnxport.folded_weights"
+"""Key of `ir.Model.meta`: state-dict names whose values went into constants of the model at export time."""
+
+
+def apply_weights(model: ir.Model, program: ExportedProgram | None, state_dict: Mapping[str, torch.Tensor]) -> None:
+    """Replace weights: see `ONNXProgram.apply_weights`."""
+    present: dict[str, ir.TensorProtocol] = {}
+    aliases: dict[str, str] = {}
+    for name, value in model.graph.initializers.items():
+        tensor = value.const_value
+        if isinstance(tensor, TorchTensor):
+            for leaf in tensor.leaves():
+                if leaf.source is not None:
+                    present[leaf.source] = leaf
+                    aliases |= dict.fromkeys(leaf.aliases, leaf.source)
+        elif tensor is not None:
+            present[name] = tensor
+    used, unused = _names_of(program)
+    folded = frozenset(model.meta.get(FOLDED, ()))
+    problems: list[str] = []
+    chosen: dict[str, torch.Tensor] = {}
+    for name, given in state_dict.items():
+        target = aliases.get(name, name)
+        if target in folded or (target not in present and name in used):
+            problems.append(f"{name}: computed into constants at export; export with optimize=False to replace it")
+        elif target in present:
+            problem = _misfit(present[target], given)
+            if problem:
+                problems.append(f"{name}: {problem}")
+            elif not _same(chosen.setdefault(target, given), given):
+                problems.append(f"{name}: tied to {target} in the model, but the values given differ")
+        elif name not in unused:
+            problems.append(f"{name}: not a weight of the model")
+    for name, tensor in present.items():
+        if isinstance(tensor, TorchTensor) and not tensor.has_data and name not in chosen:
+            problems.append(f"{name}: missing")
+    if problems:
+        listing = "\n".join(f"  {problem}" for problem in dict.fromkeys(problems))
+        raise WeightError(f"{len(problems)} weight(s) don't fit the model; nothing was changed:\n{listing}")
+    for name, value in model.graph.initializers.items():
+        tensor = value.const_value
+        if isinstance(tensor, TorchTensor):
+            value.const_value = tensor.rebuilt(chosen)
+        elif name in chosen:
+            value.const_value = TorchTensor(chosen[name].detach(), name)
+
+
+def _names_of(program: ExportedProgram | None) -> tuple[set[str], set[str]]:
+    """State-dict names of the exported program: those that its graph reads, and those that it doesn't."""
+    if program is None:
+        return set(), set()
+    read = {node.name for node in program.graph.nodes if node.op == "placeholder" and node.users}
+    names: tuple[set[str], set[str]] = (set(), set(program.state_dict))
+    for weight in initializers_of(program):
+        names[0 if read.intersection(weight.placeholders) else 1].update((weight.name, *weight.aliases))
+    return names
+
+
+def _misfit(present: ir.TensorProtocol, given: object) -> str:
+    """Say why a tensor can't take the place of another, or nothing."""
+    if not isinstance(given, torch.Tensor):
+        return f"a tensor is needed, not {type(given).__name__}"
+    try:
+        new = TorchTensor(given)
+    except WeightError as error:
+        return str(error)
+    if tuple(new.shape) != tuple(present.shape):
+        return f"shape {list(new.shape.numpy())} given, {list(present.shape.numpy())} expected"
+    if new.dtype is not present.dtype:
+        return f"dtype {given.dtype} given, {ONNX_TO_TORCH.get(present.dtype, present.dtype)} expected"
+    return ""
+
+
+def _same(left: torch.Tensor, right: torch.Tensor) -> bool:
+    if left is right:
+        return True
+    if left.shape != right.shape or left.dtype is not right.dtype or left.device != right.device:
+        return False
+    shared = left.untyped_storage()._cdata == right.untyped_storage()._cdata
+    if shared and left.stride() == right.stride() and left.storage_offset() == right.storage_offset():
+        return True
+    return TorchTensor(left).has_data and TorchTensor(right).has_data and torch.equal(left, right)
