@@ -1,8 +1,8 @@
 """Regions that only change how torch runs their body become part of the graph around them.
 
-`torch.export` records `with torch.no_grad()`, `with torch.autocast(...)`, activation checkpoints and the like as
-higher order operators that call a nested graph. Gradients and checkpoints mean nothing for inference; autocast means casts,
-which are written out here as torch would do them.
+`torch.export` records `with torch.no_grad()`, `with torch.autocast(...)`, activation checkpoints and the like as higher
+order operators that call a nested graph. Gradients and checkpoints mean nothing for inference; autocast means casts, which are
+written out here as torch would do them.
 """
 
 from __future__ import annotations
@@ -52,6 +52,13 @@ class GraphWriter:
             self._attributes[unique] = value
             self._names[id(value)] = unique
         return self._names[id(value)]
+
+    def copy(self, node: Node, read: Callable[[Node], Any]) -> Node:
+        """A copy of `node` with its metadata; a placeholder keeps its name, by which the signature knows it."""
+        new = self.graph.node_copy(node, read)
+        if node.op == "placeholder":
+            new.name = node.name  # FX renames what is called like a Python builtin: `input`
+        return new
 
     def prune(self) -> None:
         """Removes the nodes that nothing uses: only for a graph in which no operator writes."""
@@ -119,7 +126,7 @@ def _copy(
             env[node] = env[node.args[0]][node.args[1]]  # type: ignore[index]
         else:
             cast = autocast.arguments(writer.graph, node, env.__getitem__) if autocast else env.__getitem__
-            env[node] = writer.graph.node_copy(node, cast)
+            env[node] = writer.copy(node, cast)
     raise ValueError("the graph has no output node")
 
 

@@ -1,16 +1,21 @@
 """How each view operator is undone: given a parent and the new content of its view, the parent's new content.
 
-Every inverse is a pure ATen operator on the parent's node, so a write costs one node for each view on the way to the storage.
+Every inverse is a pure ATen operator on the parent's node, so a write costs one node for each view on the way to the
+storage. What shares storage is read from the recorded fake tensors.
 """
 
 from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
-from torch.fx import Node
+from torch.fx import GraphModule, Node
+from torch.fx.node import map_arg
+
+from onnxport.writes import is_inplace, mutated
 
 aten = torch.ops.aten
 
@@ -31,7 +36,7 @@ class ViewStep(NamedTuple):
     target: Any
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
-    index: int
+    result: int
     """Which of several results; 0 where there is one."""
     val: Any
     """The recorded fake value of the operator: a list where it has several results."""
@@ -152,7 +157,7 @@ def _as_strided(emit: Emit, step: ViewStep, parent: Node, val: torch.Tensor, val
 
 
 def _unbind(emit: Emit, step: ViewStep, parent: Node, val: torch.Tensor, value: Node) -> Node:
-    return emit(aten.select_scatter.default, (parent, value, step.argument("dim"), step.index), val)
+    return emit(aten.select_scatter.default, (parent, value, step.argument("dim"), step.result), val)
 
 
 def _split(emit: Emit, step: ViewStep, parent: Node, val: torch.Tensor, value: Node) -> Node:
@@ -160,12 +165,12 @@ def _split(emit: Emit, step: ViewStep, parent: Node, val: torch.Tensor, value: N
     fixed = {"hsplit": 0 if val.dim() == 1 else 1, "vsplit": 0, "dsplit": 2}
     dim = fixed[name] if name in fixed else step.argument("dim")
     sizes = [part.shape[dim] for part in step.val]
-    if all(isinstance(size, int) for size in sizes[: step.index + 1]):
-        start = sum(sizes[: step.index])
-        return emit(aten.slice_scatter.default, (parent, value, dim, start, start + sizes[step.index]), val)
+    if all(isinstance(size, int) for size in sizes[: step.result + 1]):
+        start = sum(sizes[: step.result])
+        return emit(aten.slice_scatter.default, (parent, value, dim, start, start + sizes[step.result]), val)
     whole = emit(step.target, (parent, *step.args[1:]), step.val)
     parts = [emit(operator.getitem, (whole, i), part) for i, part in enumerate(step.val)]
-    parts[step.index] = value
+    parts[step.result] = value
     return emit(aten.cat.default, (parts, dim), val)
 
 
@@ -222,3 +227,70 @@ def invert(emit: Emit, step: ViewStep, parent: Node, val: torch.Tensor, value: N
     if inverse is None:
         raise CannotInvert(f"nothing undoes the view {step.target}")
     return inverse(emit, step, parent, val, value)
+
+
+_CERTAIN_VIEWS = (
+    aten.view.default,
+    aten.select.int,
+    aten.slice.Tensor,
+    aten.transpose.int,
+    aten.permute.default,
+    aten.unsqueeze.default,
+)
+
+
+def storage_of(val: Any) -> int | None:
+    """What identifies the memory that a fake tensor stands for; None for what has none."""
+    if not isinstance(val, torch.Tensor) or val.layout is not torch.strided:
+        return None
+    return val.untyped_storage()._cdata
+
+
+def same_geometry(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Whether two fakes on one storage are the same tensor. Never adds a guard."""
+    return (
+        a.dtype == b.dtype
+        and is_same_shape(a, b)
+        and all(map(is_same_size, a.stride(), b.stride()))
+        and is_same_size(a.storage_offset(), b.storage_offset())
+        and a.is_conj() == b.is_conj()
+        and a.is_neg() == b.is_neg()
+    )
+
+
+def fakes_of(owner: GraphModule) -> Mapping[Node, Any]:
+    """The fake value of every node, such that aliases share storage.
+
+    As recorded, where the capture is of this process. A loaded program has lost what shares storage: there, the
+    operators that may alias are run again on the fakes.
+    """
+    recorded = {node: node.meta.get("val") for node in owner.graph.nodes}
+    lost = any(
+        node.op == "call_function"
+        and (node.target in _CERTAIN_VIEWS or is_inplace(node.target))
+        and storage_of(recorded[node]) != storage_of(recorded[node.args[0]])  # type: ignore[index]
+        for node in owner.graph.nodes
+    )
+    if not lost:
+        return recorded
+    mode = next((val.fake_mode for val in recorded.values() if hasattr(val, "fake_mode")), None)
+    values: dict[Node, Any] = {}
+    environment = mode.shape_env if mode else None
+    with mode or nullcontext(), environment.ignore_fresh_unbacked_symbols() if environment else nullcontext():
+        for node, val in recorded.items():
+            values[node] = _rerun(node, val, values) if node.op == "call_function" else val
+    return values
+
+
+def _rerun(node: Node, val: Any, values: Mapping[Node, Any]) -> Any:
+    target: Any = node.target
+    if target is operator.getitem:
+        return values[node.args[0]][node.args[1]]  # type: ignore[index]
+    if not isinstance(target, torch._ops.OpOverload):
+        return val
+    infos = [result.alias_info for result in target._schema.returns]
+    if mutated(target):
+        return values[node.args[0]] if is_inplace(target) else val  # type: ignore[index]
+    if any(infos) or torch.Tag.maybe_aliasing_or_mutating in target.tags:
+        return target(*map_arg(node.args, values.__getitem__), **map_arg(node.kwargs, values.__getitem__))
+    return val

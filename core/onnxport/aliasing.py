@@ -1,0 +1,491 @@
+"""Copies a graph with in-place operators and writes through views into a graph of pure operators.
+
+Eager tensors are windows onto storages. Here every storage is an alias without a parent, whose node holds its present
+value; a view is an alias with a parent and the operator that makes it from the parent. Writing through a view replays
+inverse operators up to the storage (`views.py`); reading an alias after its storage has changed replays the view.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch.fx import GraphModule, Node
+from torch.fx.node import map_aggregate, map_arg
+from torch.utils import _pytree as pytree
+
+from onnxport.errors import Unsupported
+from onnxport.regions import GraphWriter, attribute_of
+from onnxport.views import (
+    PARENT,
+    CannotInvert,
+    ViewStep,
+    fakes_of,
+    invert,
+    is_same_shape,
+    same_geometry,
+    sizes_of,
+    storage_of,
+)
+from onnxport.writes import (
+    PYTHON_INPLACE,
+    SAME_TENSOR,
+    TURNS_INTO_VIEW,
+    Written,
+    frozen,
+    is_assertion,
+    is_silent,
+    is_write,
+    mutated,
+    pure_twin,
+    result_dtypes,
+)
+
+aten = torch.ops.aten
+
+
+class NotFunctionalizable(Unsupported):
+    """The graph writes in a way that is not understood here; the reason says where and what."""
+
+
+class Alias:
+    """A tensor of the eager program: a storage (no parent), or a view."""
+
+    __slots__ = ("node", "parent", "root", "step", "strange", "val", "version", "views")
+
+    def __init__(self, node: Node | None, val: torch.Tensor, parent: Alias | None = None, step: ViewStep | None = None):
+        self.node = node
+        self.val = val
+        self.parent = parent
+        self.step = step
+        self.root: Alias = parent.root if parent else self
+        self.version: int = parent.root.version if parent else 0
+        self.views: dict[Any, Alias] = {}
+        self.strange: str | None = None  # for a storage: why a write to it can't be followed
+
+
+class Results(NamedTuple):
+    """The results of an operator of which some are aliases: an alias each, or a node."""
+
+    entries: list[Any]
+
+
+class Rewriter:
+    """Copies one graph, in order, into a graph of pure operators; the graphs nested in it by `nested`."""
+
+    def __init__(self, owner: GraphModule, nested: Callable[[GraphModule], GraphModule]) -> None:
+        self.owner = owner
+        self.nested = nested
+        self.writer = GraphWriter()
+        self.dropped: list[str] = []
+        self.tracks = any(node.op == "call_function" and is_write(node) for node in owner.graph.nodes)
+        self.fakes: Mapping[Node, Any] = fakes_of(owner) if self.tracks else {}
+        self.env: dict[Node, Any] = {}
+        self.first: dict[int, Node] = {}
+        """The first node on each storage."""
+        self.wholes: dict[Any, tuple[int, Node]] = {}
+        """The latest replay of each view operator with several results, with its storage's version."""
+        self.origin: Node | None = None
+
+    def run(self) -> Any:
+        """Copies every node but the output; what the output returns, in new nodes."""
+        for node in self.owner.graph.nodes:
+            self.origin = node
+            if node.op == "output":
+                return map_arg(node.args[0], self.read)
+            if node.op == "get_attr":
+                value = attribute_of(self.owner, str(node.target))
+                if isinstance(value, GraphModule):
+                    value = self.nested(value)
+                new = self.writer.graph.get_attr(self.writer.attribute(str(node.target), value))
+                new.meta = dict(node.meta)
+                self.bind(node, new)
+            elif node.op == "call_function" and is_assertion(node.target):
+                self.dropped.append(node.name)
+            elif node.op == "call_function" and self.tracks:
+                self.call(node)
+            else:
+                self.bind(node, self.writer.copy(node, self.read))
+        raise ValueError("the graph has no output node")
+
+    def written_inputs(self) -> Iterable[tuple[Node, Alias]]:
+        """The placeholders whose content changed, and those on the same storage, in their order."""
+        for node in self.owner.graph.nodes:
+            alias = self.env.get(node)
+            if node.op == "placeholder" and isinstance(alias, Alias) and alias.root.version:
+                yield node, alias
+
+    # Reading
+
+    def read(self, node: Node) -> Any:
+        """The new node with the present value of an old one; a list where it has several results."""
+        return self._read(self.env[node])
+
+    def _read(self, entry: Any) -> Any:
+        if isinstance(entry, Alias):
+            return self.current(entry)
+        return [self._read(item) for item in entry.entries] if isinstance(entry, Results) else entry
+
+    def current(self, alias: Alias) -> Node:
+        """The node of an alias, made anew from its parent when the storage was written since."""
+        stale = []
+        root, above = alias.root, alias
+        while above.parent is not None and (above.node is None or above.version != root.version):
+            stale.append(above)
+            above = above.parent
+        for view in reversed(stale):
+            view.node, view.version = self._replay(view), root.version
+        if alias.node is None:
+            raise RuntimeError("a storage without a value")
+        return alias.node
+
+    def _replay(self, view: Alias) -> Node:
+        step, parent = view.step, view.parent
+        if step is None or parent is None or parent.node is None:
+            raise RuntimeError("a view without a parent")
+        several = isinstance(step.val, (tuple, list))
+        key = (id(parent), *_key(step))
+        version, whole = self.wholes.get(key, (-1, parent.node)) if several else (-1, parent.node)
+        outer, self.origin = self.origin, step.origin
+        if version != view.root.version:
+            args = map_aggregate(step.args, lambda a: parent.node if a is PARENT else a)
+            whole = self.emit(step.target, args, step.val, **step.kwargs)
+            self.wholes[key] = (view.root.version, whole)
+        node = self.emit(operator.getitem, (whole, step.result), view.val) if several else whole
+        self.origin = outer
+        return node
+
+    def emit(self, target: Any, args: Any, val: Any, **kwargs: Any) -> Node:
+        """A new node with fake value `val`, and the provenance of the old node being copied."""
+        node = self.writer.graph.call_function(target, tuple(args), kwargs)
+        meta = self.origin.meta if self.origin else {}
+        node.meta = {key: value for key, value in meta.items() if key != "tensor_meta"}
+        node.meta["val"] = val
+        return node
+
+    # Binding results
+
+    def bind(self, node: Node, new: Any) -> None:
+        """Records `new` as what `node` became, as an alias where its recorded storage is that of an argument."""
+        val = self.fakes.get(node)
+        if isinstance(val, torch.Tensor):
+            self.env[node] = self._bind(node, new, val, 0, val)
+        elif isinstance(val, (tuple, list)) and isinstance(new, Node):
+            entries = [self._bind(node, None, item, i, val) if storage_of(item) else None for i, item in enumerate(val)]
+            known = any(isinstance(entry, Alias) for entry in entries)
+            self.env[node] = Results([e or self._item(new, i, val[i]) for i, e in enumerate(entries)]) if known else new
+            if known and self.tracks:
+                for entry in entries:
+                    if isinstance(entry, Alias) and entry.step:
+                        self.wholes[(id(entry.parent), *_key(entry.step))] = (entry.root.version, new)
+        else:
+            self.env[node] = new
+
+    def _item(self, new: Node, index: int, val: Any) -> Node:
+        return self.emit(operator.getitem, (new, index), val)
+
+    def _bind(self, node: Node, new: Node | None, val: torch.Tensor, index: int, whole: Any) -> Any:
+        storage = storage_of(val)
+        if storage is None:
+            return new
+        if new is not None and self.first.setdefault(storage, node) is node:
+            return new
+        first = self.first.get(storage, node)
+        source = next((arg for arg in node.all_input_nodes if self._shares(arg, storage)), None)
+        if source is None:
+            if first is not node:
+                return self._unexplained(node, first, new, val)
+            return new
+        parent = self.alias(source, storage)
+        if same_geometry(parent.val, val):
+            return parent
+        args = map_aggregate(node.args, lambda a: self._step_argument(a, parent))
+        kwargs = map_aggregate(node.kwargs, lambda a: self._step_argument(a, parent))
+        step = ViewStep(node.target, args, kwargs, index, whole, node)  # type: ignore[arg-type]
+        key = (*_key(step), index)
+        if key not in parent.views:
+            parent.views[key] = Alias(new, val, parent, step)
+        return parent.views[key]
+
+    def _step_argument(self, arg: Any, parent: Alias) -> Any:
+        if not isinstance(arg, Node):
+            return arg
+        entry = self.env[arg]
+        return PARENT if entry is parent else self._read(entry)
+
+    def _shares(self, node: Node, storage: int) -> bool:
+        return any(storage_of(item) == storage for item in pytree.tree_leaves(self.fakes.get(node)))
+
+    def _unexplained(self, node: Node, first: Node, new: Node | None, val: torch.Tensor) -> Any:
+        """A tensor that lies on a known storage though no argument of its operator does: a tied buffer, say."""
+        base = self.alias(first, None)
+        if new is None or not same_geometry(base.val, val):
+            base.root.strange = f"{node.name} shares the memory of {first.name}"
+            return new
+        return base
+
+    def alias(self, node: Node, storage: int | None = None) -> Alias:
+        """The alias of an old node's value; where it has several results, of the one on `storage`."""
+        entry = self.env[node]
+        if isinstance(entry, Results):
+            entry = next(e for e in entry.entries if isinstance(e, Alias) and storage_of(e.val) == storage)
+        if isinstance(entry, Alias):
+            return entry
+        if not isinstance(entry, Node) or not isinstance(self.fakes.get(node), torch.Tensor):
+            raise self.refusal("it is no single tensor", node)
+        alias = self.env[node] = Alias(entry, self.fakes[node])
+        return alias
+
+    def refusal(self, reason: str, node: Node | None = None) -> NotFunctionalizable:
+        origin = node or self.origin
+        return NotFunctionalizable(f"{origin.format_node() if origin else ''}: {reason}")
+
+    # Operators
+
+    def call(self, node: Node) -> None:
+        target: Any = node.target
+        if target is operator.getitem and isinstance(self.env[node.args[0]], Results):  # type: ignore[index]
+            self.env[node] = self.env[node.args[0]].entries[node.args[1]]  # type: ignore[index]
+        elif target is operator.getitem:
+            self._take(node)
+        elif target in PYTHON_INPLACE and not isinstance(self.fakes.get(node), torch.Tensor):
+            self.env[node] = self.emit(PYTHON_INPLACE[target], map_arg(node.args, self.read), node.meta.get("val"))
+        elif not is_write(node):
+            self.bind(node, self.writer.copy(node, self.read))
+        elif not isinstance(target, torch._ops.OpOverload):
+            raise self.refusal("a Python operator writes to a tensor")
+        elif target is aten.instance_norm.default:
+            self._instance_norm(node)
+        elif is_silent(node):
+            self._batch_norm(node)
+        elif target._schema.name in SAME_TENSOR:
+            self.env[node] = self.alias(node.args[0])  # type: ignore[arg-type]
+        elif target._schema.name in TURNS_INTO_VIEW:
+            self._turn_into_view(node)
+        elif target._schema.name in _VALUES:
+            alias = self.alias(node.args[0])  # type: ignore[arg-type]
+            self.store(alias, _VALUES[target._schema.name](self, node, alias))
+            self.env[node] = alias
+        else:
+            self._mutate(node)
+
+    def _take(self, node: Node) -> None:
+        """One of several results that are no aliases of anything before them."""
+        storage = storage_of(self.fakes.get(node))
+        first = self.first.get(storage) if storage is not None else None
+        if first is not None and first.target is operator.getitem and first.args == node.args:
+            self.env[node] = self.alias(first)
+            return
+        if storage is not None:
+            self.first[storage] = node
+        self.env[node] = self.writer.copy(node, self.read)
+
+    def _turn_into_view(self, node: Node) -> None:
+        """`x.t_()`: from here on, x is a view of what it was."""
+        target: Any = pure_twin(node.target)  # type: ignore[arg-type]
+        parent, rest = self.alias(node.args[0]), tuple(node.args[1:])  # type: ignore[arg-type]
+        val = self.fakes[node]
+        step = ViewStep(target, (PARENT, *rest), {}, 0, val, node)
+        self.env[node] = self.env[node.args[0]] = Alias(None, val, parent, step)  # type: ignore[index]
+
+    def _mutate(self, node: Node) -> None:
+        """Any other operator that writes: its pure twin, whose results are stored in the arguments that it writes."""
+        target: Any = node.target
+        written = mutated(target)
+        given: dict[str, Any] = {argument.name: value for argument, value in zip(target._schema.arguments, node.args)}
+        given.update(node.kwargs)
+        aliases = [self._targets(given.get(item.name)) for item in written]
+        for i, item in enumerate(written):
+            if item.is_out and not is_same_shape(aliases[i].val, self._recorded(node, item)):
+                aliases[i] = self._resized(given[item.name], aliases[i], self._recorded(node, item))
+        plain = [i for i, result in enumerate(target._schema.returns) if result.alias_info is None]
+        recorded = node.meta.get("val")
+        vals = [recorded[i] if isinstance(recorded, (tuple, list)) else recorded for i in plain]
+        new_vals = [[a.val for a in item] if isinstance(item, list) else item and item.val for item in aliases]
+        twin = pure_twin(target)
+        if twin is not None:
+            arguments = [argument for argument in target._schema.arguments if not argument.is_out]
+            args = [self._argument(given[a.name]) for a in arguments if a.name in given and not a.kwarg_only]
+            kwargs = {
+                t.name: self._argument(given[a.name])
+                for a, t in zip(arguments, twin._schema.arguments)
+                if a.kwarg_only and a.name in given
+            }
+            several = len(twin._schema.returns) > 1
+            new = self.emit(twin, args, [*vals, *new_vals] if several else [*vals, *new_vals][0], **kwargs)
+        elif target.namespace not in ("aten", "prims") and all(item is not None for item in aliases):
+            vals = vals or [None]  # the operator's own result, before the new values
+            given = {a.name: given.get(a.name, a.default_value) for a in target._schema.arguments}
+            kwargs = {name: self._argument(value) for name, value in given.items()}
+            several = True
+            new = self.emit(torch.ops.higher_order.auto_functionalized, (target,), (*vals, *new_vals), **kwargs)
+        else:
+            raise self.refusal("no pure operator does the same")
+        results = [self._item(new, i, v) for i, v in enumerate([*vals, *new_vals])] if several else [new]
+        dtypes = result_dtypes(twin, new.args, new.kwargs) if twin and not isinstance(aliases[0], list) else []
+        for i, alias in enumerate(aliases):
+            value, position = results[len(vals) + i], len(vals) + i
+            if isinstance(alias, list):
+                for j, item in enumerate(alias):
+                    self.store(item, self._item(value, j, item.val))
+            elif alias is not None:
+                dtype = dtypes[position] if position < len(dtypes) else alias.val.dtype
+                self.store(alias, value, dtype)
+        self._bind_written(node, written, aliases, dict(zip(plain, results)))
+
+    def _bind_written(
+        self, node: Node, written: tuple[Written, ...], aliases: list[Any], plain: Mapping[int, Node]
+    ) -> None:
+        returns = node.target._schema.returns  # type: ignore[union-attr]
+        entries: list[Any] = []
+        for i, result in enumerate(returns):
+            sets = result.alias_info.before_set if result.alias_info else ()
+            found = [alias for item, alias in zip(written, aliases) if item.alias_set & set(sets)]
+            entries.append(plain[i] if i in plain else found[0])
+        if entries:
+            self.env[node] = entries[0] if len(entries) == 1 else Results(entries)
+
+    def _recorded(self, node: Node, written: Written) -> Any:
+        """The fake value of an `out=` tensor behind the operator, which may have resized it."""
+        val = node.meta.get("val")
+        for result, item in zip(node.target._schema.returns, val if isinstance(val, (tuple, list)) else [val]):  # type: ignore[union-attr]
+            if result.alias_info and written.alias_set & set(result.alias_info.before_set):
+                return item
+        raise self.refusal("its out= tensor is not returned")
+
+    def _resized(self, old: Node, alias: Alias, val: torch.Tensor) -> Alias:
+        if alias.parent is not None or alias.views or old.op == "placeholder":
+            raise self.refusal("it resizes a tensor that has views")
+        new = self.env[old] = Alias(alias.node, val)
+        return new
+
+    def _targets(self, value: Any) -> Any:
+        if value is None or (isinstance(value, Node) and isinstance(self.fakes.get(value), torch.Tensor)):
+            return value and self.alias(value)
+        if isinstance(value, Node):
+            entry = self.env[value]
+            if not isinstance(entry, Results):
+                entry = self.env[value] = Results([self._item(entry, i, v) for i, v in enumerate(self.fakes[value])])
+            for i, item in enumerate(entry.entries):
+                entry.entries[i] = item if isinstance(item, Alias) else Alias(item, self.fakes[value][i])
+            return entry.entries
+        return [self.alias(item) for item in value]
+
+    def _argument(self, value: Any) -> Any:
+        return map_arg(value, self.read)
+
+    def store(self, alias: Alias, value: Node, dtype: torch.dtype | None = None) -> None:
+        """Makes `value` the content of `alias`, and so of every alias on its storage; `dtype` is that of `value`."""
+        if alias.root.strange:
+            raise self.refusal(alias.root.strange)
+        if (dtype or value.meta["val"].dtype) != alias.val.dtype:
+            value.meta["val"] = value.meta["val"].to(dtype or value.meta["val"].dtype)
+            value = self.emit(aten._to_copy.default, (value,), alias.val, dtype=alias.val.dtype)
+        if alias.node is value and alias.version == alias.root.version:
+            return
+        version = alias.root.version + 1
+        try:
+            while alias.parent is not None and alias.step is not None:
+                whole = self.current(alias.parent)
+                alias.node, alias.version = value, version
+                value = invert(self.emit, alias.step, whole, alias.parent.val, value)
+                alias = alias.parent
+        except CannotInvert as error:
+            raise self.refusal(str(error)) from None
+        alias.node, alias.version = value, version
+
+    def _batch_norm(self, node: Node) -> None:
+        """Batch norm in training, as the operator that returns its new running statistics."""
+        mean, var = (self.alias(arg) for arg in node.args[3:5])  # type: ignore[arg-type]
+        val = node.meta["val"]
+        vals = [val] if isinstance(val, torch.Tensor) else list(val)
+        vals = [vals[0], *(vals[1:] or [mean.val, var.val]), mean.val, var.val]
+        new = self.emit(aten._native_batch_norm_legit_functional.default, map_arg(node.args[:8], self.read), vals)
+        results = [self._item(new, i, v) for i, v in enumerate(vals)]
+        self.store(mean, results[3])
+        self.store(var, results[4])
+        self.env[node] = results[0] if isinstance(val, torch.Tensor) else Results(results[:3])
+
+    def _instance_norm(self, node: Node) -> None:
+        """Instance norm in training: a running statistic moves towards the mean over the batch of the instances' own."""
+        args: Any = map_arg(node.args, self.read)
+        dims, momentum = list(range(2, node.meta["val"].dim())), args[6]
+        val = node.meta["val"].mean(dims)
+        for alias, target, options in (
+            (self.alias(node.args[3]), aten.mean.dim, {}),  # type: ignore[arg-type]
+            (self.alias(node.args[4]), aten.var.correction, {"correction": 1}),  # type: ignore[arg-type]
+        ):
+            found = self.emit(target, (args[0], dims), val, **options)
+            found = self.emit(aten.mean.dim, (found, [0]), val.mean(0))
+            kept = self.emit(aten.mul.Tensor, (self.current(alias), 1 - momentum), alias.val)
+            self.store(alias, self.emit(aten.add.Tensor, (kept, found), alias.val, alpha=momentum))
+        self.env[node] = self.emit(aten.instance_norm.default, (*args[:3], None, None, *args[5:]), node.meta["val"])
+
+
+def _fill(rewriter: Rewriter, alias: Alias, value: Any) -> Node:
+    """A tensor like `alias` full of a number, which doesn't depend on the present content where sizes are static."""
+    val = alias.val
+    if isinstance(value, (int, float)) and not val.dtype.is_complex:
+        kind = bool if val.dtype is torch.bool else float if val.dtype.is_floating_point else int
+        value = kind(value)
+    if all(isinstance(size, int) for size in val.shape):
+        return rewriter.emit(aten.full.default, (list(val.shape), value), val, dtype=val.dtype, device=val.device)
+    return rewriter.emit(aten.full_like.default, (rewriter.current(alias), value), val)
+
+
+def _fill_(rewriter: Rewriter, node: Node, alias: Alias) -> Node:
+    value = node.args[1] if len(node.args) > 1 else node.kwargs.get("value", 0)
+    if isinstance(value, Node) and isinstance(rewriter.fakes.get(value), torch.Tensor):
+        return _copied(rewriter, value, alias)
+    return _fill(rewriter, alias, map_arg(value, rewriter.read))
+
+
+def _copy_(rewriter: Rewriter, node: Node, alias: Alias) -> Node:
+    if rewriter.env[node.args[1]] is alias:  # type: ignore[index]
+        return rewriter.current(alias)
+    return _copied(rewriter, node.args[1], alias)
+
+
+def _copied(rewriter: Rewriter, source: Any, alias: Alias) -> Node:
+    """The value of the old node `source` in the dtype and shape of `alias`."""
+    value, val = rewriter.read(source), rewriter.fakes[source]
+    if val.dtype != alias.val.dtype:
+        val = val.to(alias.val.dtype)
+        value = rewriter.emit(aten._to_copy.default, (value,), val, dtype=val.dtype)
+    if not is_same_shape(val, alias.val):
+        sizes = sizes_of(rewriter.emit, rewriter.current(alias), alias.val)
+        value = rewriter.emit(aten.expand.default, (value, sizes), alias.val)
+    return value
+
+
+def _fill_diagonal_(rewriter: Rewriter, node: Node, alias: Alias) -> Node:
+    value, wrap = (*node.args[1:], *node.kwargs.values(), False)[:2]
+    if alias.val.dim() != 2 or wrap:
+        raise rewriter.refusal("only the diagonal of a matrix can be filled")
+    whole = rewriter.current(alias)
+    diagonal = alias.val.diagonal()
+    filled = rewriter.emit(
+        aten.full_like.default, (rewriter.emit(aten.diagonal.default, (whole,), diagonal), value), diagonal
+    )
+    return rewriter.emit(aten.diagonal_scatter.default, (whole, filled), alias.val)
+
+
+def _index_put_impl_(rewriter: Rewriter, node: Node, alias: Alias) -> Node:
+    return rewriter.emit(aten.index_put.default, map_arg(node.args[:4], rewriter.read), alias.val)
+
+
+# In-place operators whose new value is best written in other terms than their twin's.
+_VALUES: Mapping[str, Callable[[Rewriter, Node, Alias], Node]] = {
+    "aten::zero_": _fill_,
+    "aten::fill_": _fill_,
+    "aten::copy_": _copy_,
+    "aten::fill_diagonal_": _fill_diagonal_,
+    "aten::_index_put_impl_": _index_put_impl_,
+}
+
+
+def _key(step: ViewStep) -> tuple[Any, ...]:
+    """Equal for two applications of one view operator with equal arguments."""
+    return step.target, frozen(step.args), frozen(tuple(sorted(step.kwargs.items())))

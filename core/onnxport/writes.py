@@ -1,0 +1,150 @@
+"""What operators write, by their schemas, and the pure operators that compute the same."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping
+from functools import cache
+from typing import Any, NamedTuple
+
+import torch
+from torch.fx import Node
+from torch.fx.node import map_arg
+from torch.utils import _pytree as pytree
+
+aten = torch.ops.aten
+
+_ASSERTIONS = frozenset(
+    f"aten::{name}"
+    for name in [
+        "_assert_async",
+        "_assert_scalar",
+        "_assert_tensor_metadata",
+        "_functional_assert_async",
+        "_functional_assert_scalar",
+        "sym_constrain_range",
+        "sym_constrain_range_for_size",
+        "_functional_sym_constrain_range",
+        "_functional_sym_constrain_range_for_size",
+        "_print",
+        "record_stream",
+        "retain_grad",
+    ]
+)
+_ASSERTING_FUNCTIONS = frozenset({torch._check, torch._check_is_size, torch._check_value, torch._assert})
+# Mutating operators whose result is the tensor itself, with nothing written.
+SAME_TENSOR = frozenset({"aten::requires_grad_", "aten::detach_"})
+TURNS_INTO_VIEW = frozenset(f"aten::{n}_" for n in ["transpose", "t", "squeeze", "unsqueeze", "swapaxes", "swapdims"])
+_RENAMED = {
+    "__iand__": "bitwise_and",
+    "__ior__": "bitwise_or",
+    "__ixor__": "bitwise_xor",
+    "__ilshift__": "bitwise_left_shift",
+    "__irshift__": "bitwise_right_shift",
+}
+# Operators that write their running statistics without saying so in their schema, and where their `training` flag is.
+_SILENT: Mapping[Any, int] = {
+    aten.batch_norm.default: 5,
+    aten.native_batch_norm.default: 5,
+    aten.instance_norm.default: 5,
+}
+PYTHON_INPLACE: Mapping[Any, Any] = {
+    getattr(operator, f"i{name}"): getattr(operator, name if name not in ("and", "or") else f"{name}_")
+    for name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "and", "or", "xor", "lshift", "rshift")
+}
+
+
+def is_assertion(target: Any) -> bool:
+    if isinstance(target, torch._ops.OpOverload):
+        return target._schema.name in _ASSERTIONS or target.namespace == "profiler"
+    return target in _ASSERTING_FUNCTIONS
+
+
+def is_write(node: Node) -> bool:
+    target: Any = node.target
+    if isinstance(target, torch._ops.OpOverload):
+        return bool(mutated(target)) or is_silent(node)
+    return target in PYTHON_INPLACE
+
+
+def is_silent(node: Node) -> bool:
+    flag = _SILENT.get(node.target)
+    return flag is not None and node.args[flag] is True and isinstance(node.args[3], Node)
+
+
+def is_inplace(target: Any) -> bool:
+    """Whether a call of `target` returns its first argument, written."""
+    if not isinstance(target, torch._ops.OpOverload) or not mutated(target) or len(target._schema.returns) != 1:
+        return False
+    returned, first = target._schema.returns[0].alias_info, target._schema.arguments[0].alias_info
+    return returned is not None and first is not None and first.is_write and target._schema.name.endswith("_")
+
+
+class Written(NamedTuple):
+    """An argument that an operator writes."""
+
+    name: str
+    is_out: bool
+    alias_set: frozenset[str]
+
+
+@cache
+def mutated(target: torch._ops.OpOverload) -> tuple[Written, ...]:
+    return tuple(
+        Written(argument.name, argument.is_out, frozenset(argument.alias_info.before_set))
+        for argument in target._schema.arguments
+        if argument.alias_info is not None and argument.alias_info.is_write
+    )
+
+
+@cache
+def pure_twin(target: torch._ops.OpOverload) -> torch._ops.OpOverload | None:
+    """The pure operator with the same arguments, without those for `out=`.
+
+    It returns what `target` returns beside the tensors it writes, and then the new values of those.
+    """
+    namespace, name = target._schema.name.split("::")
+    base = name.removesuffix("_")
+    names = [name] if any(written.is_out for written in mutated(target)) else [base, f"{base}_functional"]
+    wanted = [str(argument.type) for argument in target._schema.arguments if not argument.is_out]
+    for candidate in (*names, _RENAMED.get(name)):
+        packet = getattr(getattr(torch.ops, namespace), candidate, None) if candidate else None
+        found = []
+        for overload_name in packet.overloads() if packet else ():
+            overload = getattr(packet, overload_name)
+            if not mutated(overload) and [str(argument.type) for argument in overload._schema.arguments] == wanted:
+                found.append(overload)
+        if found:
+            return next((o for o in found if o._overloadname == target._overloadname), found[0])
+    return None
+
+
+_DTYPES: dict[Any, list[torch.dtype]] = {}
+
+
+def result_dtypes(twin: torch._ops.OpOverload, args: Any, kwargs: Any) -> list[torch.dtype]:
+    """The dtypes that a pure operator gives, found by running it on tensors of one element; empty where it can't be."""
+    key = (twin, frozen(map_arg(args, _kind)), frozen(tuple(map_arg(kwargs, _kind).items())))
+    if key not in _DTYPES:
+        try:
+            results = pytree.tree_leaves(twin(*map_arg(args, _one_element), **map_arg(kwargs, _one_element)))
+            _DTYPES[key] = [result.dtype for result in results]
+        except (RuntimeError, TypeError, ValueError, IndexError):  # it needs real sizes: then it doesn't promote
+            _DTYPES[key] = []
+    return _DTYPES[key]
+
+
+def _kind(node: Node) -> Any:
+    val = node.meta.get("val")
+    return (val.dtype, val.dim()) if isinstance(val, torch.Tensor) else type(val)
+
+
+def _one_element(node: Node) -> Any:
+    val = node.meta.get("val")
+    if isinstance(val, torch.Tensor):
+        return torch.empty((1,) * val.dim(), dtype=val.dtype, device="meta")
+    return {torch.SymInt: 1, torch.SymFloat: 1.0, torch.SymBool: True}.get(type(val), val)
+
+
+def frozen(value: Any) -> Any:
+    return tuple(map(frozen, value)) if isinstance(value, (list, tuple)) else (type(value), value)
