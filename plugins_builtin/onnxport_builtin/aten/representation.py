@@ -115,10 +115,16 @@ def frexp(op: Builder, self: Tensor) -> tuple[Tensor, Tensor]:
 
 @translation("aten::ldexp.Tensor")
 def ldexp(op: Builder, self: Tensor, other: Tensor) -> Tensor:
-    """``self * 2**other``, with the power in the type torch gives it: float32 for integers."""
+    """``self * 2**other``, which overflows only where the product does: the power is made in float64, or in parts."""
     if self.is_complex or other.is_complex:
         raise Unsupported("complex operands")
-    power = promote(2.0, other)
-    dtype = promote(self, power if len(other.shape) else other, int_to_float=True)
-    scale = op.Pow(op.const(2.0, power), op.cast(other, power))
-    return op.Mul(op.cast(self, dtype), op.cast(scale, dtype))
+    dtype = promote(self, other, int_to_float=True)
+    value, exponent = op.cast(self, DataType.DOUBLE), op.cast(other, DataType.DOUBLE)
+    two = op.const(2.0, DataType.DOUBLE)
+    if dtype is not DataType.DOUBLE:
+        return op.cast(op.Mul(value, op.Pow(two, op.Clip(exponent, -400.0, 400.0))), dtype)
+    exponent = op.Clip(exponent, -2200.0, 2200.0)
+    part = op.Floor(op.Div(exponent, 3.0))
+    third = op.Pow(two, part)
+    rest = op.Pow(two, op.Sub(exponent, op.Mul(part, 2.0)))
+    return op.Mul(op.Mul(op.Mul(value, third), third), rest)
