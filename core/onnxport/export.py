@@ -5,18 +5,20 @@ model, args -> capture -> functionalize -> fold constants -> translate -> passes
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.export import ExportedProgram
 
-from onnxport import passes, script
+from onnxport import passes, reweight, script
 from onnxport.capture import capture
 from onnxport.errors import InputError, MutationError, OpsetError, Refusal
 from onnxport.exportable import ExportableModule
@@ -24,7 +26,7 @@ from onnxport.folding import fold_constants
 from onnxport.functionalize import FunctionalProgram, functionalize
 from onnxport.inputs import Interface, Request, interface_of, prepare
 from onnxport.metadata import LEVELS
-from onnxport.plugins import load
+from onnxport.plugins import Plugins, load
 from onnxport.program import ONNXProgram
 from onnxport.report import Run
 from onnxport.schemas import DEFAULT_OPSET, MAX_OPSET, MIN_OPSET
@@ -128,7 +130,7 @@ def export(
         raise_refusals(translated)
         if optimize:
             with run.stage("optimize"):
-                run.passes = passes.optimize(translated.model, extra=load(plugins).ir_passes())
+                run.passes |= passes.optimize(translated.model, extra=load(plugins).ir_passes())
         run.count(translated.model, after=True)
         onnx_program = ONNXProgram(translated.model, program)
         if f is not None:
@@ -268,6 +270,7 @@ def _captured(
     return request, program, run.interface
 
 
+@unset_fake_temporarily()  # a caller may export under its own fake mode; constants are computed for real
 def translate_program(
     program: ExportedProgram, interface: Interface, settings: Settings, run: Run, *, fold: bool = True
 ) -> Translated:
@@ -276,6 +279,7 @@ def translate_program(
     with run.stage("functionalize"):
         functional = functionalize(program)
         functional = _with_mutations(functional, settings.mutation)
+        functional = _with_plugin_passes(functional, host, run)
         run.fallback, run.dropped_assertions = functional.fallback, functional.dropped_assertions
         folded = fold_constants(functional, program) if fold and settings.optimize else {}
     with run.stage("translate"):
@@ -298,8 +302,27 @@ def translate_program(
             seed=settings.seed,
         )
         run.translated = translator.run()
+        run.translated.model.meta[reweight.FOLDED] = reweight.folded_weights(folded, program)
     run.count(run.translated.model, after=False)
     return run.translated
+
+
+def _with_plugin_passes(functional: FunctionalProgram, host: Plugins, run: Run) -> FunctionalProgram:
+    """The program after the FX passes of plugins, which get a graph of their own: this one may be the caller's."""
+    if not host.fx_passes():
+        return functional
+    module = torch.fx.GraphModule(functional.graph_module, copy.deepcopy(functional.graph_module.graph))
+    for step in host.fx_passes():
+        run.passes[step.name] = step.function(module)
+    module.recompile()
+    returned = module.graph.output_node().args[0]
+    new_values, results = returned[: len(functional.mutations)], returned[len(functional.mutations) :]
+    return replace(
+        functional,
+        graph_module=module,
+        mutations=tuple(replace(mutation, node=node) for mutation, node in zip(functional.mutations, new_values)),
+        user_outputs=tuple((kind, arg) for (kind, _), arg in zip(functional.user_outputs, results)),
+    )
 
 
 def _with_mutations(functional: FunctionalProgram, mutation: str) -> FunctionalProgram:
@@ -317,8 +340,6 @@ def _with_mutations(functional: FunctionalProgram, mutation: str) -> FunctionalP
             "with mutation='drop' to leave them out, or change the model."
         )
     warnings.warn(f"The new values of {names} are not in the exported model (mutation='drop').", stacklevel=4)
-    from dataclasses import replace
-
     return replace(functional, mutations=())
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import onnx_ir as ir
@@ -39,6 +39,9 @@ def apply_weights(model: ir.Model, program: ExportedProgram | None, state_dict: 
     for name, given in state_dict.items():
         target = aliases.get(name, name)
         if target in folded or (target not in present and name in used):
+            known = _known(program, name)
+            if known is not None and not _misfit(TorchTensor(known), given) and _same(known, given):
+                continue
             problems.append(f"{name}: computed into constants at export; export with optimize=False to replace it")
         elif target in present:
             problem = _misfit(present[target], given)
@@ -62,6 +65,19 @@ def apply_weights(model: ir.Model, program: ExportedProgram | None, state_dict: 
             value.const_value = TorchTensor(chosen[name].detach(), name)
 
 
+def folded_weights(nodes: Iterable[torch.fx.Node], program: ExportedProgram) -> frozenset[str]:
+    """The state-dict names of the weights that the nodes' values depend on."""
+    names = {spec.arg.name: spec.target for spec in program.graph_signature.input_specs}
+    pending, seen = list(nodes), set()
+    while pending:
+        node = pending.pop()
+        if node not in seen:
+            seen.add(node)
+            pending += node.all_input_nodes
+    targets = (names.get(node.name) for node in seen if node.op == "placeholder")
+    return frozenset(target for target in targets if target is not None)
+
+
 def _names_of(program: ExportedProgram | None) -> tuple[set[str], set[str]]:
     """State-dict names of the exported program: those that its graph reads, and those that it doesn't."""
     if program is None:
@@ -71,6 +87,10 @@ def _names_of(program: ExportedProgram | None) -> tuple[set[str], set[str]]:
     for weight in initializers_of(program):
         names[0 if read.intersection(weight.placeholders) else 1].update((weight.name, *weight.aliases))
     return names
+
+
+def _known(program: ExportedProgram | None, name: str) -> torch.Tensor | None:
+    return None if program is None else program.state_dict.get(name, program.constants.get(name))
 
 
 def _misfit(present: ir.TensorProtocol, given: object) -> str:

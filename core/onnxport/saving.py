@@ -11,6 +11,7 @@ from typing import IO, Any
 
 import onnx
 import onnx_ir as ir
+from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from onnxport.errors import SaveError
 from onnxport.serialization import PROTOBUF_LIMIT, Weight, model_size, weights_of, without_weights, write_model
@@ -38,6 +39,7 @@ _ADVICE = {
 }
 
 
+@unset_fake_temporarily()  # under a caller's fake mode, too, real weights are written
 def save(
     model: ir.Model,
     destination: str | os.PathLike[str] | IO[bytes],

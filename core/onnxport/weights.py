@@ -10,7 +10,7 @@ from typing import IO, Any
 import numpy as np
 import onnx_ir as ir
 import torch
-from torch._subclasses.fake_tensor import FakeTensor
+from torch._subclasses.fake_tensor import FakeTensor, unset_fake_temporarily
 from torch.export.graph_signature import InputKind
 
 from onnxport.dtypes import component_dtype
@@ -85,6 +85,11 @@ class TorchTensor(ir.Tensor):
         """Whether values can be read; false for fake and meta tensors."""
         return all(parent.has_data for parent in self.parents) if self.parents else has_data(self._raw)
 
+    @property
+    def is_weight(self) -> bool:
+        """Whether the values are, or are made of, weights that `ONNXProgram.apply_weights` can replace."""
+        return any(leaf.source is not None for leaf in self.leaves())
+
     def derive(self, view: Callable[[torch.Tensor], torch.Tensor], name: str | None = None) -> TorchTensor:
         """Return the tensor `view(self.raw)`; `view` is called at once, and again when the weights are replaced."""
         made = TorchTensor(view(self.raw.detach()), name)
@@ -130,6 +135,7 @@ class TorchTensor(ir.Tensor):
             return first.combine(self._function, others, self.name)
         return first.derive(self._function, self.name)
 
+    @unset_fake_temporarily()
     def numpy(self) -> np.ndarray:
         """Return the values, sharing memory where the tensor is on the CPU; bfloat16 and float8 use ml_dtypes."""
         real = _as_real(self.require_data().detach()).cpu()
@@ -258,6 +264,8 @@ def initializers_of(program: torch.export.ExportedProgram) -> list[Initializer]:
         known = found.get(key)
         if known is None:
             known = Initializer(target, TorchTensor(tensor, target), spec.kind, spec.persistent)
+            if spec.kind is InputKind.CONSTANT_TENSOR and known.tensor.has_data:
+                known.tensor.source = None  # written in the model's code: no state dict has it
             found[key] = known
         elif target != known.name and target not in known.aliases:
             known.aliases.append(target)

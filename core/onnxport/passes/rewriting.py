@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
+from onnxport.weights import TorchTensor
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -27,8 +29,13 @@ def is_standard(node: ir.Node, *op_types: str) -> bool:
 
 
 def constant(value: ir.Value | None, limit: int = 4096) -> np.ndarray[Any, Any] | None:
-    """The content of a constant of at most ``limit`` bytes; None for everything else."""
+    """The content of a constant of at most ``limit`` bytes; None for everything else, weights included.
+
+    A weight is no constant: it may be fake, and ``ONNXProgram.apply_weights`` may replace it.
+    """
     if value is None or value.const_value is None or value.is_graph_input() or value.const_value.nbytes > limit:
+        return None
+    if isinstance(value.const_value, TorchTensor) and value.const_value.is_weight:
         return None
     return value.const_value.numpy()
 
