@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import pkgutil
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from importlib import import_module
 from types import ModuleType
 
@@ -34,3 +35,9 @@ def onnxport_translations() -> list[Translation]:
         except Exception:
             logger.exception("the built-in operators of %s are missing", name)
     return collect(*modules)
+
+
+@hookimpl
+def onnxport_patches() -> list[AbstractContextManager[None]]:
+    """Recurrent networks keep a dynamic time axis."""
+    return [import_module(f"{__name__}.recurrent_capture").recurrent_shapes()]

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import onnx_ir as ir
 import torch
 
-from onnxport.passes.rewriting import all_nodes, attribute, forward, is_standard, sole_use
+from onnxport.passes.rewriting import add_initializer, all_nodes, attribute, forward, is_standard, sole_use
 from onnxport.weights import TorchTensor
 
 
@@ -37,28 +37,29 @@ def _fuse(model: ir.Model, norm: ir.Node) -> bool:
     if sole_use(conv.inputs[1]) is not conv or (has_bias and sole_use(conv.inputs[2]) is not conv):  # type: ignore[arg-type]
         return False
     weight, bias, scale, shift, mean, var = tensors
-    eps = float(attribute(norm, "epsilon", 1e-5))
-    channel_axis = 0 if conv.op_type == "Conv" else 1
     if weight is None or scale is None or shift is None or mean is None or var is None:
         return False
+    eps = float(attribute(norm, "epsilon", 1e-5))
+    axis = 0 if conv.op_type == "Conv" else 1
 
-    def factor(scale: torch.Tensor, var: torch.Tensor) -> torch.Tensor:
-        return scale.double() / torch.sqrt(var.double() + eps)
-
-    def fused_weight(filters: torch.Tensor, scale: torch.Tensor, var: torch.Tensor) -> torch.Tensor:
-        shape = [1] * filters.dim()
-        shape[channel_axis] = -1
-        return (filters.double() * factor(scale, var).reshape(shape)).to(filters.dtype)
+    def fused_weight(weight: torch.Tensor, scale: torch.Tensor, var: torch.Tensor) -> torch.Tensor:
+        shape = [1] * weight.dim()
+        shape[axis] = -1
+        return weight * _factor(scale, var, eps).reshape(shape).to(weight.dtype)
 
     def fused_bias(
-        shift: torch.Tensor, scale: torch.Tensor, var: torch.Tensor, mean: torch.Tensor, *before: torch.Tensor
+        shift: torch.Tensor,
+        scale: torch.Tensor,
+        mean: torch.Tensor,
+        var: torch.Tensor,
+        bias: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        offset = sum((bias.double() for bias in before), -mean.double())
-        return (offset * factor(scale, var) + shift.double()).to(shift.dtype)
+        centred = (0.0 if bias is None else bias.double()) - mean.double()
+        return (centred * _factor(scale, var, eps) + shift.double()).to(shift.dtype)
 
-    new_weight = _replace(model, conv.inputs[1], weight, fused_weight, [scale, var])  # type: ignore[arg-type]
-    others = [scale, var, mean] if bias is None else [scale, var, mean, bias]
-    new_bias = _replace(model, norm.inputs[2], shift, fused_bias, others)  # type: ignore[arg-type]
+    biases = [scale, mean, var] if bias is None else [scale, mean, var, bias]
+    new_weight = _initializer(model, conv.inputs[1], weight.combine(fused_weight, [scale, var]))  # type: ignore[arg-type]
+    new_bias = _initializer(model, norm.inputs[2], shift.combine(fused_bias, biases))  # type: ignore[arg-type]
     inputs = [conv.inputs[0], new_weight, new_bias]
     fused = ir.Node(
         "",
@@ -80,28 +81,18 @@ def _fuse(model: ir.Model, norm: ir.Node) -> bool:
     return True
 
 
+def _factor(scale: torch.Tensor, var: torch.Tensor, eps: float) -> torch.Tensor:
+    return scale.double() / torch.sqrt(var.double() + eps)
+
+
 def _weight(model: ir.Model, value: ir.Value) -> TorchTensor | None:
-    """The data of an initializer of the main graph; it may be fake, and come later."""
+    """The tensor of an initializer of the main graph."""
     data = value.const_value
     known = model.graph.initializers.get(value.name or "") is value and not value.is_graph_input()
     return data if known and isinstance(data, TorchTensor) else None
 
 
-def _replace(
-    model: ir.Model,
-    value: ir.Value,
-    data: TorchTensor,
-    function: Callable[..., torch.Tensor],
-    others: Sequence[TorchTensor],
-) -> ir.Value:
-    """A new initializer with the value's name, the old one being left for dead code removal under another."""
-    initializers = model.graph.initializers
-    name = f"{value.name}.fused"
-    count = 0
-    while name in initializers:
-        count += 1
-        name = f"{value.name}.fused_{count}"
-    tensor = data.combine(function, others, name)
-    fresh = ir.Value(name=name, type=value.type, shape=value.shape, const_value=tensor)
-    initializers[name] = fresh
-    return fresh
+def _initializer(model: ir.Model, like: ir.Value, tensor: TorchTensor) -> ir.Value:
+    """A new initializer named after the one that it takes the place of."""
+    fused = ir.Value(name=f"{like.name}.fused", type=like.type, shape=like.shape, const_value=tensor)
+    return add_initializer(model, fused)
