@@ -218,7 +218,7 @@ class Symbols:
         """The value of an expression as a 0-d tensor."""
         op = self._op
         place = self.bound(expr)
-        if place is not None and place[1] is None and len(place[0].shape or (0,)) == 0:
+        if place is not None and place[1] is None and place[0].shape is not None and not len(place[0].shape):
             return place[0] if place[0].dtype is not DataType.INT32 else op.cast(place[0], DataType.INT64)
         key = (expr, "scalar")
         for scope in reversed(op.scopes):

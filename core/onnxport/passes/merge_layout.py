@@ -16,7 +16,7 @@ def run(model: ir.Model) -> int:
         if node.graph is None or not node.inputs or node.inputs[0] is None:
             continue
         first = node.inputs[0].producer()
-        if first is None or first.graph is not node.graph or first.inputs[0] is None:
+        if first is None or first.graph is not node.graph or not first.inputs or first.inputs[0] is None:
             continue
         if is_standard(node, "Transpose") and is_standard(first, "Transpose"):
             inner, outer = attribute(first, "perm"), attribute(node, "perm")
