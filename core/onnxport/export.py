@@ -5,7 +5,6 @@ model, args -> capture -> functionalize -> fold constants -> translate -> passes
 
 from __future__ import annotations
 
-import copy
 import json
 import logging
 import warnings
@@ -311,18 +310,20 @@ def _with_plugin_passes(functional: FunctionalProgram, host: Plugins, run: Run) 
     """The program after the FX passes of plugins, which get a graph of their own: this one may be the caller's."""
     if not host.fx_passes():
         return functional
-    module = torch.fx.GraphModule(functional.graph_module, copy.deepcopy(functional.graph_module.graph))
+    graph = torch.fx.Graph()
+    copies: dict[torch.fx.Node, torch.fx.Node] = {}
+    graph.graph_copy(functional.graph_module.graph, copies)
+    values: Any = (*(mutation.node for mutation in functional.mutations), *(out.arg for out in functional.user_outputs))
+    output = graph.output(torch.fx.map_arg(values, copies.__getitem__))
+    module = torch.fx.GraphModule(functional.graph_module, graph)
     for step in host.fx_passes():
         run.passes[step.name] = step.function(module)
     module.recompile()
-    returned = module.graph.output_node().args[0]
-    new_values, results = returned[: len(functional.mutations)], returned[len(functional.mutations) :]
-    return replace(
-        functional,
-        graph_module=module,
-        mutations=tuple(replace(mutation, node=node) for mutation, node in zip(functional.mutations, new_values)),
-        user_outputs=tuple((kind, arg) for (kind, _), arg in zip(functional.user_outputs, results)),
-    )
+    values = output.args[0]
+    mutations = tuple(mutation._replace(node=node) for mutation, node in zip(functional.mutations, values))
+    results = zip(functional.user_outputs, values[len(mutations) :])
+    user_outputs = tuple(out._replace(arg=arg) for out, arg in results)
+    return replace(functional, graph_module=module, mutations=mutations, user_outputs=user_outputs)
 
 
 def _with_mutations(functional: FunctionalProgram, mutation: str) -> FunctionalProgram:

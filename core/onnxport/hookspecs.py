@@ -116,7 +116,7 @@ def onnxport_decompositions() -> Mapping[OpOverload, Callable[..., Any]]:  # typ
 
 @hookspec
 def onnxport_containers() -> Iterable[Container]:  # type: ignore[empty-body]
-    """Classes that hold tensors, for models that take or return them. Called once, when the plugin is loaded.
+    """Classes that hold tensors, for models that take or return them. Called once, when they are first needed.
 
     ::
 
@@ -143,7 +143,10 @@ def onnxport_patches() -> Iterable[AbstractContextManager[Any]]:  # type: ignore
 
 @hookspec
 def onnxport_fx_passes() -> Iterable[Pass]:  # type: ignore[empty-body]
-    """Steps over the functional FX graph, before translation. Called once, when the plugin is loaded.
+    """Steps over the functional FX graph, before translation. Called once, when they are first needed.
+
+    A step gets a ``GraphModule`` and changes it in place. It keeps placeholders and the order of the outputs, and
+    gives new nodes the fake result that others have in ``node.meta["val"]``.
 
     ::
 
@@ -155,7 +158,7 @@ def onnxport_fx_passes() -> Iterable[Pass]:  # type: ignore[empty-body]
 
 @hookspec
 def onnxport_ir_passes() -> Iterable[Pass]:  # type: ignore[empty-body]
-    """Steps over the ONNX model (``onnx_ir.Model``), with ``optimize=True``. Called once, when the plugin is loaded.
+    """Steps over the ONNX model (``onnx_ir.Model``), with ``optimize=True``. Called once, when they are first needed.
 
     ::
 

@@ -7,6 +7,7 @@ import logging
 import types
 
 import importlib_metadata
+import onnxport
 import pytest
 import torch
 from onnxport import Container, Pass, PluginConflictError, PluginError, Translation, hookimpl, plugins
@@ -245,3 +246,31 @@ def test_advice(fresh):
     assert plugins.load().advice("aten::add") == ""
     fresh("good", Good())
     assert "left out" in plugins.load(()).advice("good::op")
+
+
+def test_fx_and_ir_passes_run_in_an_export(fresh):
+    seen = []
+
+    def sin_to_cos(module):
+        for node in module.graph.nodes:
+            if node.target is torch.ops.aten.sin.default:
+                node.target = torch.ops.aten.cos.default
+        return 1
+
+    class Passes:
+        @hookimpl
+        def onnxport_fx_passes(self):
+            return [Pass("sin_to_cos", sin_to_cos)]
+
+        @hookimpl
+        def onnxport_ir_passes(self):
+            return [Pass("look", lambda model: seen.append([n.op_type for n in model.graph]) or 0)]
+
+    class Sin(torch.nn.Module):
+        def forward(self, x):
+            return torch.sin(x)
+
+    program = torch.export.export(Sin().eval(), (torch.ones(2),))
+    assert [n.op_type for n in onnxport.export(program, plugins=[Passes()]).model.graph] == ["Cos"]
+    assert seen == [["Cos"]]
+    assert [n.op_type for n in onnxport.export(program, plugins=()).model.graph] == ["Sin"], "the program is left alone"
