@@ -399,11 +399,16 @@ def linalg_qr(op: Any, A: Tensor, mode: str = "reduced") -> Any:
     return op.cast(q, A.dtype), op.cast(upper, A.dtype)
 
 
-@translation("aten::linalg_householder_product", "aten::orgqr")
+@translation("aten::linalg_householder_product")
 def householder_product(op: Any, input: Tensor, tau: Tensor) -> Tensor:  # the schema's name
     if empty(input) or any_zero(tau.shape):
         return identities(op, 0)
     return op.cast(orthogonal(op, wide(op, input), wide(op, tau), tau.shape[-1], input.shape[-1]), input.dtype)
+
+
+@translation("aten::orgqr")
+def orgqr(op: Any, self: Tensor, input2: Tensor) -> Tensor:
+    return householder_product(op, self, input2)
 
 
 @translation("aten::ormqr")
