@@ -414,7 +414,7 @@ class Builder:
         ]
         with self.pushed() as scope:
             results = function(*values)
-            outputs = []
+            outputs: list[Tensor] = []
             for result in results if isinstance(results, (list, tuple)) else [results]:
                 tensor = self.tensor(result)
                 if tensor is None:

@@ -36,7 +36,7 @@ def _same(inputs: Sequence[Any], _attributes: dict[str, Any]) -> Any:
 
 
 def _broadcast(inputs: Sequence[Any], _attributes: dict[str, Any]) -> Any:
-    shapes = [_dims(value) for value in inputs if value is not None]
+    shapes: list[Any] = [_dims(value) for value in inputs if value is not None]
     if any(shape is None for shape in shapes):
         return None
     result: list[Any] = []
@@ -96,7 +96,7 @@ def _reshape(inputs: Sequence[Any], attributes: dict[str, Any]) -> Any:
             dims[i] = source[i] if source is not None and i < len(source) else ir.SymbolicDim(None)
     if -1 in dims:
         hole = dims.index(-1)
-        rest = 1
+        rest: int | None = 1
         for i, dim in enumerate(dims):
             rest = (
                 rest * dim
@@ -105,7 +105,7 @@ def _reshape(inputs: Sequence[Any], attributes: dict[str, Any]) -> Any:
             )
             if rest is None:
                 break
-        total = 1
+        total: int | None = 1
         for dim in source or [None]:
             total = total * dim if isinstance(dim, int) and isinstance(total, int) else None
             if total is None:
@@ -150,7 +150,7 @@ def _gather(inputs: Sequence[Any], attributes: dict[str, Any]) -> Any:
 
 
 def _concat(inputs: Sequence[Any], attributes: dict[str, Any]) -> Any:
-    shapes = [_dims(value) for value in inputs]
+    shapes: list[Any] = [_dims(value) for value in inputs]
     if any(s is None for s in shapes):
         return None
     first = shapes[0]

@@ -94,7 +94,10 @@ def spec_of(name: str, opset: int, domain: str = "") -> OpSpec | None:
         outputs=tuple(kind(formal) for formal in outputs),
         variadic_outputs=bool(outputs) and outputs[-1].option == variadic,
         min_outputs=max(1, schema.min_output),
-        attributes={key: ir.AttributeType(int(attr.type.value)) for key, attr in schema.attributes.items()},
+        attributes={
+            key: ir.AttributeType(int(attr.type.value))  # type: ignore[attr-defined]
+            for key, attr in schema.attributes.items()
+        },
         since=schema.since_version,
     )
 

@@ -240,12 +240,12 @@ class Symbols:
             if isinstance(dim, int):
                 while end < len(dims) and isinstance(dims[end], int):
                     end += 1
-                parts.append(op.const([int(d) for d in dims[index:end]]))
+                parts.append(op.const([int(d) for d in dims[index:end]]))  # type: ignore[arg-type]
             else:
                 end = self._run(dims, index)
                 if end > index + 1:
                     tensor, axis = self.bound(dim.expr)  # type: ignore[misc]
-                    parts.append(op.Shape(tensor, start=axis, end=axis + end - index))
+                    parts.append(op.Shape(tensor, start=axis, end=axis + end - index))  # type: ignore[operator]
                 else:
                     parts.append(self.vector(dim.expr))
             index = end

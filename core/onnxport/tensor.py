@@ -65,7 +65,7 @@ class Node(ir.Node):
         self._level = level
 
     @property
-    def metadata_props(self) -> dict[str, str]:
+    def metadata_props(self) -> dict[str, str]:  # type: ignore[override]
         """Provenance of the node as strings, with the documented keys."""
         if self._metadata_props is None:
             self._metadata_props = metadata.node_properties(self.fx_node, self.origin, self._level)

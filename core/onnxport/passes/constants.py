@@ -71,7 +71,7 @@ def _evaluate(model: ir.Model, node: ir.Node, inputs: list[np.ndarray[Any, Any] 
     feeds = {name: array for name, array in zip(names, inputs) if name}
     try:
         evaluator = ReferenceEvaluator(onnx.helper.make_model(graph, opset_imports=[opset]))
-        result = evaluator.run(None, feeds)[0]
+        result = evaluator.run(None, feeds)[0]  # type: ignore[index]
     except Exception as error:  # the reference implementation raises whatever its numpy code raises
         logger.debug("not folded: %s: %s", node.op_type, error)
         return None
