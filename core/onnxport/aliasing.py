@@ -409,7 +409,7 @@ class Rewriter:
         self.env[node] = results[0] if isinstance(val, torch.Tensor) else Results(results[:3])
 
     def _instance_norm(self, node: Node) -> None:
-        """Instance norm in training: a running statistic moves towards the mean over the batch of the instances' own."""
+        """Instance norm in training: running statistics move towards the mean of the instances' own."""
         args: Any = map_arg(node.args, self.read)
         dims, momentum = list(range(2, node.meta["val"].dim())), args[6]
         val = node.meta["val"].mean(dims)

@@ -1,7 +1,7 @@
 """An exported program as a graph of pure operators: nothing in place, no assertions, no regions.
 
-`aliasing.py` does the work, from the alias annotations of the operators' schemas. A program that writes in a way that is
-not understood there is decomposed by torch, at the price of a second trace, and the reason is kept.
+`aliasing.py` does the work, from the alias annotations of the operators' schemas. A program that writes in a way that
+is not understood there is decomposed by torch, at the price of a second trace, and the reason is kept.
 """
 
 from __future__ import annotations

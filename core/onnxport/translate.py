@@ -23,6 +23,7 @@ from onnxport.builder import Builder, Result
 from onnxport.decompose import Decomposer
 from onnxport.dtypes import COMPONENT, component_dtype, onnx_dtype
 from onnxport.errors import Refusal, TranslationError, Unsupported, UnsupportedOperatorsError
+from onnxport.folding import Folded
 from onnxport.symbols import Size
 from onnxport.tensor import Tensor
 from onnxport.weights import Initializer, TorchTensor
@@ -105,6 +106,7 @@ class Translator:
         self._names = names
         self._weights = weights
         self._folded = folded or {}
+        self._interior = folded.interior if isinstance(folded, Folded) else frozenset()
         self._advice = advice
         self._decomposer = Decomposer(table.decompositions)
         self._refused: dict[str, Refusal] = {}
@@ -125,7 +127,7 @@ class Translator:
         self._modules.append(graph_module)
         self._placeholders(graph_module)
         for node in graph_module.graph.nodes:
-            if node.op not in ("placeholder", "output"):
+            if node.op not in ("placeholder", "output") and node not in self._interior:
                 self._visit(node)
         outputs = self._outputs()
         return Translated(self._assemble(outputs), list(self._refused.values()), self._served, self._decomposed)
@@ -295,8 +297,8 @@ class Translator:
     def _decompose(self, node: torch.fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any], reasons: list[str]) -> Any:
         try:
             expansion = self._decomposer.expand(node)
-        except Unsupported as refusal:
-            reasons.append(f"decomposition: {refusal.reason}")
+        except Unsupported as error:
+            reasons.append(f"decomposition: {error.reason}")
             return _FAILED
         mark = self.op.mark()
         before = set(self._refused)

@@ -7,11 +7,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from onnxport.functionalize import FunctionalProgram, functionalize
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 from torch.utils import _pytree as pytree
-
-from onnxport.functionalize import FunctionalProgram, functionalize
 
 
 class Model(torch.nn.Module):
@@ -114,7 +113,7 @@ def check(
             results = CheckedInterpreter(functional.graph_module).run(*values.values())
         count = len(functional.mutations)
         assert len(results) == count + len(functional.user_outputs)
-        returned = [item for item in pytree.tree_leaves(expected)]
+        returned = pytree.tree_leaves(expected)
         torch.testing.assert_close(list(results[count:]), returned, equal_nan=True, rtol=1e-5, atol=1e-5)
         state = dict(eager.state_dict(), **dict(eager.named_buffers()))
         after = dict(zip((spec.arg.name for spec in user_specs(program)), pytree.tree_leaves(eager_args)))

@@ -8,11 +8,10 @@ from typing import Any
 import pytest
 import torch
 from functional_support import Model, check, write_targets
-from torch.export import Dim
-from torch.fx.experimental.proxy_tensor import make_fx
-
 from onnxport.errors import Unsupported
 from onnxport.functionalize import functionalize, functionalize_graph
+from torch.export import Dim
+from torch.fx.experimental.proxy_tensor import make_fx
 
 aten = torch.ops.aten
 X = torch.linspace(-2, 3, 24).reshape(4, 6)
