@@ -27,7 +27,11 @@ def families() -> Iterator[str]:
 
 @hookimpl
 def onnxport_translations() -> list[Translation]:
-    """All records of all families."""
+    """All records of all families.
+
+    A family that fails to import, as one may with a torch that is newer than it, is logged as an error and left out:
+    exports that don't need it go on, as they do when a third party's plugin fails.
+    """
     modules: list[ModuleType] = []
     for name in families():
         try:
