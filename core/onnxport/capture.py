@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
+import sympy
 import torch
 import torch.fx.experimental._config as shape_config
 from torch._dynamo.exc import UserError
@@ -104,10 +105,11 @@ def check_dynamic(program: ExportedProgram, request: Request, lines: Callable[[A
     """
     frozen = []
     for leaf, axis, asked, size in _captured(program, request):
-        if asked.contract and _expression(size) is None:
+        value = _fixed(program, size)
+        if asked.contract and value is not None:
             where = leaf.path if axis is None else f"axis {axis} of {leaf.path}"
             name = f" ({asked.name!r})" if asked.name else ""
-            frozen.append(f"    {where}{name} is always {int(size)}{_reason(program, size, lines)}")
+            frozen.append(f"    {where}{name} is always {value}{_reason(program, size, lines)}")
     if frozen:
         raise DynamicShapesError(
             "The model makes static what was asked to be dynamic:\n" + "\n".join(frozen) + "\n"
@@ -130,25 +132,41 @@ class _Capture:
         sizes = Sizes.of(self._request)
         plan = sizes.enlarged()
         program = self._one("non-strict", plan)
-        if program is None and _is_constraint(self._errors[-1][1]):
-            return self._relaxed(plan)
-        if program is None and plan and not _is_data_dependent(self._errors[-1][1]):
+        if program is None and plan and not _is_constraint(self._last) and not _is_data_dependent(self._last):
             # The model may tie the sizes that were changed to others, or depend on the example's own.
             coupled = sizes.coupled()
             program = self._one("non-strict, sizes tied", coupled) if coupled != plan else None
-            program = program or self._one("non-strict, sizes as given", {}, oblivious=True)
-            plan = coupled if program is not None else plan
+            if program is not None:
+                plan = coupled
+            else:
+                program = self._one("non-strict, sizes as given", {}, oblivious=True)
+                if program is not None:
+                    check_dynamic(program, self._request, lambda _: user_line(self._errors[0][1]))
+                    return program
+        if program is None and _is_constraint(self._last):
+            as_given = len(self._errors) > 1
+            return self._relaxed(sizes, {} if as_given else plan, oblivious=as_given)
         if program is None:
             program = self._one("strict", plan, strict=True)
-            if program is None and _is_constraint(self._errors[-1][1]):
-                return self._relaxed(plan, strict=True)
         if program is None:
-            self._fail()
+            return self._relaxed(sizes, plan, strict=True) if _is_constraint(self._last) else self._fail()
         self._check(program, plan)
-        return self._untied(program, sizes, plan)
+        program = self._untied(program, sizes, plan)
+        self._warn_limits(program)
+        return program
+
+    @property
+    def _last(self) -> Exception:
+        return self._errors[-1][1]
 
     def _one(
-        self, name: str, plan: Mapping[Any, int], *, strict: bool = False, relaxed: bool = False, oblivious: bool = False
+        self,
+        name: str,
+        plan: Mapping[Any, int],
+        *,
+        strict: bool = False,
+        relaxed: bool = False,
+        oblivious: bool = False,
     ) -> ExportedProgram | None:
         """One attempt; None when it failed."""
         request = self._request
@@ -165,9 +183,9 @@ class _Capture:
             print(f"[onnxport] {message}")
         for _ in range(2):
             try:
-                with shape_config.patch(backed_size_oblivious=True) if oblivious else contextlib.nullcontext():
+                with shape_config.patch(backed_size_oblivious=True) if oblivious else contextlib.nullcontext():  # type: ignore[attr-defined]
                     return torch.export.export(self._model, args, kwargs, dynamic_shapes=shapes, strict=strict)
-            except Exception as error:  # noqa: BLE001 - kept, and raised when no attempt succeeds
+            except Exception as error:  # kept, and raised when no attempt succeeds
                 if "not a known type" in str(error) and self._register_outputs(args, kwargs):
                     continue
                 self._errors.append((name, error))
@@ -184,47 +202,75 @@ class _Capture:
         handle = self._model.register_forward_hook(look)
         try:
             torch.export.export(self._model, args, kwargs, strict=False)
-        except Exception as error:  # noqa: BLE001 - only the hook matters here; the next attempt tells
+        except Exception as error:  # only the hook matters here; the next attempt tells
             logger.debug("capture while looking for the outputs' classes: %s", error)
         finally:
             handle.remove()
         return len(torch.utils._pytree.SUPPORTED_NODES) > before
 
-    def _relaxed(self, plan: Mapping[Any, int], strict: bool = False) -> ExportedProgram:
-        """After Dims contradicted the model: capture with hints, and see whether the caller's words hold all the same."""
-        error = self._errors[-1][1]
+    def _relaxed(
+        self, sizes: Sizes, plan: Mapping[Any, int], *, strict: bool = False, oblivious: bool = False
+    ) -> ExportedProgram:
+        """After Dims contradicted the model: capture with hints, and see whether what the caller asked holds."""
+        error = self._last
         with self._watch():
-            program = self._one("relaxed", plan, strict=strict, relaxed=True)
+            program = self._one("relaxed", plan, strict=strict, relaxed=True, oblivious=oblivious)
         if program is None:
-            raise DynamicShapesError(_constraint_message(error)) from error
-        check_dynamic(program, self._request, self._line)
+            line = user_line(self._errors[0][1])
+            raise DynamicShapesError(_constraint_message(error) + (f"\nSee {line}" if line else "")) from error
+        check_dynamic(program, self._request, lambda symbol: self._line(symbol) or user_line(self._errors[0][1]))
         for names in self._ties(program):
+            other = self._separated(sizes, names, plan, relaxed=True)
+            if other is not None:
+                return other
             raise DynamicShapesError(
-                f"The model makes {' and '.join(map(repr, names))} equal, but dynamic_shapes has them as different Dims."
-                f"{self._tie_line(program, names)}\nUse one Dim for all of them.\n{_constraint_message(error)}"
+                f"The model makes the dimensions {' and '.join(map(repr, names))} equal.{self._tie_line()}\n"
+                f"Use one Dim for all of them.\n{_constraint_message(error)}"
             ) from error
-        limits = []
+        roots = {
+            a.name: _expression(size) for _, _, a, size in _captured(program, self._request) if a.expression is None
+        }
         for leaf, axis, asked, size in _captured(program, self._request):
             expression = _expression(size)
-            bounds = program.range_constraints.get(expression) if expression is not None else None
+            if asked.expression is not None:
+                wanted = asked.expression.subs(
+                    {s: roots[s.name] for s in asked.expression.free_symbols if s.name in roots}
+                )
+                if sympy.simplify(wanted - expression) != 0:
+                    raise DynamicShapesError(
+                        f"Axis {axis} of {leaf.path} was asked to be {asked.name}, but the model makes it "
+                        f"something else.\n{_constraint_message(error)}"
+                    ) from error
+            bounds = program.range_constraints.get(expression)
             if bounds is None or not isinstance(asked.dim, Dim) or asked.expression is not None:
                 continue
             low, high = asked.bounds
             if (high is not None and bounds.upper < high) or bounds.lower > max(low, 2):
                 raise DynamicShapesError(
-                    f"Axis {axis} of {leaf.path} was asked to be {asked.name} in {low}..{'' if high is None else high}, but the "
-                    f"model takes {bounds.lower}..{bounds.upper}.{_guard_text(program, expression)}\nNarrow the Dim's min and max."
+                    f"Axis {axis} of {leaf.path} was asked to be {asked.name} in {low}..{'' if high is None else high}, "
+                    f"but the model takes {bounds.lower}..{bounds.upper}{_guard_text(program, expression)}.\n"
+                    "Narrow the Dim's min and max."
                 ) from error
-            if high is None and bounds.upper.is_finite:
-                limits.append(f"{asked.name} <= {bounds.upper}")
-        if any(asked.expression is not None for _, _, asked, _ in _captured(program, self._request)) and not limits:
-            raise DynamicShapesError(_constraint_message(error)) from error
-        warnings.warn(
-            f"The model limits what dynamic_shapes leaves open: {', '.join(sorted(set(limits))) or _constraint_message(error)}. "
-            "Give the Dim these bounds to agree with it.",
-            stacklevel=6,
-        )
+        self._warn_limits(program)
         return program
+
+    def _warn_limits(self, program: ExportedProgram) -> None:
+        limits = set()
+        for _, _, asked, size in _captured(program, self._request):
+            bounds = program.range_constraints.get(_expression(size))
+            if (
+                isinstance(asked.dim, Dim)
+                and bounds is not None
+                and asked.bounds[1] is None
+                and bounds.upper.is_Integer
+            ):
+                limits.add(f"{asked.name} <= {bounds.upper}")
+        if limits:
+            warnings.warn(
+                f"The model limits what dynamic_shapes leaves open: {', '.join(sorted(limits))}. Give the Dim that bound "
+                "as max to agree with it.",
+                stacklevel=6,
+            )
 
     # What came out -------------------------------------------------------------------------------------------------
 
@@ -241,39 +287,58 @@ class _Capture:
 
     def _untied(self, program: ExportedProgram, sizes: Sizes, plan: Mapping[Any, int]) -> ExportedProgram:
         """Make sure that dimensions of different names are not one only because the example has them of one size."""
+        dims = {asked.name for _, _, asked, _ in _captured(program, self._request) if isinstance(asked.dim, Dim)}
         for names in self._ties(program):
-            if len({sizes.sizes.get(name) for name in names}) == 1:
-                for change in sizes.separated(names):
-                    other = self._one("non-strict, equal sizes made different", {**plan, **change})
-                    if other is not None and not any(set(names) & set(tie) for tie in self._ties(other)):
-                        try:
-                            check_dynamic(other, self._request)
-                        except DynamicShapesError:
-                            continue
-                        return self._untied(other, sizes, {**plan, **change})
-            warnings.warn(
-                f"The model makes the dimensions {' and '.join(map(repr, names))} equal.{self._tie_line(program, names)} "
-                "Both names are written; give them one name if that is meant.",
-                stacklevel=6,
-            )
+            other = self._separated(sizes, names, plan)
+            if other is not None:
+                return other
+            message = f"The model makes the dimensions {' and '.join(map(repr, names))} equal.{self._tie_line()}"
+            if dims.issuperset(names):
+                raise DynamicShapesError(f"{message}\nUse one Dim for all of them.")
+            warnings.warn(f"{message} Both names are written; give them one name if that is meant.", stacklevel=6)
         return program
+
+    def _separated(
+        self, sizes: Sizes, names: list[str], plan: Mapping[Any, int], relaxed: bool = False
+    ) -> ExportedProgram | None:
+        """The program of an example in which these dimensions are of different sizes, if there is one."""
+        given = {sizes.sizes.get(name) for name in names}
+        if len(given) > 1 or given == {None}:
+            return None
+        for change in sizes.separated(names):
+            changed = {**plan, **change}
+            program = self._one("non-strict, equal sizes made different", changed, relaxed=relaxed)
+            if program is None or any(set(names) & set(tie) for tie in self._ties(program)):
+                continue
+            try:
+                check_dynamic(program, self._request)
+            except DynamicShapesError:
+                continue
+            return self._untied(program, sizes, changed)
+        return None
 
     def _ties(self, program: ExportedProgram) -> list[list[str]]:
         """Groups of names that came out as one symbol."""
         found: dict[Any, list[str]] = {}
         for _, axis, asked, size in _captured(program, self._request):
             expression = _expression(size)
-            if expression is None or asked.name is None or asked.automatic or asked.expression is not None or axis is None:
+            if (
+                expression is None
+                or asked.name is None
+                or asked.automatic
+                or asked.expression is not None
+                or axis is None
+            ):
                 continue
             names = found.setdefault(expression, [])
             if asked.name not in names:
                 names.append(asked.name)
         return [names for names in found.values() if len(names) > 1]
 
-    def _tie_line(self, program: ExportedProgram, names: list[str]) -> str:
+    def _tie_line(self) -> str:
         lines = [user_line(error) for name, error in self._errors if "different" in name]
-        lines += [line for symbol, line in self._watched if line]
-        return f" It does so at {lines[-1]}." if lines and lines[-1] else ""
+        lines = [line for line in [*lines, *(line for _, line in self._watched)] if line]
+        return f" It does so at {lines[-1]}." if lines else ""
 
     @contextlib.contextmanager
     def _watch(self) -> Iterator[None]:
@@ -292,7 +357,7 @@ class _Capture:
             return result
 
         with _patching:
-            ShapeEnv._set_replacement = noting  # type: ignore[method-assign]
+            ShapeEnv._set_replacement = noting  # type: ignore[method-assign, assignment]
             try:
                 yield
             finally:
@@ -334,20 +399,42 @@ def _expression(size: Any) -> Any:
     return None if expression is None or expression.is_number else expression
 
 
-def _reason(program: ExportedProgram, size: Any, lines: Callable[[Any], str] | None) -> str:
-    symbol = getattr(getattr(size, "node", None), "_expr", None)
-    line = lines(symbol) if lines is not None and symbol is not None else ""
-    return (_guard_text(program, symbol) if symbol is not None else "") + (f", because of {line}" if line else " (place unknown)")
+def _fixed(program: ExportedProgram, size: Any) -> int | None:
+    """The one value that a size can have; None when it can have several."""
+    expression = _expression(size)
+    if expression is None:
+        return int(size)
+    bounds = program.range_constraints.get(expression)
+    if bounds is not None and bounds.lower == bounds.upper:
+        return int(bounds.lower)
+    for guard in _guards(program):  # captures that know of no 0 and 1 may keep the equation instead of its solution
+        if isinstance(guard, sympy.Eq) and guard.free_symbols == {expression}:
+            solutions = sympy.solve(guard, expression)
+            if len(solutions) == 1:
+                return int(solutions[0])
+    return None
 
 
-def _guard_text(program: ExportedProgram, symbol: Any) -> str:
-    """The condition on a symbol that the capture put down, for the message."""
+def _guards(program: ExportedProgram) -> list[Any]:
+    """The conditions on symbols that the capture put down."""
     for node in program.graph.nodes:
         env = getattr(getattr(node.meta.get("val"), "fake_mode", None), "shape_env", None)
         if env is not None:
-            texts = [str(g.expr) for g in getattr(env, "guards", ()) if symbol in g.expr.free_symbols]
-            return f" [{re.sub(rf'{symbol}(?![0-9])', 'size', texts[0])}]" if texts else ""
-    return ""
+            return [guard.expr for guard in getattr(env, "guards", ())]
+    return []
+
+
+def _reason(program: ExportedProgram, size: Any, lines: Callable[[Any], str] | None) -> str:
+    symbol = getattr(getattr(size, "node", None), "_expr", None)
+    line = lines(symbol) if lines is not None and symbol is not None else ""
+    return (_guard_text(program, symbol) if symbol is not None else "") + (
+        f", because of {line}" if line else " (place unknown)"
+    )
+
+
+def _guard_text(program: ExportedProgram, symbol: Any) -> str:
+    texts = [str(guard) for guard in _guards(program) if symbol in guard.free_symbols]
+    return f" [{re.sub(rf'{symbol}(?![0-9])', 'size', texts[0])}]" if texts else ""
 
 
 # Errors --------------------------------------------------------------------------------------------------------------
@@ -390,7 +477,11 @@ def _is_data_dependent(error: Exception) -> bool:
 
 
 def _constraint_message(error: Exception) -> str:
-    text = str(error).partition("\n\nThe error above occurred")[0].replace(' For more information, run with TORCH_LOGS="+dynamic".', "")
+    text = (
+        str(error)
+        .partition("\n\nThe error above occurred")[0]
+        .replace(' For more information, run with TORCH_LOGS="+dynamic".', "")
+    )
     return f"The model contradicts dynamic_shapes: {text}"
 
 

@@ -89,7 +89,9 @@ def _key(entry: Any) -> Any:
     return str(entry)
 
 
-def _register(cls: type, flatten: Callable[..., Any], unflatten: Callable[..., Any], keys: Any, name: str | None = None) -> None:
+def _register(
+    cls: type, flatten: Callable[..., Any], unflatten: Callable[..., Any], keys: Any, name: str | None = None
+) -> None:
     if cls in pytree.SUPPORTED_NODES:
         return
     pytree.register_pytree_node(
@@ -116,7 +118,9 @@ def _keyed(flatten: Callable[..., Any], names: Callable[[Any], list[str]]) -> Ca
 def _flatten_cache(cache: Any) -> tuple[list[Any], Any]:
     state = dict(vars(cache))
     layers = state.pop("layers", None)
-    nested = {name: value for name, value in state.items() if type(value) in pytree.SUPPORTED_NODES and _is_cache(value)}
+    nested = {
+        name: value for name, value in state.items() if type(value) in pytree.SUPPORTED_NODES and _is_cache(value)
+    }
     state = {name: _encode(value, [], name) for name, value in state.items() if name not in nested}
     context: dict[str, Any] = {"class": _path(type(cache)), "state": state, "nested": list(nested)}
     items: list[Any] = list(nested.values())
@@ -129,7 +133,7 @@ def _flatten_cache(cache: Any) -> tuple[list[Any], Any]:
 
 def _flatten_cache_with_keys(cache: Any) -> tuple[list[Any], Any]:
     items, context = _flatten_cache(cache)
-    keys = [pytree.MappingKey(name) for name in context["nested"]] or [pytree.SequenceKey(i) for i in range(len(items))]
+    keys: list[Any] = [pytree.MappingKey(name) for name in context["nested"]] or [pytree.SequenceKey(i) for i in range(len(items))]
     return list(zip(keys, items, strict=True)), context
 
 
@@ -139,8 +143,16 @@ def _flatten_layer(layer: Any) -> tuple[dict[str, Any], Any]:
     for name, value in vars(layer).items():
         if name == _COUNTER and _counts_keys(layer, value):
             continue
+        source = name.removeprefix("_").removesuffix("_tensor")
+        if name.startswith("_") and isinstance(value, torch.Tensor) and isinstance(vars(layer).get(source), int):
+            state[name] = {"$of": source}  # a number of the layer's that it keeps as a tensor too
+            continue
         state[name] = _encode(value, tensors, {"keys": "key", "values": "value"}.get(name, name))
-    return dict(tensors), {"class": _path(type(layer)), "state": state, "counted": _counts_keys(layer, vars(layer).get(_COUNTER))}
+    return dict(tensors), {
+        "class": _path(type(layer)),
+        "state": state,
+        "counted": _counts_keys(layer, vars(layer).get(_COUNTER)),
+    }
 
 
 def _counts_keys(layer: Any, counter: Any) -> bool:
@@ -171,7 +183,8 @@ def _unflatten_layer(tensors: dict[str, Any], context: Any) -> Any:
     cls = _find(context["class"])
     layer = cls.__new__(cls)
     for name, value in context["state"].items():
-        setattr(layer, name, _decode(value, tensors))
+        derived = isinstance(value, dict) and "$of" in value
+        setattr(layer, name, torch.tensor(context["state"][value["$of"]]) if derived else _decode(value, tensors))
     if context["counted"]:
         shape = getattr(layer.keys, "shape", None)
         setattr(layer, _COUNTER, None if shape is None else shape[_COUNTED_AXIS])
@@ -189,7 +202,10 @@ def _encode(value: Any, tensors: list[tuple[str, Any]], name: str) -> Any:
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     if isinstance(value, (list, tuple)):
-        return {"$list": [_encode(v, tensors, f"{name}_{i}") for i, v in enumerate(value)], "$tuple": isinstance(value, tuple)}
+        return {
+            "$list": [_encode(v, tensors, f"{name}_{i}") for i, v in enumerate(value)],
+            "$tuple": isinstance(value, tuple),
+        }
     if isinstance(value, dict):
         return {"$dict": [[k, _encode(v, tensors, f"{name}_{k}")] for k, v in value.items()]}
     if isinstance(value, torch.dtype):

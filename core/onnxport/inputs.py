@@ -26,7 +26,19 @@ if TYPE_CHECKING:
     from onnxport.hookspecs import Container
 
 _SYMBOLIC = (torch.SymInt, torch.SymFloat, torch.SymBool)
-_CONSTANTS = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device, torch.layout, torch.memory_format)
+_CONSTANTS = (
+    bool,
+    int,
+    float,
+    complex,
+    str,
+    bytes,
+    type(None),
+    torch.dtype,
+    torch.device,
+    torch.layout,
+    torch.memory_format,
+)
 
 
 @dataclass
@@ -189,7 +201,11 @@ def walk(path: str, value: Any) -> list[tuple[str, Any]]:
     if not _containers.is_registered(value):
         return [(path, value)]
     keys, items = _containers.children(value)
-    return [pair for key, item in zip(keys, items, strict=True) for pair in walk(f"{path}.{key}" if path else str(key), item)]
+    return [
+        pair
+        for key, item in zip(keys, items, strict=True)
+        for pair in walk(f"{path}.{key}" if path else str(key), item)
+    ]
 
 
 def _check_model(model: Any) -> None:
@@ -198,7 +214,9 @@ def _check_model(model: Any) -> None:
             "A TorchScript model can't be captured by torch.export. Give the nn.Module that it was scripted or traced from."
         )
     if isinstance(model, type) and issubclass(model, torch.nn.Module):
-        raise InputError(f"The model is the class {model.__name__}, not an instance of it: give {model.__name__}(...).eval().")
+        raise InputError(
+            f"The model is the class {model.__name__}, not an instance of it: give {model.__name__}(...).eval()."
+        )
     if isinstance(model, (torch.nn.Module, ExportedProgram)):
         if isinstance(model, torch.nn.Module) and model.training:
             _warn_training(model)
@@ -270,7 +288,9 @@ def _bound(model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
 
 def _means_kwargs(signature: inspect.Signature, args: tuple[Any, ...]) -> bool:
     """Whether a trailing dict is keyword arguments, as torch's exporter takes it: its keys are names of free parameters."""
-    free = [p.name for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_POSITIONAL][len(args) - 1 :]
+    free = [p.name for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_POSITIONAL][
+        len(args) - 1 :
+    ]
     return bool(args[-1]) and all(key in free for key in args[-1])
 
 
@@ -281,7 +301,9 @@ def _described(args: tuple[Any, ...]) -> str:
 def _of_program(program: ExportedProgram, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Request:
     if not args and not kwargs and program.example_inputs is not None:
         args, kwargs = program.example_inputs[0], dict(program.example_inputs[1] or {})
-    placeholders = [getattr(s.arg, "name", "") for s in program.graph_signature.input_specs if s.kind.name == "USER_INPUT"]
+    placeholders = [
+        getattr(s.arg, "name", "") for s in program.graph_signature.input_specs if s.kind.name == "USER_INPUT"
+    ]
     arguments: list[tuple[str, Any]] = []
     start = 0
     for key, value in [*enumerate(args), *kwargs.items()]:
@@ -339,7 +361,9 @@ def _names(parameter: str, names: Any) -> list[str]:
             raise NamesError(f"{parameter} contains {name!r}: each name must be a string, and not empty.")
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise NamesError(f"{parameter} contains {', '.join(map(repr, twice))} more than once: names in a file are unique.")
+        raise NamesError(
+            f"{parameter} contains {', '.join(map(repr, twice))} more than once: names in a file are unique."
+        )
     return names
 
 
@@ -352,7 +376,8 @@ def _input_names(request: Request) -> dict[int, str]:
     if len(names) == len(request.leaves):
         return {i: names[i] for i in inputs}
     listing = "".join(
-        f"\n    {leaf.path}: {described(leaf.value)}{'' if leaf.is_input else ' (baked in, takes no name)'}" for leaf in request.leaves
+        f"\n    {leaf.path}: {described(leaf.value)}{'' if leaf.is_input else ' (baked in, takes no name)'}"
+        for leaf in request.leaves
     )
     raise NamesError(f"input_names has {len(names)} names, but the model has {len(inputs)} inputs:{listing or ' none'}")
 
@@ -381,7 +406,9 @@ def interface_of(program: ExportedProgram, request: Request) -> Interface:
         leaves = [Leaf(s.arg.name, values.get(s.arg.name)) for s in specs]
         request.leaves = leaves
     if len(leaves) != len(specs):
-        raise InputError(f"The exported program has {len(specs)} inputs, but {len(leaves)} are given. Give its own, or none.")
+        raise InputError(
+            f"The exported program has {len(specs)} inputs, but {len(leaves)} are given. Give its own, or none."
+        )
     asked = _input_names(request)
     result = Interface()
     for i, (spec, leaf) in enumerate(zip(specs, leaves, strict=True)):
@@ -407,12 +434,16 @@ def _name_outputs(program: ExportedProgram, request: Request, result: Interface)
     if len(names) > len(named):
         if len(names) != len(specs):
             listing = "".join(f"\n    {result.output_paths[i]}" for i in named)
-            raise NamesError(f"output_names has {len(names)} names, but the model has {len(named)} outputs:{listing or ' none'}")
+            raise NamesError(
+                f"output_names has {len(names)} names, but the model has {len(named)} outputs:{listing or ' none'}"
+            )
         names = [names[i] for i in named]
     chosen = dict(zip(named, names, strict=False))
     both = sorted(set(chosen.values()) & {leaf.name for leaf in result.inputs if leaf.name})
     if both:
-        raise NamesError(f"{', '.join(map(repr, both))} is named both in input_names and output_names: names in a file are unique.")
+        raise NamesError(
+            f"{', '.join(map(repr, both))} is named both in input_names and output_names: names in a file are unique."
+        )
     taken = set(chosen.values()) | {leaf.name for leaf in result.inputs}
     for leaf in result.inputs:
         if not leaf.name and leaf.kind != "baked":
@@ -423,13 +454,15 @@ def _name_outputs(program: ExportedProgram, request: Request, result: Interface)
                     "Give input_names to choose another.",
                     stacklevel=5,
                 )
+    named_inputs = {leaf.name for leaf in result.inputs}
     for i, spec in enumerate(specs):
         if i in chosen or not constants[i]:
             result.outputs.append(chosen.get(i, ""))
             continue
         path = result.output_paths[i]
         readable = re.sub(r"\W", "_", re.sub(r"^[\d.]+", "", path))
-        result.outputs.append(_free(readable or spec.arg.name or f"output_{i}", taken))
+        name = readable or spec.arg.name or f"output_{i}"
+        result.outputs.append(_free(f"{name}_out" if name in named_inputs else name, taken))
     for name, axes in request.output_axes.items():
         if name not in result.outputs:
             raise DynamicShapesError(
@@ -442,7 +475,7 @@ def _name_outputs(program: ExportedProgram, request: Request, result: Interface)
 def _output_paths(program: ExportedProgram, values: list[Any]) -> list[str]:
     try:
         paths = [path for path, _ in walk("", program.call_spec.out_spec.unflatten(values))]
-    except Exception:  # noqa: BLE001 - a container may refuse to be built of fake tensors; its leaves are numbered then
+    except Exception:  # a container may refuse to be built of fake tensors; its leaves are numbered then
         paths = []
     return paths if len(paths) == len(values) else [str(i) for i in range(len(values))]
 

@@ -121,7 +121,9 @@ class ShapeReader:
         input_names: names of the ONNX inputs, which a specification may use as keys.
     """
 
-    def __init__(self, arguments: Sequence[tuple[str, Any]], leaves: Sequence[Leaf], input_names: Sequence[str]) -> None:
+    def __init__(
+        self, arguments: Sequence[tuple[str, Any]], leaves: Sequence[Leaf], input_names: Sequence[str]
+    ) -> None:
         self._arguments = dict(arguments)
         self._leaves = leaves
         self._by_path = {leaf.path: leaf for leaf in leaves}
@@ -146,11 +148,15 @@ class ShapeReader:
         elif isinstance(shapes, (tuple, list)):
             count = len(self._arguments)
             if len(shapes) < count or any(spec is not None for spec in shapes[count:]):
-                raise self._error(f"dynamic_shapes has {len(shapes)} entries for {count} arguments ({', '.join(self._arguments)})")
+                raise self._error(
+                    f"dynamic_shapes has {len(shapes)} entries for {count} arguments ({', '.join(self._arguments)})"
+                )
             for (name, value), spec in zip(self._arguments.items(), shapes, strict=False):
                 self._read(name, value, spec)
         else:
-            raise self._error(f"dynamic_shapes is a {type(shapes).__name__}: give a dict by argument name, or a tuple in their order")
+            raise self._error(
+                f"dynamic_shapes is a {type(shapes).__name__}: give a dict by argument name, or a tuple in their order"
+            )
         self._check_sizes()
 
     def read_axes(self, axes: Any, output_names: Sequence[str]) -> dict[str, dict[int, str]]:
@@ -172,11 +178,15 @@ class ShapeReader:
                 outputs[name] = {axis: str(label) for axis, label in spec.items()}
                 continue
             try:
-                path, value = (name, self._arguments[name]) if name in self._arguments else self._place(name, "dynamic_axes")
+                path, value = (
+                    (name, self._arguments[name]) if name in self._arguments else self._place(name, "dynamic_axes")
+                )
             except DynamicShapesError:
                 if output_names or not isinstance(name, str):
                     raise
-                outputs[name] = {axis: str(label) for axis, label in spec.items()}  # a default name, known after the capture
+                outputs[name] = {
+                    axis: str(label) for axis, label in spec.items()
+                }  # a default name, known after the capture
                 continue
             self._read(path, value, dict(spec), automatic)
         self._check_sizes()
@@ -194,7 +204,9 @@ class ShapeReader:
             for name, value in self._arguments.items():
                 if isinstance(value, Mapping) and key in value:
                     return f"{name}.{key}", value[key]
-        raise self._error(f"{parameter} names {key!r}, which is none of the arguments {', '.join(self._arguments) or '(there are none)'}")
+        raise self._error(
+            f"{parameter} names {key!r}, which is none of the arguments {', '.join(self._arguments) or '(there are none)'}"
+        )
 
     def _read(self, path: str, value: Any, spec: Any, automatic: bool = False) -> None:
         if spec is None:
@@ -205,8 +217,9 @@ class ShapeReader:
         keys, items = containers.children(value)
         by_axis = isinstance(spec, Mapping) and bool(spec) and all(_is_int(k) for k in spec)
         if by_axis and not (isinstance(value, Mapping) and any(k in value for k in spec)):
-            for key, item in zip(keys, items, strict=True):  # one shape for all tensors below
-                self._read(f"{path}.{key}", item, spec, automatic)
+            for key, item in zip(keys, items, strict=True):  # one shape for all tensors below that have such axes
+                if containers.is_registered(item) or (isinstance(item, torch.Tensor) and item.dim() > max(spec)):
+                    self._read(f"{path}.{key}", item, spec, automatic)
             return
         if isinstance(spec, Mapping):
             unknown = [key for key in spec if key not in keys]
@@ -218,16 +231,26 @@ class ShapeReader:
         elif type(spec) is type(value):
             pairs = zip(keys, items, containers.children(spec)[1], strict=True)
         else:
-            raise self._error(f"dynamic_shapes for {path} is {spec!r}, but it is a {type(value).__name__} of {len(items)}")
+            raise self._error(
+                f"dynamic_shapes for {path} is {spec!r}, but it is a {type(value).__name__} of {len(items)}"
+            )
         for key, item, inner in pairs:
             self._read(f"{path}.{key}", item, inner, automatic)
 
-    def _positional(self, path: str, value: Any, keys: list[Any], items: list[Any], spec: list[Any]) -> list[tuple[Any, Any, Any]]:
+    def _positional(
+        self, path: str, value: Any, keys: list[Any], items: list[Any], spec: list[Any]
+    ) -> list[tuple[Any, Any, Any]]:
         """Pair children with a list: one entry a child, a flat list of leaves, or (keys, values) of a cache's layers."""
         below = [len(pytree.tree_leaves(item)) for item in items]
-        if isinstance(value, _PLAIN) or all(n == 1 and not containers.is_registered(i) for n, i in zip(below, items, strict=True)):
+        if isinstance(value, _PLAIN) or all(
+            n == 1 and not containers.is_registered(i) for n, i in zip(below, items, strict=True)
+        ):
             flat = None
-        elif len(spec) == 2 and all(isinstance(s, (tuple, list)) and len(s) == len(items) for s in spec) and set(below) == {2}:
+        elif (
+            len(spec) == 2
+            and all(isinstance(s, (tuple, list)) and len(s) == len(items) for s in spec)
+            and set(below) == {2}
+        ):
             flat = [s for pair in zip(*spec, strict=True) for s in pair]
         else:
             flat = spec if len(spec) == sum(below) and len(spec) != len(items) else None
@@ -235,7 +258,9 @@ class ShapeReader:
             inner = iter(flat)
             return [(k, i, _spread(i, inner)) for k, i in zip(keys, items, strict=True)]
         if len(spec) != len(items):
-            raise self._error(f"dynamic_shapes for {path} has {len(spec)} entries, but it is a {type(value).__name__} of {len(items)}")
+            raise self._error(
+                f"dynamic_shapes for {path} has {len(spec)} entries, but it is a {type(value).__name__} of {len(items)}"
+            )
         return list(zip(keys, items, spec, strict=True))
 
     def _read_leaf(self, path: str, value: Any, spec: Any, automatic: bool) -> None:
@@ -256,14 +281,18 @@ class ShapeReader:
                 raise self._error(f"dynamic_shapes for {path} has {len(spec)} axes, but the tensor has {value.dim()}")
             entries = list(enumerate(spec))
         else:
-            raise self._error(f"dynamic_shapes for {path} is {spec!r}: give {{axis: name}}, a tuple of one entry an axis, or None")
+            raise self._error(
+                f"dynamic_shapes for {path} is {spec!r}: give {{axis: name}}, a tuple of one entry an axis, or None"
+            )
         for axis, dim in entries:
             if not _is_int(axis) or not -value.dim() <= axis < value.dim():
                 raise self._error(f"dynamic_shapes for {path} names axis {axis!r}, but the tensor has {value.dim()}")
             axis %= value.dim()
             if _is_int(dim):
                 if dim != value.shape[axis]:
-                    raise self._error(f"dynamic_shapes says that axis {axis} of {path} is {dim}, but it is {value.shape[axis]}")
+                    raise self._error(
+                        f"dynamic_shapes says that axis {axis} of {path} is {dim}, but it is {value.shape[axis]}"
+                    )
                 continue
             asked = self._asked(path, axis, dim)
             if asked is not None:
@@ -274,7 +303,9 @@ class ShapeReader:
             return asked_for(dim)
         except TypeError as error:
             place = path if axis is None else f"axis {axis} of {path}"
-            raise self._error(f"dynamic_shapes for {place} is {error}: give a name, a Dim, Dim.DYNAMIC, or None") from None
+            raise self._error(
+                f"dynamic_shapes for {place} is {error}: give a name, a Dim, Dim.DYNAMIC, or None"
+            ) from None
 
     def _check_sizes(self) -> None:
         """Axes of one name are of one size, and arithmetic holds of the example."""
@@ -292,14 +323,19 @@ class ShapeReader:
                     f"The dimension {asked.name!r} is {known[0]} at {known[1]} but {size} at {where}: axes of one name are of one size"
                 )
         for leaf, axis, asked, size in places(self._leaves):
-            if asked.expression is not None and solved(asked.expression, size, {k: v[0] for k, v in first.items()}) is None:
+            if (
+                asked.expression is not None
+                and solved(asked.expression, size, {k: v[0] for k, v in first.items()}) is None
+            ):
                 raise self._error(f"Axis {axis} of {leaf.path} is {size} in the example, which is not {asked.name}")
 
     def _error(self, message: str) -> DynamicShapesError:
         from onnxport.inputs import described
 
         listing = "".join(f"\n    {leaf.path}: {described(leaf.value)}" for leaf in self._leaves)
-        return DynamicShapesError(f"{message}.\nThe inputs are:{listing or ' none'}\nGive dynamic_shapes of that structure.")
+        return DynamicShapesError(
+            f"{message}.\nThe inputs are:{listing or ' none'}\nGive dynamic_shapes of that structure."
+        )
 
 
 def _spread(value: Any, specs: Iterator[Any]) -> Any:
@@ -349,10 +385,11 @@ def torch_shapes(request: Request, *, relaxed: bool = False) -> dict[str, Any] |
     if not any(leaf.asked for leaf in request.leaves):
         return None
     leaves = iter(request.leaves)
+    exact = {a.dim.root.__name__ for leaf in request.leaves for a in leaf.asked.values() if hasattr(a.dim, "root")}
 
     def mirror(value: Any) -> Any:
         if not containers.is_registered(value):
-            return _torch_shape(next(leaves), relaxed)
+            return _torch_shape(next(leaves), None if relaxed else exact)
         if isinstance(value, dict) and type(value) in pytree.BUILTIN_TYPES:
             same = value.copy()
             for key in value:
@@ -369,19 +406,23 @@ def torch_shapes(request: Request, *, relaxed: bool = False) -> dict[str, Any] |
     return {name: mirror(value) for name, value in request.arguments}
 
 
-def _torch_shape(leaf: Leaf, relaxed: bool) -> Any:
+def _torch_shape(leaf: Leaf, exact: set[str] | None) -> Any:
     if None in leaf.asked:
         return None if isinstance(leaf.value, float) else Dim.DYNAMIC
-    return {axis: _torch_dim(asked, relaxed) for axis, asked in leaf.asked.items()} or None
+    return {axis: _torch_dim(asked, exact) for axis, asked in leaf.asked.items()} or None
 
 
-def _torch_dim(asked: Asked, relaxed: bool) -> Any:
-    if isinstance(asked.dim, Dim) and not relaxed:
-        return asked.dim
+def _torch_dim(asked: Asked, exact: set[str] | None) -> Any:
+    """A ``Dim`` where the caller's words need one, a hint elsewhere: a ``Dim`` must allow all that the model allows."""
     low, high = asked.bounds
-    if asked.expression is not None or (low < 3 and high is None):
-        return Dim.AUTO
-    return Dim.AUTO(min=low, max=high)
+    unbounded = low < 3 and high is None
+    if (
+        isinstance(asked.dim, Dim)
+        and exact is not None
+        and (not unbounded or asked.expression is not None or asked.name in exact)
+    ):
+        return asked.dim
+    return Dim.AUTO if asked.expression is not None or unbounded else Dim.AUTO(min=low, max=high)
 
 
 def expressions_of(asked: Asked, actual: sympy.Expr) -> Iterator[tuple[sympy.Symbol, str]]:
@@ -445,7 +486,11 @@ class Sizes:
 
     def small(self) -> list[Any]:
         """Dimensions whose example would be frozen or is out of range: torch.export takes 0 and 1 for constants."""
-        return [k for k, size in self.sizes.items() if size < self.low[k] and (self.high[k] is None or self.high[k] >= self.low[k])]
+        return [
+            k
+            for k, size in self.sizes.items()
+            if size < self.low[k] and ((high := self.high[k]) is None or high >= self.low[k])
+        ]
 
     def enlarged(self) -> dict[Any, int]:
         """A new size for each small dimension, different from all other sizes."""
@@ -464,7 +509,9 @@ class Sizes:
             if total in changed:
                 continue
             for a in self.small():
-                other = next((b for b, s in self.sizes.items() if b not in (a, total) and s + self.sizes[a] == size), None)
+                other = next(
+                    (b for b, s in self.sizes.items() if b not in (a, total) and s + self.sizes[a] == size), None
+                )
                 if other is not None:
                     changed[total] = changed[a] + changed.get(other, self.sizes[other])
                     break
@@ -520,7 +567,7 @@ def _new_size(asked: Asked, size: int, sizes: Mapping[Any, int]) -> int:
 
 def _empty(value: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
     """A tensor of another shape with the order of strides kept. Its values don't matter: captures see none."""
-    order = sorted(range(value.dim()), key=lambda axis: -value.stride(axis))
+    order = sorted(range(value.dim()), key=lambda axis: -value.stride(axis))  # type: ignore[operator]
     with torch.no_grad():
         fresh = value.detach().new_empty([shape[axis] for axis in order])
         return fresh.permute([order.index(axis) for axis in range(value.dim())])

@@ -82,7 +82,7 @@ def test_unnamed_dims_of_size_one_change_together():
 
 def test_different_names_of_size_one_that_the_model_ties():
     with pytest.warns(UserWarning, match=r"'a' and 'b' equal.*same"):
-        program, interface, _ = captured(Two(lambda x, y: x + y), (rand(1, 3), rand(1, 3)), ({0: "a"}, {0: "b"})) if False else _tied()
+        program, interface, _ = _tied()
     assert len(program.range_constraints) == 1
     assert [leaf.axes for leaf in interface.inputs] == [{0: "a"}, {0: "b"}]
 
@@ -158,10 +158,8 @@ def test_a_frozen_dim_is_an_error_with_its_line(spec, size):
     with pytest.raises(DynamicShapesError) as caught:
         captured(One(freeze), (rand(size, 3),), ({0: spec},))
     message = str(caught.value)
-    assert "axis 0 of x" in message or size == 1
-    if size == 4:
-        assert f"{__file__}:" in message and "# here" in message
-        assert spec is Dim.DYNAMIC or "'b'" in message
+    assert f"{__file__}:" in message and "# here" in message
+    assert "axis 0 of x" in message and (spec is Dim.DYNAMIC or "'b'" in message)
 
 
 def test_all_frozen_dims_are_named():
@@ -206,9 +204,7 @@ def test_a_dim_without_bounds_takes_the_models():
 def test_derived_dims_that_do_not_hold_are_an_error():
     d = Dim("d")
     with pytest.raises(DynamicShapesError):
-        captured(Two(lambda x, y: x + y[: x.shape[0] + 1][1:]), (rand(4), rand(8)), ({0: d}, {0: 2 * d - 0})) if False else captured(
-            Two(lambda x, y: x + y[:-1]), (rand(4), rand(5)), ({0: d}, {0: 2 * d})
-        )
+        captured(Two(lambda x, y: x + y[:-4]), (rand(4), rand(8)), ({0: d}, {0: 2 * d}))
 
 
 def test_additional_inputs_are_held_to():

@@ -140,9 +140,23 @@ def test_training_mode_warns_only_where_it_matters():
 
 
 def test_leaves_have_readable_paths():
-    value = {"a": [rand(1), (rand(1), None)], "b": collections.OrderedDict(c=3), "p": Point(rand(1), "s"), "q": Pair(rand(1))}
+    value = {
+        "a": [rand(1), (rand(1), None)],
+        "b": collections.OrderedDict(c=3),
+        "p": Point(rand(1), "s"),
+        "q": Pair(rand(1)),
+    }
     request = prepare(Lambda(lambda d: d["a"][0]).eval(), (value,))
-    assert [leaf.path for leaf in request.leaves] == ["x.a.0", "x.a.1.0", "x.a.1.1", "x.b.c", "x.p.a", "x.p.b", "x.q.left", "x.q.right"]
+    assert [leaf.path for leaf in request.leaves] == [
+        "x.a.0",
+        "x.a.1.0",
+        "x.a.1.1",
+        "x.b.c",
+        "x.p.a",
+        "x.p.b",
+        "x.q.left",
+        "x.q.right",
+    ]
 
 
 def test_keywords_follow_the_signature():
@@ -155,7 +169,9 @@ def test_containers_of_plugins():
         def __init__(self, h, c):
             self.h, self.c = h, c
 
-    container = Container(State, lambda s: ([s.h, s.c], None), lambda v, _: State(*v), names=lambda _: ["hidden", "cell"])
+    container = Container(
+        State, lambda s: ([s.h, s.c], None), lambda v, _: State(*v), names=lambda _: ["hidden", "cell"]
+    )
     model = Lambda(lambda s: State(s.h + 1, s.c))
     request, _, interface = captured(model, (State(rand(2), rand(2)),), containers=[container])
     assert [leaf.path for leaf in request.leaves] == ["x.hidden", "x.cell"]
@@ -173,7 +189,11 @@ NESTED_FORMS = [
     {"x": {0: "b"}, "d.a": {0: "b"}, "items.0": {0: "b"}},
     {"x": {0: "b"}, "d_a": {0: "b"}, "items_0": {0: "b"}},
     {"x": {0: Dim("b")}, "d": {"a": {0: Dim("b")}}, "items": [{0: Dim("b")}]},
-    {"x": {0: Dim("b", min=2, max=64)}, "d": {"a": {0: Dim("b", min=2, max=64)}}, "items": [{0: Dim("b", min=2, max=64)}]},
+    {
+        "x": {0: Dim("b", min=2, max=64)},
+        "d": {"a": {0: Dim("b", min=2, max=64)}},
+        "items": [{0: Dim("b", min=2, max=64)}],
+    },
 ]
 
 
@@ -221,7 +241,11 @@ def test_omitted_and_none_optionals_count():
         def forward(self, x, a=None, b=None):
             return x if b is None else x + b
 
-    for shapes in (({0: "n"}, None, {0: "n"}), {"x": {0: "n"}, "b": {0: "n"}}, {"x": {0: "n"}, "a": None, "b": {0: "n"}}):
+    for shapes in (
+        ({0: "n"}, None, {0: "n"}),
+        {"x": {0: "n"}, "b": {0: "n"}},
+        {"x": {0: "n"}, "a": None, "b": {0: "n"}},
+    ):
         _, _, interface = captured(Optional(), (rand(3), None, rand(3)), dynamic_shapes=shapes)
         assert [leaf.kind for leaf in interface.inputs] == ["tensor", "baked", "tensor"]
     _, _, interface = captured(Optional(), (rand(3),), {"b": rand(3)}, dynamic_shapes={"x": {0: "n"}, "b": {0: "n"}})
@@ -251,6 +275,7 @@ def test_derived_dims_and_expressions():
     for shapes in (({0: d}, {0: 2 * d}), ({0: "d"}, {0: "2*d"}), ({0: "d"}, {0: "d + d"})):
         _, _, interface = captured(Join(), (rand(3, 2), rand(6, 2)), dynamic_shapes=shapes)
         assert list(interface.dim_names.values()) == ["d"]
+
     class Half(torch.nn.Module):
         def forward(self, y):
             return y.reshape(2, -1)
@@ -427,7 +452,7 @@ def test_an_output_that_is_an_input_or_returned_twice():
 
 def test_names_given_win_over_defaults():
     _, _, interface = captured(Add(), (rand(2), rand(2)), input_names=["add"])
-    assert list(inputs(interface)) == ["add", "y"] and interface.outputs == ["add_1"]
+    assert list(inputs(interface)) == ["add", "y"] and interface.outputs == ["add_out"]
     with pytest.warns(UserWarning, match="'x_1'"):
         _, _, interface = captured(Add(), (rand(2), rand(2)), output_names=["x"])
     assert interface.outputs == ["x"] and list(inputs(interface)) == ["x_1", "y"]
@@ -493,7 +518,7 @@ def test_caches_have_readable_leaves(transformers):
             Model(), (rand(2, 2, 1, 4), cache), dynamic_shapes={"x": {0: "batch"}, "past": form}
         )
         assert [leaf.path for leaf in request.leaves] == ["x", *paths]
-        assert interface.outputs == [path.replace(".", "_") for path in paths]
+        assert interface.outputs == [path.replace(".", "_") + "_out" for path in paths]
         assert [leaf.axes for leaf in interface.inputs[1:]] == [one] * 4
 
 
