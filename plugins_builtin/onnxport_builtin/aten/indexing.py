@@ -167,6 +167,13 @@ def nonzero_rows(op: Builder, mask: Tensor) -> Tensor:
     return op.NonZero(mask if mask.dtype in kernels else op.cast(mask, DataType.BOOL))
 
 
+def compress(op: Builder, x: Tensor, condition: Tensor, axis: int) -> Tensor:
+    """The slices of `x` for which the vector `condition` holds."""
+    if x.dtype == DataType.BFLOAT16:  # ONNX defines Compress for every type but this
+        return op.cast(op.Compress(op.cast(x, DataType.FLOAT), condition, axis=axis), x.dtype)
+    return op.Compress(x, condition, axis=axis)
+
+
 class Advanced:
     """The index tensors of `x[indices]`, in torch's terms.
 
@@ -263,12 +270,12 @@ def _index_mask(op: Builder, x: Tensor, dim: int, mask: Tensor) -> Tensor:
     condition = op.cast(mask, DataType.BOOL)
     shape = list(x.shape)
     if count == 1:
-        return op.Compress(x, condition, axis=dim)
+        return compress(op, x, condition, dim)
     condition = op.Reshape(condition, [-1])
-    if count == len(shape):
+    if count == len(shape) and x.dtype != DataType.BFLOAT16:
         return op.Compress(x, condition)
     merged = reshape(op, x, [*shape[:dim], product(shape[dim : dim + count]), *shape[dim + count :]])
-    return op.Compress(merged, condition, axis=dim)
+    return compress(op, merged, condition, dim)
 
 
 def _index_outer(op: Builder, x: Tensor, given: list[tuple[int, Tensor]]) -> Tensor | None:
@@ -369,7 +376,7 @@ def take_along_dim(op: Builder, self: Tensor, indices: Tensor, dim: int | None =
 def masked_select(op: Builder, self: Tensor, mask: Tensor) -> Tensor:
     common = broadcast_shape(self.shape, mask.shape)
     condition = expand(op, op.cast(mask, DataType.BOOL), common)
-    return op.Compress(flat(op, expand(op, self, common)), flat(op, condition), axis=0)
+    return compress(op, flat(op, expand(op, self, common)), flat(op, condition), 0)
 
 
 # ---- places of elements

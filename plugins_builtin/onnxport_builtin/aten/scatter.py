@@ -20,7 +20,6 @@ from .shape import (
     flat,
     int32_if_lacking,
     iota,
-    is_static,
     permute,
     product,
     reshape,
@@ -468,8 +467,6 @@ def segment_reduce(
     shape = list(op.result.shape)
     n = data.shape[dim]
     segments = shape[dim]
-    if not is_static([n, segments, *data.shape]):
-        raise Unsupported("segment_reduce with symbolic sizes")
     batch = data.shape[:dim]
     # the segment of every element: in each row, how many segments end at or before its place
     ends = op.CumSum(op.cast(lengths, DataType.INT64), op.const(dim, DataType.INT64))

@@ -10,7 +10,7 @@ import torch
 from onnxport import DataType, Tensor, Unsupported, promote, translation
 
 from .creation import filled
-from .indexing import END, as_vector
+from .indexing import END, as_vector, compress
 from .shape import flat, is_static, product, reshape, unsqueeze
 
 if TYPE_CHECKING:
@@ -147,7 +147,7 @@ def _vector_changes(op: Builder, ordered: Tensor) -> Tensor:
 
 def _runs(op: Builder, values: Tensor, starts: Tensor, order: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
     """The first of each run of `values`, the run of each element (in the original `order`), and the runs' lengths."""
-    unique = op.Compress(values, starts, axis=0)
+    unique = compress(op, values, starts, 0)
     runs = op.Sub(op.CumSum(op.cast(starts, DataType.INT64), op.const(0, DataType.INT64)), 1)
     inverse = runs if order is None else op.ScatterElements(runs, order, runs, axis=0)
     places = op.Squeeze(op.NonZero(starts), [0])
@@ -192,7 +192,8 @@ def unique_dim(
     return_counts: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor]:
     if 0 in list(self.shape):
-        raise Unsupported("unique along a dimension of an empty tensor")
+        none = op.const(np.zeros(0, np.int64))
+        return self, none, none
     found, _, inverse, counts = op.Unique(_unique_kernel(op, self), axis=dim % max(len(self.shape), 1), outputs=4)
     values = op.cast(found, self.dtype)
     # torch gives both whatever is asked for
@@ -220,6 +221,8 @@ def _unique_consecutive(
         if all(is_static(r.shape) for r in op.results):
             return tuple(filled(op, list(r.shape), 0, r.dtype) for r in op.results)
         raise Unsupported("unique_consecutive of an empty tensor")
+    if dim is not None and len(op.results[0].shape) != len(x.shape):
+        raise Unsupported("torch captures a wrong shape where dim is negative: count it from the front")
     if dim is None or len(x.shape) == 1:
         vector = flat(op, as_vector(op, x))
         values, inverse, counts = _runs(op, vector, _vector_changes(op, vector), None)
@@ -228,15 +231,13 @@ def _unique_consecutive(
         whole = dim is not None
         return values, _absent(op, inverse, return_inverse or whole), _absent(op, counts, return_counts or whole)
     axis = dim % len(x.shape)
-    if len(op.results[0].shape) != len(x.shape):
-        raise Unsupported("torch captures a wrong shape where dim is negative: count it from the front")
     before, after = op.Slice(x, [0], [-1], [axis]), op.Slice(x, [1], [END], [axis])
     differs = op.cast(op.Not(op.Equal(before, after)), DataType.UINT8)
     others = [a for a in range(len(x.shape)) if a != axis]
     changes = op.cast(op.ReduceMax(differs, others, keepdims=0), DataType.BOOL)
     starts = op.Concat(op.const([True]), changes, axis=0)
     _, inverse, counts = _runs(op, starts, starts, None)
-    return op.Compress(x, starts, axis=axis), inverse, counts
+    return compress(op, x, starts, axis), inverse, counts
 
 
 # ---- counts
@@ -265,8 +266,7 @@ def histc(op: Builder, self: Tensor, bins: int = 100, min: Any = 0, max: Any = 0
     dtype = self.dtype
     if 0 in list(self.shape):
         return filled(op, [bins], 0, dtype)
-    # torch rounds every step to the half types too
-    work = dtype if dtype.is_floating_point() else DataType.DOUBLE
+    work = dtype if dtype.is_floating_point() else DataType.DOUBLE  # torch rounds every step to the half types too
     x = op.cast(op.Reshape(self, [-1]), work)
     if min == max:
         low, high = op.ReduceMin(x, keepdims=0), op.ReduceMax(x, keepdims=0)
@@ -278,7 +278,7 @@ def histc(op: Builder, self: Tensor, bins: int = 100, min: Any = 0, max: Any = 0
     # the last bin holds its upper end
     place = op.Min(op.Floor(place), op.const(bins - 1, work))
     inside = op.And(op.GreaterOrEqual(x, low), op.LessOrEqual(x, high))
-    kept = op.cast(op.Compress(place, inside, axis=0), DataType.INT64)
+    kept = op.cast(compress(op, place, inside, 0), DataType.INT64)
     counts = op.ScatterElements(
         filled(op, [bins], 0, DataType.INT64),
         kept,
