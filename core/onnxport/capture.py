@@ -1,49 +1,48 @@
 """Model and example inputs -> ``ExportedProgram``.
 
-torch.export is tried non-strict, then strict. Around that, three things that it leaves to the caller: example sizes of 0
-and 1, and equal sizes, must not freeze or tie dimensions that were asked to be free; a dimension that the model freezes
-all the same is an error with the line of the model that did it; and so is a capture that fails.
+torch.export is tried non-strict, then strict. Around that, three things that it leaves to the caller: example sizes
+of 0 and 1, and equal sizes, must not freeze or tie dimensions that were asked to be free; a dimension that the model
+freezes all the same is an error with the line of the model that did it; and so is a capture that fails.
 """
 
 from __future__ import annotations
 
 import contextlib
-import contextvars
-import linecache
 import logging
-import os
-import re
-import threading
-import traceback
-import types
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 import sympy
 import torch
 import torch.fx.experimental._config as shape_config
-from torch._dynamo.exc import UserError
 from torch.export import Dim, ExportedProgram
-from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode, ShapeEnv
 
 from onnxport import containers
+from onnxport.diagnosis import (
+    advice,
+    brief,
+    captured,
+    constraint_message,
+    expression_of,
+    fixed,
+    guard_text,
+    is_constraint,
+    is_data_dependent,
+    reason,
+    user_line,
+    watched,
+)
 from onnxport.errors import CaptureError, DynamicShapesError
-from onnxport.shapes import Asked, Sizes, example_of, torch_shapes
+from onnxport.examples import Sizes, example_of
+from onnxport.exporting import exporting, is_in_onnx_export
+from onnxport.shapes import torch_shapes
 
 if TYPE_CHECKING:
-    from onnxport.inputs import Leaf, Request
+    from onnxport.request import Request
 
 logger = logging.getLogger("onnxport")
-
-_exporting: contextvars.ContextVar[bool] = contextvars.ContextVar("onnxport_exporting", default=False)
-_LIBRARIES = (os.path.dirname(torch.__file__), os.path.dirname(__file__), os.path.dirname(os.__file__))
-
-
-def is_in_onnx_export() -> bool:
-    """Whether this thread is capturing a model for onnxport."""
-    return _exporting.get()
 
 
 def capture(
@@ -76,7 +75,7 @@ def capture(
         with contextlib.ExitStack() as stack:
             # Gradients would wrap every no_grad region of the model in a subgraph of its own.
             stack.enter_context(torch.no_grad())
-            stack.enter_context(_in_export())
+            stack.enter_context(exporting())
             for patch in patches:
                 stack.enter_context(patch)
             program = _Capture(model, request, verbose).run()
@@ -104,16 +103,17 @@ def check_dynamic(program: ExportedProgram, request: Request, lines: Callable[[A
         DynamicShapesError: some of them are static; the message has each one's input, axis, name and place.
     """
     frozen = []
-    for leaf, axis, asked, size in _captured(program, request):
-        value = _fixed(program, size)
+    for leaf, axis, asked, size in captured(program, request):
+        value = fixed(program, size)
         if asked.contract and value is not None:
             where = leaf.path if axis is None else f"axis {axis} of {leaf.path}"
             name = f" ({asked.name!r})" if asked.name else ""
-            frozen.append(f"    {where}{name} is always {value}{_reason(program, size, lines)}")
+            frozen.append(f"    {where}{name} is always {value}{reason(program, size, lines)}")
     if frozen:
         raise DynamicShapesError(
             "The model makes static what was asked to be dynamic:\n" + "\n".join(frozen) + "\n"
-            "Change that line so that it works with any size (sizes from tensor.shape, -1 in reshape), or leave the axis out of "
+            "Change that line so that it works with any size (sizes from tensor.shape, -1 in reshape), or leave the "
+            "axis out of "
             'dynamic_shapes. Run with TORCH_LOGS="+dynamic" to see every decision of torch.export.'
         )
 
@@ -132,7 +132,7 @@ class _Capture:
         sizes = Sizes.of(self._request)
         plan = sizes.enlarged()
         program = self._one("non-strict", plan)
-        if program is None and plan and not _is_constraint(self._last) and not _is_data_dependent(self._last):
+        if program is None and plan and not is_constraint(self._last) and not is_data_dependent(self._last):
             # The model may tie the sizes that were changed to others, or depend on the example's own.
             coupled = sizes.coupled()
             program = self._one("non-strict, sizes tied", coupled) if coupled != plan else None
@@ -143,13 +143,13 @@ class _Capture:
                 if program is not None:
                     check_dynamic(program, self._request, lambda _: user_line(self._errors[0][1]))
                     return program
-        if program is None and _is_constraint(self._last):
+        if program is None and is_constraint(self._last):
             as_given = len(self._errors) > 1
             return self._relaxed(sizes, {} if as_given else plan, oblivious=as_given)
         if program is None:
             program = self._one("strict", plan, strict=True)
         if program is None:
-            return self._relaxed(sizes, plan, strict=True) if _is_constraint(self._last) else self._fail()
+            return self._relaxed(sizes, plan, strict=True) if is_constraint(self._last) else self._fail()
         self._check(program, plan)
         program = self._untied(program, sizes, plan)
         self._warn_limits(program)
@@ -213,11 +213,11 @@ class _Capture:
     ) -> ExportedProgram:
         """After Dims contradicted the model: capture with hints, and see whether what the caller asked holds."""
         error = self._last
-        with self._watch():
+        with watched(self._watched):
             program = self._one("relaxed", plan, strict=strict, relaxed=True, oblivious=oblivious)
         if program is None:
             line = user_line(self._errors[0][1])
-            raise DynamicShapesError(_constraint_message(error) + (f"\nSee {line}" if line else "")) from error
+            raise DynamicShapesError(constraint_message(error) + (f"\nSee {line}" if line else "")) from error
         check_dynamic(program, self._request, lambda symbol: self._line(symbol) or user_line(self._errors[0][1]))
         for names in self._ties(program):
             other = self._separated(sizes, names, plan, relaxed=True)
@@ -225,13 +225,13 @@ class _Capture:
                 return other
             raise DynamicShapesError(
                 f"The model makes the dimensions {' and '.join(map(repr, names))} equal.{self._tie_line()}\n"
-                f"Use one Dim for all of them.\n{_constraint_message(error)}"
+                f"Use one Dim for all of them.\n{constraint_message(error)}"
             ) from error
         roots = {
-            a.name: _expression(size) for _, _, a, size in _captured(program, self._request) if a.expression is None
+            a.name: expression_of(size) for _, _, a, size in captured(program, self._request) if a.expression is None
         }
-        for leaf, axis, asked, size in _captured(program, self._request):
-            expression = _expression(size)
+        for leaf, axis, asked, size in captured(program, self._request):
+            expression = expression_of(size)
             if asked.expression is not None:
                 wanted = asked.expression.subs(
                     {s: roots[s.name] for s in asked.expression.free_symbols if s.name in roots}
@@ -239,7 +239,7 @@ class _Capture:
                 if sympy.simplify(wanted - expression) != 0:
                     raise DynamicShapesError(
                         f"Axis {axis} of {leaf.path} was asked to be {asked.name}, but the model makes it "
-                        f"something else.\n{_constraint_message(error)}"
+                        f"something else.\n{constraint_message(error)}"
                     ) from error
             bounds = program.range_constraints.get(expression)
             if bounds is None or not isinstance(asked.dim, Dim) or asked.expression is not None:
@@ -247,8 +247,9 @@ class _Capture:
             low, high = asked.bounds
             if (high is not None and bounds.upper < high) or bounds.lower > max(low, 2):
                 raise DynamicShapesError(
-                    f"Axis {axis} of {leaf.path} was asked to be {asked.name} in {low}..{'' if high is None else high}, "
-                    f"but the model takes {bounds.lower}..{bounds.upper}{_guard_text(program, expression)}.\n"
+                    f"Axis {axis} of {leaf.path} was asked to be {asked.name} in "
+                    f"{low}..{'' if high is None else high}, "
+                    f"but the model takes {bounds.lower}..{bounds.upper}{guard_text(program, expression)}.\n"
                     "Narrow the Dim's min and max."
                 ) from error
         self._warn_limits(program)
@@ -256,8 +257,8 @@ class _Capture:
 
     def _warn_limits(self, program: ExportedProgram) -> None:
         limits = set()
-        for _, _, asked, size in _captured(program, self._request):
-            bounds = program.range_constraints.get(_expression(size))
+        for _, _, asked, size in captured(program, self._request):
+            bounds = program.range_constraints.get(expression_of(size))
             if (
                 isinstance(asked.dim, Dim)
                 and bounds is not None
@@ -267,7 +268,8 @@ class _Capture:
                 limits.add(f"{asked.name} <= {bounds.upper}")
         if limits:
             warnings.warn(
-                f"The model limits what dynamic_shapes leaves open: {', '.join(sorted(limits))}. Give the Dim that bound "
+                f"The model limits what dynamic_shapes leaves open: {', '.join(sorted(limits))}. Give the Dim that "
+                "bound "
                 "as max to agree with it.",
                 stacklevel=6,
             )
@@ -280,14 +282,14 @@ class _Capture:
         except DynamicShapesError:
             if self._request.passthrough:
                 raise
-            with self._watch():  # once more, to see where
+            with watched(self._watched):  # once more, to see where
                 again = self._one("looking for the place", plan, relaxed=True)
             check_dynamic(again or program, self._request, self._line)
             raise
 
     def _untied(self, program: ExportedProgram, sizes: Sizes, plan: Mapping[Any, int]) -> ExportedProgram:
         """Make sure that dimensions of different names are not one only because the example has them of one size."""
-        dims = {asked.name for _, _, asked, _ in _captured(program, self._request) if isinstance(asked.dim, Dim)}
+        dims = {asked.name for _, _, asked, _ in captured(program, self._request) if isinstance(asked.dim, Dim)}
         for names in self._ties(program):
             other = self._separated(sizes, names, plan)
             if other is not None:
@@ -320,8 +322,8 @@ class _Capture:
     def _ties(self, program: ExportedProgram) -> list[list[str]]:
         """Groups of names that came out as one symbol."""
         found: dict[Any, list[str]] = {}
-        for _, axis, asked, size in _captured(program, self._request):
-            expression = _expression(size)
+        for _, axis, asked, size in captured(program, self._request):
+            expression = expression_of(size)
             if (
                 expression is None
                 or asked.name is None
@@ -340,218 +342,19 @@ class _Capture:
         lines = [line for line in [*lines, *(line for _, line in self._watched)] if line]
         return f" It does so at {lines[-1]}." if lines else ""
 
-    @contextlib.contextmanager
-    def _watch(self) -> Iterator[None]:
-        """Note the line of the model at which each symbol is replaced; torch.export keeps none in non-strict mode."""
-        original = getattr(ShapeEnv, "_set_replacement", None)
-        if original is None:
-            yield
-            return
-        thread = threading.get_ident()
-
-        def noting(env: Any, symbol: Any, *args: Any, **kwargs: Any) -> Any:
-            known = env.replacements.get(symbol)
-            result = original(env, symbol, *args, **kwargs)
-            if threading.get_ident() == thread and env.replacements.get(symbol) != known:
-                self._watched.append((symbol, _innermost(traceback.extract_stack())))
-            return result
-
-        with _patching:
-            ShapeEnv._set_replacement = noting  # type: ignore[method-assign, assignment]
-            try:
-                yield
-            finally:
-                ShapeEnv._set_replacement = original  # type: ignore[method-assign]
-
     def _line(self, symbol: Any) -> str:
         return next((line for known, line in self._watched if known == symbol and line), "")
 
     def _fail(self) -> Any:
-        name, first = self._errors[0]
+        first = self._errors[0][1]
         place = user_line(first)
-        text = "\n".join(f"  {attempt}: {_brief(error)}" for attempt, error in self._errors)
+        text = "\n".join(f"  {attempt}: {brief(error)}" for attempt, error in self._errors)
         failure = CaptureError(
-            f"torch.export can't capture {type(self._model).__name__}{f' because of {place}' if place else ''}\n{text}\n{_advice(first)}"
+            "torch.export can't capture "
+            f"{type(self._model).__name__}{f' because of {place}' if place else ''}\n{text}\n{advice(first)}"
         )
         failure.errors = [error for _, error in self._errors]  # type: ignore[attr-defined]
         raise failure from first
 
 
-# Programs ------------------------------------------------------------------------------------------------------------
-
-
-def _captured(program: ExportedProgram, request: Request) -> Iterator[tuple[Leaf, int | None, Asked, Any]]:
-    """Everything that was asked for, with the size that it has in the program."""
-    values = {node.name: node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder"}
-    specs = [s for s in program.graph_signature.input_specs if s.kind.name == "USER_INPUT"]
-    for spec, leaf in zip(specs, request.leaves, strict=False):
-        value = values.get(spec.arg.name)
-        for axis, asked in leaf.asked.items():
-            if axis is not None and isinstance(value, torch.Tensor):
-                yield leaf, axis, asked, value.shape[axis]
-            elif axis is None and not isinstance(value, torch.Tensor):
-                yield leaf, axis, asked, leaf.value if value is None else value
-
-
-def _expression(size: Any) -> Any:
-    """The sympy expression of a symbolic size; None for a number."""
-    expression = getattr(getattr(size, "node", None), "expr", None)
-    return None if expression is None or expression.is_number else expression
-
-
-def _fixed(program: ExportedProgram, size: Any) -> int | None:
-    """The one value that a size can have; None when it can have several."""
-    expression = _expression(size)
-    if expression is None:
-        return int(size)
-    bounds = program.range_constraints.get(expression)
-    if bounds is not None and bounds.lower == bounds.upper:
-        return int(bounds.lower)
-    for guard in _guards(program):  # captures that know of no 0 and 1 may keep the equation instead of its solution
-        if isinstance(guard, sympy.Eq) and guard.free_symbols == {expression}:
-            solutions = sympy.solve(guard, expression)
-            if len(solutions) == 1:
-                return int(solutions[0])
-    return None
-
-
-def _guards(program: ExportedProgram) -> list[Any]:
-    """The conditions on symbols that the capture put down."""
-    for node in program.graph.nodes:
-        env = getattr(getattr(node.meta.get("val"), "fake_mode", None), "shape_env", None)
-        if env is not None:
-            return [guard.expr for guard in getattr(env, "guards", ())]
-    return []
-
-
-def _reason(program: ExportedProgram, size: Any, lines: Callable[[Any], str] | None) -> str:
-    symbol = getattr(getattr(size, "node", None), "_expr", None)
-    line = lines(symbol) if lines is not None and symbol is not None else ""
-    return (_guard_text(program, symbol) if symbol is not None else "") + (
-        f", because of {line}" if line else " (place unknown)"
-    )
-
-
-def _guard_text(program: ExportedProgram, symbol: Any) -> str:
-    texts = [str(guard) for guard in _guards(program) if symbol in guard.free_symbols]
-    return f" [{re.sub(rf'{symbol}(?![0-9])', 'size', texts[0])}]" if texts else ""
-
-
-# Errors --------------------------------------------------------------------------------------------------------------
-
-
-def user_line(error: BaseException) -> str:
-    """``file:line: code`` of the model at which an error arose; empty when it is unknown."""
-    line = _innermost(traceback.extract_tb(error.__traceback__))
-    if line:
-        return line
-    places = re.findall(r'File "([^"]+)", line (\d+)', str(error))
-    return next((_place(file, int(number)) for file, number in reversed(places) if not _is_library(file)), "")
-
-
-def _innermost(frames: Iterable[traceback.FrameSummary]) -> str:
-    for frame in reversed(list(frames)):
-        if frame.lineno is not None and not _is_library(frame.filename):
-            return _place(frame.filename, frame.lineno)
-    return ""
-
-
-def _place(file: str, number: int) -> str:
-    return f"{file}:{number}: {linecache.getline(file, number).strip()}"
-
-
-def _is_library(file: str) -> bool:
-    torch_home, own, standard = _LIBRARIES
-    if file.startswith("<") or file.startswith((torch_home + os.sep, own + os.sep)):
-        return True
-    return file.startswith(standard + os.sep) and "site-packages" not in file
-
-
-def _is_constraint(error: Exception) -> bool:
-    text = str(error)
-    return "Constraints violated" in text or "user-specified ranges" in text or "Suggested fixes" in text
-
-
-def _is_data_dependent(error: Exception) -> bool:
-    return isinstance(error, GuardOnDataDependentSymNode) or "data-dependent" in str(error).lower()
-
-
-def _constraint_message(error: Exception) -> str:
-    text = (
-        str(error)
-        .partition("\n\nThe error above occurred")[0]
-        .replace(' For more information, run with TORCH_LOGS="+dynamic".', "")
-    )
-    return f"The model contradicts dynamic_shapes: {text}"
-
-
-def _brief(error: Exception) -> str:
-    text = str(error).partition("\n\nThe error above occurred")[0]
-    kept = [line for line in text.splitlines() if line.strip() and "http" not in line and "TORCH" not in line]
-    more = ["    ..."] if len(kept) > 12 else []
-    return f"{type(error).__name__}: " + "\n    ".join([line.rstrip() for line in kept[:12]] + more)
-
-
-def _advice(error: Exception) -> str:
-    text = str(error)
-    if _is_data_dependent(error):
-        return (
-            "The forward branches or sizes something on the values of a tensor. Use torch.cond or torch.where for the branch; for "
-            "a size, tell torch.export its range with torch._check(...)."
-        )
-    if "no fake impl" in text:
-        return "A custom operator has no shape function: register one with torch.library.register_fake."
-    if "not a known type" in text:
-        return "The forward returns a class that pytree doesn't know: return tensors, dicts or dataclasses, or register a Container."
-    if isinstance(error, UserError) or type(error).__module__.startswith("torch._dynamo"):
-        return "Change the forward as the messages say; torch.export.draft_export(model, args, kwargs) lists all obstacles at once."
-    return "Run model(*args, **kwargs) first: if that fails as well, the example inputs don't fit the model."
-
-
-# torch.onnx's own flag -----------------------------------------------------------------------------------------------
-
-_patching = threading.RLock()
-_active = 0
-_original: Callable[[], bool] = torch.onnx.is_in_onnx_export
-_patched: Any = None
-
-
-def _answer() -> bool:
-    return _exporting.get() or _original()
-
-
-def _answer_of_torch() -> bool:
-    from onnxport.capture import _answer
-
-    return _answer()
-
-
-@contextlib.contextmanager
-def _in_export() -> Iterator[None]:
-    """Let ``torch.onnx.is_in_onnx_export()`` be true in this thread, since models ask it.
-
-    There is no public way to set it. The function is replaced in ``torch.onnx`` (which strict captures see) and, for those
-    who imported it from there before, given other code; both as long as any thread captures.
-    """
-    global _active, _original, _patched
-    with _patching:
-        _active += 1
-        if _active == 1:
-            _patched = torch.onnx.is_in_onnx_export
-            if isinstance(_patched, types.FunctionType):
-                _original = types.FunctionType(_patched.__code__, _patched.__globals__)
-                _patched.__code__ = _answer_of_torch.__code__
-            else:
-                _original = _patched
-            torch.onnx.is_in_onnx_export = _answer
-    token = _exporting.set(True)
-    try:
-        yield
-    finally:
-        _exporting.reset(token)
-        with _patching:
-            _active -= 1
-            if _active == 0:
-                if isinstance(_patched, types.FunctionType):
-                    _patched.__code__ = _original.__code__
-                torch.onnx.is_in_onnx_export = _patched
+__all__ = ["capture", "check_dynamic", "is_in_onnx_export"]

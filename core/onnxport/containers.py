@@ -55,7 +55,7 @@ def register_dataclasses_in(value: Any) -> None:
 
 
 def register_caches() -> None:
-    """Register the caches of transformers, where that is loaded: a layer is a dict of its tensors, ``key`` and ``value``."""
+    """Register the caches of transformers, where that is loaded; a layer is a dict of its ``key`` and ``value``."""
     module = sys.modules.get(_CACHE_MODULE)
     base = getattr(module, "Cache", None)
     if base is None:
@@ -133,7 +133,9 @@ def _flatten_cache(cache: Any) -> tuple[list[Any], Any]:
 
 def _flatten_cache_with_keys(cache: Any) -> tuple[list[Any], Any]:
     items, context = _flatten_cache(cache)
-    keys: list[Any] = [pytree.MappingKey(name) for name in context["nested"]] or [pytree.SequenceKey(i) for i in range(len(items))]
+    keys: list[Any] = [pytree.MappingKey(name) for name in context["nested"]] or [
+        pytree.SequenceKey(i) for i in range(len(items))
+    ]
     return list(zip(keys, items, strict=True)), context
 
 

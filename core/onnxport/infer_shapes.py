@@ -12,7 +12,8 @@ import torch.utils._pytree as pytree
 from torch.export import Dim
 
 from onnxport.errors import InputError
-from onnxport.inputs import Leaf, Request, prepare
+from onnxport.inputs import prepare
+from onnxport.request import Leaf, Request
 from onnxport.shapes import Asked, asked_for, torch_shapes
 
 
@@ -172,7 +173,7 @@ def _named(sizes: list[tuple[Any, ...]], columns: list[Column]) -> dict[tuple[An
     for total in known:
         for i, a in enumerate(known):
             for b in known[i:]:
-                if total not in (a, b) and tuple(x + y for x, y in zip(a, b, strict=True)) == total and len(total) > 2:
-                    if all("+" not in names[part] for part in (a, b)):
-                        names[total] = f"{names[a]} + {names[b]}"
+                plain = all("+" not in names[part] for part in (a, b)) and total not in (a, b) and len(total) > 2
+                if plain and all(x + y == z for x, y, z in zip(a, b, total, strict=True)):
+                    names[total] = f"{names[a]} + {names[b]}"
     return names

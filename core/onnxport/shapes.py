@@ -1,4 +1,4 @@
-"""``dynamic_shapes`` and ``dynamic_axes``: reading them, giving them to torch.export, and examples that leave dims free.
+"""``dynamic_shapes`` and ``dynamic_axes``: reading them, and giving them to torch.export.
 
 An axis is asked for with a ``Dim``, a hint such as ``Dim.DYNAMIC``, or a string: a name (axes of one name are of one
 size) or arithmetic over names, such as ``"2*seq"``. A string or ``Dim.DYNAMIC`` goes to torch.export as ``Dim.AUTO``,
@@ -19,9 +19,10 @@ from torch.export import Dim
 
 from onnxport import containers
 from onnxport.errors import DynamicShapesError
+from onnxport.request import described
 
 if TYPE_CHECKING:
-    from onnxport.inputs import Leaf, Request
+    from onnxport.request import Leaf, Request
 
 _HINT = type(Dim.AUTO)
 _OPERATORS = (ast.Add, ast.Sub, ast.Mult, ast.FloorDiv)
@@ -193,7 +194,7 @@ class ShapeReader:
         return outputs
 
     def _place(self, key: Any, parameter: str) -> tuple[str, Any]:
-        """The place that a key names: an ONNX input, a path, a path with ``_`` for ``.``, or an entry of a dict argument."""
+        """The place that a key names: an ONNX input, a path (``_`` for ``.`` too), or an entry of a dict argument."""
         path = self._names.get(key, key)
         if path in self._by_path:
             return path, self._by_path[path].value
@@ -205,7 +206,8 @@ class ShapeReader:
                 if isinstance(value, Mapping) and key in value:
                     return f"{name}.{key}", value[key]
         raise self._error(
-            f"{parameter} names {key!r}, which is none of the arguments {', '.join(self._arguments) or '(there are none)'}"
+            f"{parameter} names {key!r}, which is none of the arguments "
+            f"{', '.join(self._arguments) or '(there are none)'}"
         )
 
     def _read(self, path: str, value: Any, spec: Any, automatic: bool = False) -> None:
@@ -240,7 +242,8 @@ class ShapeReader:
     def _positional(
         self, path: str, value: Any, keys: list[Any], items: list[Any], spec: list[Any]
     ) -> list[tuple[Any, Any, Any]]:
-        """Pair children with a list: one entry a child, a flat list of leaves, or (keys, values) of a cache's layers."""
+        """Pair children with a list: one entry a child, a flat list of leaves, or (keys, values) of a cache's "
+        "layers."""
         below = [len(pytree.tree_leaves(item)) for item in items]
         if isinstance(value, _PLAIN) or all(
             n == 1 and not containers.is_registered(i) for n, i in zip(below, items, strict=True)
@@ -312,7 +315,7 @@ class ShapeReader:
         first: dict[str, tuple[int, str]] = {}
         for leaf, axis, asked, size in places(self._leaves):
             where = f"axis {axis} of {leaf.path}"
-            low, high = asked.bounds
+            high = asked.bounds[1]
             if high is not None and size > high:
                 raise self._error(f"{where} is {size} in the example, but {asked.dim!r} ends at {high}")
             if asked.name is None or asked.automatic:
@@ -320,7 +323,8 @@ class ShapeReader:
             known = first.setdefault(asked.name, (size, where))
             if known[0] != size:
                 raise self._error(
-                    f"The dimension {asked.name!r} is {known[0]} at {known[1]} but {size} at {where}: axes of one name are of one size"
+                    f"The dimension {asked.name!r} is {known[0]} at {known[1]} but {size} at {where}: axes of one "
+                    "name are of one size"
                 )
         for leaf, axis, asked, size in places(self._leaves):
             if (
@@ -330,8 +334,6 @@ class ShapeReader:
                 raise self._error(f"Axis {axis} of {leaf.path} is {size} in the example, which is not {asked.name}")
 
     def _error(self, message: str) -> DynamicShapesError:
-        from onnxport.inputs import described
-
         listing = "".join(f"\n    {leaf.path}: {described(leaf.value)}" for leaf in self._leaves)
         return DynamicShapesError(
             f"{message}.\nThe inputs are:{listing or ' none'}\nGive dynamic_shapes of that structure."
@@ -438,136 +440,3 @@ def expressions_of(asked: Asked, actual: sympy.Expr) -> Iterator[tuple[sympy.Sym
         yield theirs[0], ours[0].name
     elif actual.is_Symbol:
         yield actual, asked.name
-
-
-# Examples that leave dimensions free -----------------------------------------------------------------------------------
-
-_PRIMES = (5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47)
-
-
-@dataclass
-class Sizes:
-    """The sizes of the requested dimensions in the example, by name; unnamed ones go together when of one size.
-
-    Attributes:
-        sizes: size by dimension.
-        low: least size allowed.
-        high: greatest size allowed.
-        taken: all sizes of all inputs.
-    """
-
-    sizes: dict[Any, int]
-    low: dict[Any, int]
-    high: dict[Any, int | None]
-    taken: set[int]
-
-    @classmethod
-    def of(cls, request: Request) -> Sizes:
-        """Read them from a request."""
-        found = cls({}, {}, {}, set())
-        for leaf in request.leaves:
-            if isinstance(leaf.value, torch.Tensor):
-                found.taken |= {int(size) for size in leaf.value.shape}
-        for _, _, asked, size in places(request.leaves):
-            if asked.expression is None and asked.contract:
-                found._add(_dimension(asked, size), size, asked.bounds)
-        for _, _, asked, size in places(request.leaves):
-            if asked.expression is not None:
-                for name, value in (solved(asked.expression, size, found.sizes) or {}).items():
-                    root = getattr(asked.dim, "root", None)
-                    found._add(name, value, (0, None) if root is None else Asked(root).bounds)
-        return found
-
-    def _add(self, key: Any, size: int, bounds: tuple[int, int | None]) -> None:
-        self.sizes[key] = size
-        self.low[key] = max(self.low.get(key, 2), bounds[0])
-        highs = [h for h in (self.high.get(key), bounds[1]) if h is not None]
-        self.high[key] = min(highs) if highs else None
-
-    def small(self) -> list[Any]:
-        """Dimensions whose example would be frozen or is out of range: torch.export takes 0 and 1 for constants."""
-        return [
-            k
-            for k, size in self.sizes.items()
-            if size < self.low[k] and ((high := self.high[k]) is None or high >= self.low[k])
-        ]
-
-    def enlarged(self) -> dict[Any, int]:
-        """A new size for each small dimension, different from all other sizes."""
-        changed: dict[Any, int] = {}
-        for key in self.small():
-            changed[key] = self._fresh(key, self.taken | set(changed.values()))
-        return changed
-
-    def coupled(self) -> dict[Any, int]:
-        """As :meth:`enlarged`, but equal sizes stay equal, and a size that was the sum of two stays their sum."""
-        changed: dict[Any, int] = {}
-        groups: dict[int, int] = {}
-        for key in self.small():
-            changed[key] = groups.setdefault(self.sizes[key], self._fresh(key, self.taken | set(groups.values())))
-        for total, size in self.sizes.items():
-            if total in changed:
-                continue
-            for a in self.small():
-                other = next(
-                    (b for b, s in self.sizes.items() if b not in (a, total) and s + self.sizes[a] == size), None
-                )
-                if other is not None:
-                    changed[total] = changed[a] + changed.get(other, self.sizes[other])
-                    break
-        return changed
-
-    def separated(self, keys: Sequence[Any]) -> list[dict[Any, int]]:
-        """Examples in which dimensions differ that are of one size in the caller's: multiples first, then neighbours."""
-        plans = []
-        for make in (lambda size, n: size * (n + 1), lambda size, n: size + n):
-            plan = {key: make(self.sizes[key], n) for n, key in enumerate(keys[1:], 1)}
-            if all((high := self.high[k]) is None or size <= high for k, size in plan.items()):
-                plans.append(plan)
-        return plans
-
-    def _fresh(self, key: Any, taken: set[int]) -> int:
-        low, high = self.low[key], self.high[key]
-        candidates = [*_PRIMES, *range(low, low + 1000)]
-        return next((n for n in candidates if n not in taken and n >= low and (high is None or n <= high)), low)
-
-
-def _dimension(asked: Asked, size: int) -> Any:
-    return ("unnamed", size) if asked.name is None or asked.automatic else asked.name
-
-
-def example_of(request: Request, changed: Mapping[Any, int]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Example inputs with changed sizes; floats that become inputs are 0-d tensors. The caller's own stay as they are."""
-    sizes = {**Sizes.of(request).sizes, **changed}
-    values = []
-    for leaf in request.leaves:
-        value = leaf.value
-        if None in leaf.asked and isinstance(value, float):
-            value = torch.tensor(value)
-        elif isinstance(value, torch.Tensor) and changed:
-            shape = list(value.shape)
-            for axis, asked in leaf.asked.items():
-                if axis is not None:
-                    shape[axis] = _new_size(asked, shape[axis], sizes)
-            if shape != list(value.shape):
-                value = _empty(value, shape)
-        values.append(value)
-    _, spec = pytree.tree_flatten((request.args, request.kwargs))
-    args, kwargs = pytree.tree_unflatten(values, spec)
-    return args, kwargs
-
-
-def _new_size(asked: Asked, size: int, sizes: Mapping[Any, int]) -> int:
-    if asked.expression is None or not asked.contract:
-        return sizes.get(_dimension(asked, size), size)
-    values = {s: sizes[s.name] for s in asked.expression.free_symbols if s.name in sizes}
-    found = asked.expression.subs(values)
-    return int(found) if found.is_Integer else size
-
-
-def _empty(value: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
-    """A tensor of another shape with the order of strides kept. Its values don't matter: captures see none."""
-    order = sorted(range(value.dim()), key=lambda axis: -value.stride(axis))  # type: ignore[operator]
-    with torch.no_grad():
-        fresh = value.detach().new_empty([shape[axis] for axis in order])
-        return fresh.permute([order.index(axis) for axis in range(value.dim())])
