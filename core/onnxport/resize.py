@@ -133,7 +133,7 @@ def _resized(leaf: Any, wanted: list[Any] | None, chosen: dict[Any, int], genera
     if len(sizes) != len(wanted):
         return None
     if not isinstance(leaf, torch.Tensor):
-        return sizes[0]
+        return sizes[0] if sizes else leaf  # a symbolic int, or a float that is a 0-d tensor in the file
     tensor = leaf.detach()
     for axis, (old, new) in enumerate(zip(tensor.shape, sizes)):
         if old == 0 < new:
