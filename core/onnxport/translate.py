@@ -18,25 +18,24 @@ import torch
 import torch.fx
 from torch.export.graph_signature import InputKind
 
-from onnxport import metadata, registry
+from onnxport import metadata, model, registry
 from onnxport.builder import Builder, Result
 from onnxport.decompose import Decomposer
-from onnxport.dtypes import COMPONENT, component_dtype, onnx_dtype
+from onnxport.dtypes import COMPONENT, component_dtype
 from onnxport.errors import Refusal, TranslationError, Unsupported, UnsupportedOperatorsError
 from onnxport.folding import Folded
 from onnxport.symbols import Size
 from onnxport.tensor import Tensor
-from onnxport.weights import Initializer, TorchTensor
+from onnxport.weights import Initializer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from torch.export import ExportedProgram
 
     from onnxport.functionalize import FunctionalProgram
     from onnxport.registry import Registry, Translation
 
-_PREFIX = "pkg.torch.export.graph_signature"
 _SYMBOLIC = (torch.SymInt, torch.SymFloat, torch.SymBool)
 
 
@@ -114,7 +113,6 @@ class Translator:
         self._decomposed: Counter[str] = Counter()
         self._modules: list[torch.nn.Module] = []
         self._env: dict[torch.fx.Node, Any] = {}
-        self._inputs: list[Tensor] = []
         self.op = Builder(table.opset, metadata=level, names=dict(names.dims))
         self.op.seed = seed
         self.op.inline = self.inline
@@ -123,26 +121,22 @@ class Translator:
     def run(self) -> Translated:
         """Walk the graph and assemble the model."""
         graph_module = self._functional.graph_module
-        self._reserve(graph_module)
+        for name in [*self._names.inputs.values(), *self._names.outputs, *(w.name for w in self._weights)]:
+            self.op.unique(name)  # what users see comes first: nothing else may take these names
         self._modules.append(graph_module)
-        self._placeholders(graph_module)
+        inputs = self._placeholders(graph_module)
         for node in graph_module.graph.nodes:
             if node.op not in ("placeholder", "output") and node not in self._interior:
                 self._visit(node)
-        outputs = self._outputs()
-        return Translated(self._assemble(outputs), list(self._refused.values()), self._served, self._decomposed)
+        assembled = model.assemble(self.op, inputs, self._outputs(), self._program)
+        return Translated(assembled, list(self._refused.values()), self._served, self._decomposed)
 
-    # Inputs and weights --------------------------------------------------------------------------------------------
-
-    def _reserve(self, graph_module: torch.fx.GraphModule) -> None:
-        """Names that users see come first: nothing else may take them."""
-        for name in [*self._names.inputs.values(), *self._names.outputs, *(w.name for w in self._weights)]:
-            self.op.unique(name)
-
-    def _placeholders(self, graph_module: torch.fx.GraphModule) -> None:
+    def _placeholders(self, graph_module: torch.fx.GraphModule) -> list[Tensor]:
+        """Give every placeholder its value; the graph's inputs."""
         specs = {spec.arg.name: spec for spec in self._program.graph_signature.input_specs}
         weights = {name: weight for weight in self._weights for name in weight.placeholders}
         tensors: dict[str, Tensor] = {}
+        inputs: list[Tensor] = []
         for node in graph_module.graph.nodes:
             if node.op != "placeholder":
                 continue
@@ -150,57 +144,30 @@ class Translator:
             weight = weights.get(node.name)
             if weight is not None:
                 if weight.name not in tensors:
-                    tensors[weight.name] = self._initializer(weight, node)
+                    tensors[weight.name] = model.initializer(self.op, weight, node)
                 self._env[node] = tensors[weight.name]
             elif spec is not None and spec.kind in (InputKind.TOKEN, InputKind.CUSTOM_OBJ):
                 self._env[node] = None
             else:
-                self._env[node] = self._input(node)
-        for tensor in self._inputs:
+                self._env[node] = model.graph_input(self.op, node, self._names.inputs.get(node.name), inputs)
+        for tensor in inputs:
             self.op.symbols.solve(tensor, tensor.shape)  # type: ignore[arg-type]
+        return inputs
 
-    def _initializer(self, weight: Initializer, node: torch.fx.Node) -> Tensor:
-        data = weight.tensor
-        fake = node.meta["val"]
-        flag = fake.dtype in COMPONENT
-        tensor = Tensor(weight.name, data.dtype, self.op.symbols.shape(fake), is_complex=flag, const_value=data)
-        data.name = weight.name
-        if flag:
-            self.op.complex_tensors.append(tensor)
-        properties = tensor.metadata_props
-        properties["pkg.torch.onnx.original_node_name"] = node.name
-        properties[f"{_PREFIX}.InputSpec.kind"] = weight.kind.name
-        if weight.persistent is not None:
-            properties[f"{_PREFIX}.InputSpec.persistent"] = str(weight.persistent)
-        self.op.initializers[weight.name] = tensor
-        return tensor
-
-    def _input(self, node: torch.fx.Node) -> Any:
-        """A graph input for a tensor or a symbolic number; the number itself for what was baked in."""
-        fake = node.meta.get("val")
-        if isinstance(fake, torch.Tensor):
-            flag = fake.dtype in COMPONENT
-            tensor = Tensor(None, component_dtype(fake.dtype), self.op.symbols.shape(fake), is_complex=flag)
-            if flag:
-                self.op.complex_tensors.append(tensor)
-        elif isinstance(fake, _SYMBOLIC):
-            kind = ir.DataType.INT64 if isinstance(fake, torch.SymInt) else ir.DataType.DOUBLE
-            tensor = Tensor(None, ir.DataType.BOOL if isinstance(fake, torch.SymBool) else kind, ir.Shape([]))
-        else:
-            return fake
-        name = self._names.inputs.get(node.name)
-        tensor.name = name if name is not None else self.op.unique(node.name)
-        properties = tensor.metadata_props
-        properties["pkg.torch.onnx.original_node_name"] = node.name
-        properties[f"{_PREFIX}.InputSpec.kind"] = "USER_INPUT"
-        if tensor.is_complex:
-            properties["onnxport.complex"] = "1"
-        self._inputs.append(tensor)
-        if isinstance(fake, _SYMBOLIC):
-            self.op.symbols.bind(fake.node.expr, tensor, None)
-            return self.op.symbols.of_torch(fake)
-        self.op.symbols.bind_shape(tensor, tensor.shape)  # type: ignore[arg-type]
-        return tensor
+    def _outputs(self) -> list[Tensor]:
+        """The user's outputs, then the new values of what the model mutates."""
+        outputs: list[Tensor] = []
+        names = [*self._names.outputs, *[None] * len(self._functional.user_outputs)]
+        for name, (_kind, arg) in zip(names, self._functional.user_outputs):
+            value = _argument(arg, self._env)
+            if value is not None:
+                outputs.append(model.graph_output(self.op, value, name, "USER_OUTPUT", outputs))
+        for mutation in self._functional.mutations:
+            name = self.op.unique(f"{mutation.target}_out")
+            tensor = model.graph_output(self.op, self._env[mutation.node], name, mutation.kind, outputs)
+            tensor.metadata_props[f"{model.SIGNATURE}.OutputSpec.target"] = mutation.target
+            outputs.append(tensor)
+        return outputs
 
     # Nodes ---------------------------------------------------------------------------------------------------------
 
@@ -468,75 +435,6 @@ class Translator:
             return self.op.symbols.of_torch(fake)
         return fake
 
-    # The model -----------------------------------------------------------------------------------------------------
-
-    def _outputs(self) -> list[Tensor]:
-        """The user's outputs, then the new values of what the model mutates."""
-        outputs: list[Tensor] = []
-        names = list(self._names.outputs)
-        for i, (_kind, arg) in enumerate(self._functional.user_outputs):
-            value = _argument(arg, self._env)
-            if value is None:
-                continue
-            name = names[i] if i < len(names) else None
-            outputs.append(self._output(value, name, "USER_OUTPUT", outputs))
-        for mutation in self._functional.mutations:
-            value = _argument(mutation.node, self._env)
-            tensor = self._output(value, self.op.unique(f"{mutation.target}_out"), mutation.kind, outputs)
-            tensor.metadata_props[f"{_PREFIX}.OutputSpec.target"] = mutation.target
-            outputs.append(tensor)
-        return outputs
-
-    def _output(self, value: Any, name: str | None, kind: str, taken: Iterable[Tensor]) -> Tensor:
-        tensor = self.op.tensor(value)
-        if tensor is None:
-            raise TranslationError("An output of the model is None.")
-        if tensor.producer() is None or any(tensor is other for other in taken):
-            flag, shape = tensor.is_complex, tensor.shape
-            base = tensor.name or "output"
-            tensor = self.op.Identity(tensor)
-            tensor.shape = shape
-            tensor.name = self.op.unique(f"{base}_out")
-            if flag:
-                tensor = self.op.as_complex(tensor, shape)
-        if name is not None:
-            tensor.name = name
-        tensor.metadata_props[f"{_PREFIX}.OutputSpec.kind"] = kind
-        if tensor.is_complex:
-            tensor.metadata_props["onnxport.complex"] = "1"
-        return tensor
-
-    def _assemble(self, outputs: list[Tensor]) -> ir.Model:
-        op = self.op
-        for tensor in op.complex_tensors:
-            if tensor.shape is not None:
-                tensor.shape = ir.Shape([*tensor.shape, 2])
-        used = [
-            tensor
-            for name, tensor in op.initializers.items()
-            if tensor.uses() or isinstance(tensor.const_value, TorchTensor)
-        ]
-        graph = ir.Graph(
-            self._inputs,
-            outputs,
-            nodes=op.scopes[0].nodes,
-            initializers=[tensor for tensor in used if tensor.uses()],
-            opset_imports=op.domains,
-            name="main_graph",
-        )
-        from onnxport.schemas import ir_version
-
-        model = ir.Model(
-            graph,
-            ir_version=ir_version(op.opset),
-            producer_name="onnxport",
-            functions=list(op.functions.values()),
-        )
-        properties = graph.metadata_props
-        properties["pkg.torch.export.ExportedProgram.graph_signature"] = str(self._program.graph_signature)
-        properties["pkg.torch.export.ExportedProgram.range_constraints"] = str(self._program.range_constraints)
-        return model
-
 
 def raise_refusals(translated: Translated) -> None:
     """Raise one error that lists everything that was refused, if anything was.
@@ -585,6 +483,3 @@ def _fake_complex(fake: Any) -> bool:
     if isinstance(fake, torch.Tensor):
         return fake.dtype in COMPONENT
     return isinstance(fake, (list, tuple)) and any(_fake_complex(item) for item in fake)
-
-
-__all__ = ["Names", "Translated", "Translator", "onnx_dtype", "raise_refusals"]

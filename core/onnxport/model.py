@@ -1,0 +1,113 @@
+"""The outside of an ONNX model: its inputs, weights and outputs with their metadata, and the model itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import onnx_ir as ir
+import torch
+import torch.fx
+
+from onnxport.dtypes import COMPONENT, component_dtype
+from onnxport.errors import TranslationError
+from onnxport.schemas import ir_version
+from onnxport.tensor import Tensor
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+
+    from onnxport.builder import Builder
+    from onnxport.weights import Initializer
+
+#: Prefix of the metadata keys that say what an input or output is to the exported program.
+SIGNATURE = "pkg.torch.export.graph_signature"
+_ORIGINAL = "pkg.torch.onnx.original_node_name"
+_COMPLEX = "onnxport.complex"
+_SYMBOLIC = (torch.SymInt, torch.SymFloat, torch.SymBool)
+
+
+def initializer(op: Builder, weight: Initializer, node: torch.fx.Node) -> Tensor:
+    """A weight as an initializer that shares the storage of the torch tensor."""
+    fake = node.meta["val"]
+    flag = fake.dtype in COMPONENT
+    shape = op.symbols.shape(fake)
+    tensor = Tensor(weight.name, weight.tensor.dtype, shape, is_complex=flag, const_value=weight.tensor)
+    weight.tensor.name = weight.name
+    if flag:
+        op.complex_tensors.append(tensor)
+    properties = tensor.metadata_props
+    properties[_ORIGINAL] = node.name
+    properties[f"{SIGNATURE}.InputSpec.kind"] = weight.kind.name
+    if weight.persistent is not None:
+        properties[f"{SIGNATURE}.InputSpec.persistent"] = str(weight.persistent)
+    op.initializers[weight.name] = tensor
+    return tensor
+
+
+def graph_input(op: Builder, node: torch.fx.Node, name: str | None, inputs: list[Tensor]) -> Any:
+    """What a placeholder stands for: a graph input, added to ``inputs``, or the number that was baked in."""
+    fake = node.meta.get("val")
+    if isinstance(fake, torch.Tensor):
+        flag = fake.dtype in COMPONENT
+        tensor = Tensor(None, component_dtype(fake.dtype), op.symbols.shape(fake), is_complex=flag)
+        if flag:
+            op.complex_tensors.append(tensor)
+    elif isinstance(fake, _SYMBOLIC):
+        kinds = {torch.SymInt: ir.DataType.INT64, torch.SymFloat: ir.DataType.DOUBLE, torch.SymBool: ir.DataType.BOOL}
+        tensor = Tensor(None, kinds[type(fake)], ir.Shape([]))
+    else:
+        return fake
+    tensor.name = name if name is not None else op.unique(node.name)
+    properties = tensor.metadata_props
+    properties[_ORIGINAL] = node.name
+    properties[f"{SIGNATURE}.InputSpec.kind"] = "USER_INPUT"
+    if tensor.is_complex:
+        properties[_COMPLEX] = "1"
+    inputs.append(tensor)
+    if isinstance(fake, _SYMBOLIC):
+        op.symbols.bind(fake.node.expr, tensor, None)
+        return op.symbols.of_torch(fake)
+    op.symbols.bind_shape(tensor, tensor.shape)  # type: ignore[arg-type]
+    return tensor
+
+
+def graph_output(op: Builder, value: Any, name: str | None, kind: str, taken: Sequence[Tensor]) -> Tensor:
+    """A value as a graph output. One that is also an input, a weight or another output gets an ``Identity``."""
+    tensor = op.tensor(value)
+    if tensor is None:
+        raise TranslationError("An output of the model is None.")
+    if tensor.producer() is None or any(tensor is other for other in taken):
+        flag, shape, base = tensor.is_complex, tensor.shape, tensor.name or "output"
+        tensor = op.Identity(tensor)
+        tensor.shape = shape
+        tensor.name = op.unique(f"{base}_out")
+        if flag:
+            tensor = op.as_complex(tensor, shape)
+    if name is not None:
+        tensor.name = name
+    tensor.metadata_props[f"{SIGNATURE}.OutputSpec.kind"] = kind
+    if tensor.is_complex:
+        tensor.metadata_props[_COMPLEX] = "1"
+    return tensor
+
+
+def assemble(op: Builder, inputs: list[Tensor], outputs: list[Tensor], program: ExportedProgram) -> ir.Model:
+    """The model of everything that was emitted."""
+    for tensor in op.complex_tensors:
+        if tensor.shape is not None:
+            tensor.shape = ir.Shape([*tensor.shape, 2])
+    graph = ir.Graph(
+        inputs,
+        outputs,
+        nodes=op.scopes[0].nodes,
+        initializers=[tensor for tensor in op.initializers.values() if tensor.uses()],
+        opset_imports=op.domains,
+        name="main_graph",
+    )
+    properties = graph.metadata_props
+    properties["pkg.torch.export.ExportedProgram.graph_signature"] = str(program.graph_signature)
+    properties["pkg.torch.export.ExportedProgram.range_constraints"] = str(program.range_constraints)
+    return ir.Model(
+        graph, ir_version=ir_version(op.opset), producer_name="onnxport", functions=list(op.functions.values())
+    )
