@@ -9,12 +9,13 @@ from onnxport import DataType, Size, Tensor, Unsupported, translation
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+_NAMES = (
+    "abs acos acosh asin asinh atan atanh bitwise_not ceil cos cosh digamma erf erfc exp exp2 expm1 floor "
+    "isfinite lgamma log log10 log1p log2 neg reciprocal round rsqrt sign signbit sin sinh sqrt tan tanh trunc"
+)
 #: prims operators of one tensor argument -> the ATen operator that computes the same
 _UNARY = {
-    **{
-        name: name
-        for name in ["abs", "acos", "acosh", "asin", "asinh", "atan", "atanh", "bitwise_not", "ceil", "clone", "cos", "cosh", "digamma", "erf", "erfc", "exp", "exp2", "expm1", "floor", "isfinite", "lgamma", "log", "log10", "log1p", "log2", "neg", "reciprocal", "round", "rsqrt", "sign", "signbit", "sin", "sinh", "sqrt", "tan", "tanh", "trunc"]
-    },
+    **{name: name for name in _NAMES.split()},
     "bessel_i0": "i0",
     "bessel_i0e": "special_i0e",
     "bessel_i1": "special_i1",
@@ -99,9 +100,7 @@ def cat(op: Any, tensors: Sequence[Tensor], dim: int) -> Tensor:
 
 
 @translation("prims::broadcast_in_dim")
-def broadcast_in_dim(
-    op: Any, a: Tensor, shape: Sequence[int | Size], broadcast_dimensions: Sequence[int]
-) -> Tensor:
+def broadcast_in_dim(op: Any, a: Tensor, shape: Sequence[int | Size], broadcast_dimensions: Sequence[int]) -> Tensor:
     """Axis i of ``a`` becomes axis ``broadcast_dimensions[i]``; the others are new."""
     new = [i for i in range(len(shape)) if i not in broadcast_dimensions]
     x = op.Unsqueeze(a, new) if new else a
@@ -141,7 +140,7 @@ def split_dim(op: Any, a: Tensor, dim: int, outer_length: int | Size) -> Tensor:
     return op.translate("aten::reshape", a, list(op.result.shape))
 
 
-@translation("prims::view_of", "prims::copy_strided", "prims::device_put", complex=True)
+@translation("prims::copy_strided", "prims::device_put", complex=True)
 def same(op: Any, a: Tensor, **_: Any) -> Tensor:
     return a
 
@@ -158,7 +157,8 @@ def iota(op: Any, length: int | Size, *, start: int | Size, step: int | Size, **
 
 def _filled(op: Any, value: Any) -> Tensor:
     result = op.result
-    return op.Expand(op.const(value, result.dtype), list(result.shape)) if len(result.shape) else op.const(value, result.dtype)
+    scalar = op.const(value, result.dtype)
+    return op.Expand(scalar, list(result.shape)) if len(result.shape) else scalar
 
 
 @translation("prims::full", "prims::full_like")

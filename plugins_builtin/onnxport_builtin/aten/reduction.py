@@ -89,14 +89,18 @@ def sum(op: Any, self: Tensor, *, dim: Dims = None, keepdim: bool = False, dtype
 
 
 @translation("aten::nansum")
-def nansum(op: Any, self: Tensor, *, dim: Dims = None, keepdim: bool = False, dtype: torch.dtype | None = None) -> Tensor:
+def nansum(
+    op: Any, self: Tensor, *, dim: Dims = None, keepdim: bool = False, dtype: torch.dtype | None = None
+) -> Tensor:
     if self.dtype in FLOATS:
         self = op.Where(op.IsNaN(self), 0, self)
     return accumulated(op, self, "ReduceSum", reduced_axes(self, dim), keepdim)
 
 
 @translation("aten::prod", "aten::prod.dim_int")
-def prod(op: Any, self: Tensor, *, dim: int | None = None, keepdim: bool = False, dtype: torch.dtype | None = None) -> Tensor:
+def prod(
+    op: Any, self: Tensor, *, dim: int | None = None, keepdim: bool = False, dtype: torch.dtype | None = None
+) -> Tensor:
     return accumulated(op, self, "ReduceProd", reduced_axes(self, dim), keepdim)
 
 
@@ -508,7 +512,7 @@ def nanmedian_along(op: Any, self: Tensor, dim: int, keepdim: bool = False) -> t
     return median_dim(op, self, dim % len(self.shape), keepdim, ignore_nan=True)
 
 
-@translation("aten::kthvalue", "aten::kthvalue.SymInt")
+@translation("aten::kthvalue")
 def kthvalue(op: Any, self: Tensor, k: int | Size, dim: int = -1, keepdim: bool = False) -> tuple[Tensor, Tensor]:
     if not len(self.shape):
         return self, op.const(0, DataType.INT64)
