@@ -298,7 +298,7 @@ def _incomplete(op: Builder, a: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     at_zero, at_end = op.Equal(x, 0.0), op.Equal(x, math.inf)
     a_zero, a_end = op.Equal(a, 0.0), op.Equal(a, math.inf)
     full = op.Or(op.And(a_zero, op.Greater(x, 0.0)), op.And(at_end, op.Not(a_end)))
-    empty = op.Or(op.And(at_zero, op.Greater(a, 0.0)), op.And(a_end, op.Not(at_end)))
+    empty = op.Or(op.And(at_zero, op.Not(a_zero)), op.And(a_end, op.Not(at_end)))
     edge_below = op.Where(full, 1.0, op.Where(empty, op.const(0.0, _DOUBLE), math.nan))
     edge_above = op.Where(full, 0.0, op.Where(empty, one, math.nan))
     outside = op.Or(op.Less(a, 0.0), op.Less(x, 0.0))
