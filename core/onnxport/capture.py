@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import threading
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
     from onnxport.request import Request
 
 logger = logging.getLogger("onnxport")
+# torch.export patches globals of torch while it traces: two threads would see each other's.
+_one_at_a_time = threading.RLock()
 
 
 def capture(
@@ -61,7 +64,7 @@ def capture(
         patches: context managers that are active during the capture.
 
     Returns:
-        The program, whose example inputs are the caller's.
+        The program. Its example inputs are the caller's, with 0-d tensors for floats that became inputs.
 
     Raises:
         CaptureError: torch.export failed both ways; the first error is the cause.
@@ -73,6 +76,7 @@ def capture(
     modes = [(module, module.training) for module in model.modules()]
     try:
         with contextlib.ExitStack() as stack:
+            stack.enter_context(_one_at_a_time)
             # Gradients would wrap every no_grad region of the model in a subgraph of its own.
             stack.enter_context(torch.no_grad())
             stack.enter_context(exporting())
@@ -82,7 +86,7 @@ def capture(
     finally:
         for module, mode in modes:
             module.training = mode
-    program.example_inputs = (request.args, request.kwargs)
+    program.example_inputs = example_of(request, {})
     if request.additional is not None:
         try:
             request.additional.verify(program)

@@ -398,3 +398,19 @@ def test_captures_are_quiet():
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         captured(torch.nn.Linear(3, 2), (rand(1, 3),), ({0: "n"},))
+
+
+def test_threads_capture_what_they_capture_alone():
+    alone = [str(captured(torch.nn.Linear(3, n), (rand(1, 3),), ({0: "n"},))[0].graph) for n in range(1, 4)]
+    found = {}
+
+    def work(n):
+        found[n] = str(captured(torch.nn.Linear(3, n), (rand(1, 3),), ({0: "n"},))[0].graph)
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(1, 4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [found[n] for n in range(1, 4)] == alone
+    assert torch.onnx.is_in_onnx_export is imported_early and not imported_early()
