@@ -129,7 +129,7 @@ def result_dtypes(twin: torch._ops.OpOverload, args: Any, kwargs: Any) -> list[t
         try:
             results = pytree.tree_leaves(twin(*map_arg(args, _one_element), **map_arg(kwargs, _one_element)))
             _DTYPES[key] = [result.dtype for result in results]
-        except (RuntimeError, TypeError, ValueError, IndexError):  # it needs real sizes: then it doesn't promote
+        except (RuntimeError, TypeError, ValueError, IndexError, ArithmeticError):  # it needs real sizes: then it doesn't promote
             _DTYPES[key] = []
     return _DTYPES[key]
 
@@ -148,3 +148,10 @@ def _one_element(node: Node) -> Any:
 
 def frozen(value: Any) -> Any:
     return tuple(map(frozen, value)) if isinstance(value, (list, tuple)) else (type(value), value)
+
+
+def storage_of(val: Any) -> int | None:
+    """What identifies the memory that a fake tensor stands for; None for what has none."""
+    if not isinstance(val, torch.Tensor) or val.layout is not torch.strided:
+        return None
+    return val.untyped_storage()._cdata
