@@ -27,7 +27,6 @@ from onnxport.views import (
     is_same_shape,
     same_geometry,
     sizes_of,
-    storage_of,
 )
 from onnxport.writes import (
     PYTHON_INPLACE,
@@ -41,6 +40,7 @@ from onnxport.writes import (
     mutated,
     pure_twin,
     result_dtypes,
+    storage_of,
 )
 
 aten = torch.ops.aten

@@ -7,6 +7,7 @@ which are written out here as torch would do them.
 
 from __future__ import annotations
 
+import logging
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
@@ -16,6 +17,13 @@ import torch
 from torch.fx import Graph, GraphModule, Node
 from torch.fx._lazy_graph_module import _LazyGraphModule
 from torch.fx.node import map_arg
+
+from onnxport.writes import result_dtypes, storage_of
+
+logger = logging.getLogger(__name__)
+
+FOREIGN_STORAGES = "onnxport.foreign_storages"
+"""Key of a graph module's `meta`: its fake values don't tell what shares storage, since bodies were inlined."""
 
 # Where each region operator keeps its body; the arguments behind it are the body's inputs.
 _BODY_POSITION: Mapping[str, int] = {
@@ -31,6 +39,7 @@ _BODY_POSITION: Mapping[str, int] = {
     "invoke_subgraph": 0,
 }
 _INPUTS_IN_ONE_ARGUMENT = ("strict_mode", "hints_wrapper")
+_LOW_PRECISION = frozenset({"aten::linear", "aten::matmul", "aten::conv2d", "aten::scaled_dot_product_attention"})
 _DEVICE_KEYS = {"cpu": "AutocastCPU", "cuda": "AutocastCUDA"}
 
 
@@ -90,10 +99,12 @@ def inline_regions(graph_module: GraphModule, *, subgraphs: bool = False) -> Gra
     """
     if not any(_is_region(node, subgraphs) for node in graph_module.graph.nodes):
         return graph_module
-    writer = GraphWriter()
-    result = _copy(writer, graph_module, None, subgraphs, None)
-    writer.graph.output(result)
-    return writer.finish()
+    inliner = _Inliner(subgraphs)
+    inliner.writer.graph.output(inliner.copy(graph_module, None, None))
+    result = inliner.writer.finish()
+    if inliner.foreign:
+        result.meta[FOREIGN_STORAGES] = True
+    return result
 
 
 def _is_region(node: Node, subgraphs: bool) -> bool:
@@ -103,55 +114,57 @@ def _is_region(node: Node, subgraphs: bool) -> bool:
     return name in _BODY_POSITION and (subgraphs or name != "invoke_subgraph")
 
 
-def _copy(
-    writer: GraphWriter, owner: GraphModule, inputs: Sequence[Any] | None, subgraphs: bool, autocast: _Autocast | None
-) -> Any:
-    """Copies the nodes of `owner` and returns what its output node returns, in terms of the new nodes."""
-    env: dict[Node, Any] = {}
-    supply = iter(inputs or ())
-    for node in owner.graph.nodes:
-        if node.op == "placeholder" and inputs is not None:
-            env[node] = next(supply)
-        elif node.op == "output":
-            return map_arg(node.args[0], env.__getitem__)
-        elif node.op == "get_attr":
-            if all(_is_region(user, subgraphs) for user in node.users):
-                continue  # a body: its nodes are copied where it is called
-            name = writer.attribute(str(node.target), attribute_of(owner, str(node.target)))
-            env[node] = writer.graph.get_attr(name)
-            env[node].meta = dict(node.meta)
-        elif _is_region(node, subgraphs):
-            env[node] = _copy_body(writer, owner, node, env, subgraphs, autocast)
-        elif node.target is operator.getitem and isinstance(env[node.args[0]], (tuple, list)):  # type: ignore[index]
-            env[node] = env[node.args[0]][node.args[1]]  # type: ignore[index]
-        else:
-            cast = autocast.arguments(writer.graph, node, env.__getitem__) if autocast else env.__getitem__
-            env[node] = writer.copy(node, cast)
-    raise ValueError("the graph has no output node")
+class _Inliner:
+    def __init__(self, subgraphs: bool) -> None:
+        self.subgraphs = subgraphs
+        self.writer = GraphWriter()
+        self.bodies: set[int] = set()
+        self.foreign = False
+        """A body was recorded apart from the graph around it, or is inlined twice."""
 
+    def copy(self, owner: GraphModule, inputs: Sequence[Any] | None, autocast: _Autocast | None) -> Any:
+        """Copies the nodes of `owner` and returns what its output node returns, in terms of the new nodes."""
+        env: dict[Node, Any] = {}
+        supply = iter(inputs or ())
+        for node in owner.graph.nodes:
+            if node.op == "placeholder" and inputs is not None:
+                env[node] = next(supply)
+                given = env[node].meta.get("val") if isinstance(env[node], Node) else None
+                self.foreign |= storage_of(given) != storage_of(node.meta.get("val"))
+            elif node.op == "output":
+                return map_arg(node.args[0], env.__getitem__)
+            elif node.op == "get_attr":
+                if all(_is_region(user, self.subgraphs) for user in node.users):
+                    continue  # a body: its nodes are copied where it is called
+                name = self.writer.attribute(str(node.target), attribute_of(owner, str(node.target)))
+                env[node] = self.writer.graph.get_attr(name)
+                env[node].meta = dict(node.meta)
+            elif _is_region(node, self.subgraphs):
+                env[node] = self._body(owner, node, env, autocast)
+            elif node.target is operator.getitem and isinstance(env[node.args[0]], (tuple, list)):  # type: ignore[index]
+                env[node] = env[node.args[0]][node.args[1]]  # type: ignore[index]
+            else:
+                read = autocast.arguments(self.writer.graph, node, env.__getitem__) if autocast else env.__getitem__
+                env[node] = self.writer.copy(node, read)
+        raise ValueError("the graph has no output node")
 
-def _copy_body(
-    writer: GraphWriter,
-    owner: GraphModule,
-    node: Node,
-    env: Mapping[Node, Any],
-    subgraphs: bool,
-    autocast: _Autocast | None,
-) -> Any:
-    operator_name = node.target.name()  # type: ignore[union-attr]
-    position = _BODY_POSITION[operator_name]
-    body = attribute_of(owner, str(node.args[position].target))  # type: ignore[union-attr]
-    rest: Any = node.args[position + 1 :]
-    if operator_name in _INPUTS_IN_ONE_ARGUMENT:
-        rest = rest[0]
-    elif operator_name in ("invoke_subgraph", "autograd_function_apply"):
-        rest = rest[1:]  # an identifier, or the backward graph
-    if operator_name == "wrap_with_autocast":
-        device, dtype, enabled = node.args[:3]
-        autocast = _Autocast(str(device), dtype) if enabled else None
-    result = _copy(writer, body, [map_arg(arg, env.__getitem__) for arg in rest], subgraphs, autocast)
-    # The forward graph of an autograd.Function returns its outputs and what it saves for backward.
-    return result[0] if operator_name == "autograd_function_apply" else result
+    def _body(self, owner: GraphModule, node: Node, env: Mapping[Node, Any], autocast: _Autocast | None) -> Any:
+        name = node.target.name()  # type: ignore[union-attr]
+        position = _BODY_POSITION[name]
+        body = attribute_of(owner, str(node.args[position].target))  # type: ignore[union-attr]
+        self.foreign |= id(body) in self.bodies
+        self.bodies.add(id(body))
+        rest: Any = node.args[position + 1 :]
+        if name in _INPUTS_IN_ONE_ARGUMENT:
+            rest = rest[0]
+        elif name in ("invoke_subgraph", "autograd_function_apply"):
+            rest = rest[1:]  # an identifier, or the backward graph
+        if name == "wrap_with_autocast":
+            device, dtype, enabled = node.args[:3]
+            autocast = _Autocast(str(device), dtype) if enabled else None
+        result = self.copy(body, [map_arg(arg, env.__getitem__) for arg in rest], autocast)
+        # The forward graph of an autograd.Function returns its outputs and what it saves for backward.
+        return result[0] if name == "autograd_function_apply" else result
 
 
 class _Autocast:
@@ -171,13 +184,10 @@ class _Autocast:
         if dtype is None or not isinstance(node.target, torch._ops.OpOverload):
             return read
         schema = node.target._schema
-        if not _has_kernel(schema.name, schema.overload_name, self.key):
-            # A composite operator has no rule of its own, only its parts do; seen from outside, it computes in the
-            # region's dtype. One that is told a dtype (`to`) computes in that.
-            composite = _has_kernel(schema.name, schema.overload_name, "CompositeImplicitAutograd")
-            tells_dtype = any(argument.name == "dtype" for argument in schema.arguments)
-            if dtype != self.dtype or not composite or tells_dtype or all(r.alias_info for r in schema.returns):
-                return read
+        if _has_autocast(schema.name, schema.overload_name, self.key):
+            self._check(node, schema.name, dtype)
+        elif dtype != self.dtype or dtype in result_dtypes(node.target, node.args, node.kwargs):
+            return read  # of the operators without a rule, only composite ones change: by the rules of their parts
 
         def cast(old: Node) -> Any:
             new = read(old)
@@ -192,9 +202,14 @@ class _Autocast:
 
         return cast
 
+    def _check(self, node: Node, name: str, dtype: torch.dtype) -> None:
+        """torch 2.14 records the body of a strict capture's region without its autocast."""
+        if name in _LOW_PRECISION and dtype is torch.float32:
+            logger.warning("%s is exported in float32: torch.export recorded its autocast region without casts", node)
+
 
 @cache
-def _has_kernel(name: str, overload: str, key: str) -> bool:
+def _has_autocast(name: str, overload: str, key: str) -> bool:
     return torch._C._dispatch_has_kernel_for_dispatch_key(f"{name}.{overload}" if overload else name, key)
 
 

@@ -14,8 +14,10 @@ from typing import Any, NamedTuple
 import torch
 from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
+from torch.utils import _pytree as pytree
 
-from onnxport.writes import is_inplace, mutated
+from onnxport.regions import FOREIGN_STORAGES
+from onnxport.writes import is_inplace, mutated, storage_of
 
 aten = torch.ops.aten
 
@@ -239,13 +241,6 @@ _CERTAIN_VIEWS = (
 )
 
 
-def storage_of(val: Any) -> int | None:
-    """What identifies the memory that a fake tensor stands for; None for what has none."""
-    if not isinstance(val, torch.Tensor) or val.layout is not torch.strided:
-        return None
-    return val.untyped_storage()._cdata
-
-
 def same_geometry(a: torch.Tensor, b: torch.Tensor) -> bool:
     """Whether two fakes on one storage are the same tensor. Never adds a guard."""
     return (
@@ -261,11 +256,11 @@ def same_geometry(a: torch.Tensor, b: torch.Tensor) -> bool:
 def fakes_of(owner: GraphModule) -> Mapping[Node, Any]:
     """The fake value of every node, such that aliases share storage.
 
-    As recorded, where the capture is of this process. A loaded program has lost what shares storage: there, the
-    operators that may alias are run again on the fakes.
+    As recorded, where the capture is of this process. A loaded program has lost what shares storage, and bodies that
+    were recorded apart never knew: there, the operators that may alias are run again on the fakes.
     """
     recorded = {node: node.meta.get("val") for node in owner.graph.nodes}
-    lost = any(
+    lost = FOREIGN_STORAGES in owner.meta or any(
         node.op == "call_function"
         and (node.target in _CERTAIN_VIEWS or is_inplace(node.target))
         and storage_of(recorded[node]) != storage_of(recorded[node.args[0]])  # type: ignore[index]
@@ -275,22 +270,23 @@ def fakes_of(owner: GraphModule) -> Mapping[Node, Any]:
         return recorded
     mode = next((val.fake_mode for val in recorded.values() if hasattr(val, "fake_mode")), None)
     values: dict[Node, Any] = {}
+    seen: set[int] = set()
     environment = mode.shape_env if mode else None
     with mode or nullcontext(), environment.ignore_fresh_unbacked_symbols() if environment else nullcontext():
         for node, val in recorded.items():
-            values[node] = _rerun(node, val, values) if node.op == "call_function" else val
+            values[node] = _rerun(node, val, values, seen) if node.op == "call_function" else val
+            seen.update(filter(None, map(storage_of, pytree.tree_leaves(values[node]))))
     return values
 
 
-def _rerun(node: Node, val: Any, values: Mapping[Node, Any]) -> Any:
+def _rerun(node: Node, val: Any, values: Mapping[Node, Any], seen: set[int]) -> Any:
+    """The fake value of an operator given those of its arguments: on a new storage, unless the operator aliases."""
     target: Any = node.target
     if target is operator.getitem:
         return values[node.args[0]][node.args[1]]  # type: ignore[index]
-    if not isinstance(target, torch._ops.OpOverload):
-        return val
-    infos = [result.alias_info for result in target._schema.returns]
-    if mutated(target):
-        return values[node.args[0]] if is_inplace(target) else val  # type: ignore[index]
-    if any(infos) or torch.Tag.maybe_aliasing_or_mutating in target.tags:
-        return target(*map_arg(node.args, values.__getitem__), **map_arg(node.kwargs, values.__getitem__))
-    return val
+    if isinstance(target, torch._ops.OpOverload):
+        if mutated(target):
+            return values[node.args[0]] if is_inplace(target) else val  # type: ignore[index]
+        if any(r.alias_info for r in target._schema.returns) or torch.Tag.maybe_aliasing_or_mutating in target.tags:
+            return target(*map_arg(node.args, values.__getitem__), **map_arg(node.kwargs, values.__getitem__))
+    return pytree.tree_map(lambda item: torch.empty_like(item) if storage_of(item) in seen else item, val)

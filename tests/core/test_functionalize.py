@@ -625,7 +625,8 @@ def test_matches_eager(name: str, dynamic: bool) -> None:
         fixed_rows = {
             "scatter_in_place", "setitem_tensor", "copy_into_slice", "copy_casts_and_broadcasts", "addmm_and_friends",
             "loop_filling_rows", "out_variant", "out_into_slice", "out_of_several", "as_strided_write",
-            "masked_fill_on_transposed", "swap_rows", "swap_rows_by_alias", "view_of_view", "view_write", "permute_write", "movedim_swapaxes_write",
+            "masked_fill_on_transposed", "swap_rows", "swap_rows_by_alias", "view_of_view", "view_write",
+            "permute_write", "movedim_swapaxes_write",
             "split_and_unbind_write", "view_as_complex_write",
         }  # fmt: skip
         if name in fixed_rows:
