@@ -9,7 +9,7 @@ from __future__ import annotations
 import operator
 from typing import TYPE_CHECKING, Any
 
-from onnxport import DataType, Size, Tensor, Unsupported, translation
+from onnxport import DataType, Tensor, Unsupported, translation
 
 from onnxport_builtin.aten.linalg_decompositions import (
     WIDE,
@@ -23,24 +23,26 @@ from onnxport_builtin.aten.linalg_decompositions import (
     eye,
     first_failure,
     flipped,
+    is_wider,
     lapack_pivots,
     last_axis,
     loop,
     lu_factor,
+    mirrored,
     numbers,
     order_of,
     parity,
     shaped,
+    singular,
     svd,
     symmetric_eigen,
-    triangle,
     unpack_factors,
     wide,
     zero_info,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 
 def used(op: Any, index: int) -> bool:
@@ -270,7 +272,7 @@ def rows_in_order(op: Any, x: Tensor, order: Tensor, batch: Sequence[Any]) -> Te
     return shaped(op.GatherElements(x, op.Expand(down(op, order), shape), axis=-2), shape, x)
 
 
-def cutoff(op: Any, values: Tensor, atol: Any, rtol: Any, default: float) -> Tensor:
+def cutoff(op: Any, values: Tensor, atol: Any, rtol: Any, default: Any) -> Tensor:
     """``max(atol, rtol * largest)`` over singular values (..., k), as (..., 1)."""
     largest = op.ReduceMax(values, [-1], keepdims=1)
 
@@ -279,7 +281,7 @@ def cutoff(op: Any, values: Tensor, atol: Any, rtol: Any, default: float) -> Ten
         return op.Unsqueeze(tensor, [-1]) if isinstance(x, Tensor) and len(x.shape) else tensor
 
     if rtol is None:
-        relative = op.const(default, values.dtype)
+        relative = op.cast(default, values.dtype)
         if atol is not None:
             relative = op.Where(op.Greater(level(atol), 0.0), op.const(0.0, values.dtype), relative)
     else:
@@ -291,20 +293,28 @@ def cutoff(op: Any, values: Tensor, atol: Any, rtol: Any, default: float) -> Ten
 _EPSILON = {DataType.FLOAT: 2.0**-23, DataType.DOUBLE: 2.0**-52}
 
 
-def default_rtol(x: Tensor) -> float:
-    m, n = x.shape[-2], x.shape[-1]
-    if not isinstance(m, int) or not isinstance(n, int):
-        raise Unsupported("a default tolerance needs static matrix sizes")
-    return max(m, n) * _EPSILON[x.dtype]
+def default_rtol(op: Any, x: Tensor) -> float | Tensor:
+    """The larger side times the precision of the element type."""
+    m, n, precision = x.shape[-2], x.shape[-1], _EPSILON[x.dtype]
+    if isinstance(m, int) and isinstance(n, int):
+        return max(m, n) * precision
+    side = op.cast(m, WIDE) if m == n else op.Max(op.cast(m, WIDE), op.cast(n, WIDE))
+    return op.Mul(side, precision)
 
 
-def pseudo_inverse(op: Any, a: Tensor, steps: int | Size, limit: Any) -> tuple[Tensor, Tensor, Tensor]:
-    """pinv of float64 matrices, their singular values and which of them count; ``limit(values)`` is the cutoff."""
-    u, values, vh = svd(op, a, steps, full=False)
+def pseudo_inverse(op: Any, a: Tensor, limit: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    """pinv of float64 matrices, their singular values and which of them count; ``limit(values)`` is the cutoff.
+
+    With ``a @ V = U S`` it is ``V S**-2 (a @ V).T``.
+    """
+    if is_wider(a.shape[-2], a.shape[-1]):
+        product, values, counted = pseudo_inverse(op, flipped(op, a), limit)
+        return flipped(op, product), values, counted
+    rotated, values, vectors = singular(op, a)
     counted = op.Greater(values, limit(values))
-    inverse = op.Where(counted, op.Div(op.const(1.0, WIDE), op.Where(counted, values, 1.0)), 0.0)
-    product = op.MatMul(op.Mul(flipped(op, vh), across(op, inverse)), flipped(op, u))
-    return product, values, counted
+    inverse = op.Where(counted, op.Div(op.const(1.0, WIDE), op.Where(counted, op.Mul(values, values), 1.0)), 0.0)
+    product = op.MatMul(op.Mul(vectors, across(op, inverse)), flipped(op, rotated))
+    return shaped(product, [*list(a.shape)[:-2], a.shape[-1], a.shape[-2]], a), values, counted
 
 
 @translation("aten::linalg_pinv.atol_rtol_tensor")
@@ -314,16 +324,11 @@ def linalg_pinv(
     """By the singular values, which for a hermitian matrix are the sizes of its eigenvalues."""
     if empty(self):
         return blank(op, 0)
-    m, n = self.shape[-2], self.shape[-1]
-    if m != n and not (isinstance(m, int) and isinstance(n, int)):
-        raise Unsupported("the pseudo-inverse of matrices whose smaller side isn't known when exporting")
-    steps = min(m, n) if isinstance(m, int) and isinstance(n, int) else m
     a = wide(op, self)
     if hermitian:  # only the lower half counts
-        strict = triangle(op, a, upper=False, diagonal=-1)
-        a = shaped(op.Add(triangle(op, a, upper=False), flipped(op, strict)), a.shape, a)
-    default = default_rtol(self) if rtol is None else 0.0
-    product, _, _ = pseudo_inverse(op, a, steps, lambda values: cutoff(op, values, atol, rtol, default))
+        a = mirrored(op, a)
+    default = default_rtol(op, self) if rtol is None else 0.0
+    product, _, _ = pseudo_inverse(op, a, lambda values: cutoff(op, values, atol, rtol, default))
     return op.cast(product, self.dtype)
 
 
@@ -337,8 +342,8 @@ def linalg_lstsq(op: Any, self: Tensor, b: Tensor, rcond: float | None = None, *
     vector = len(b.shape) == len(self.shape) - 1
     a, right = wide(op, self), wide(op, b)
     right = op.Unsqueeze(right, [-1]) if vector else right
-    limit = rcond if rcond is not None else default_rtol(self)
-    inverse, values, counted = pseudo_inverse(op, a, min(m, n), lambda s: cutoff(op, s, None, limit, 0.0))
+    limit = rcond if rcond is not None else default_rtol(op, self)
+    inverse, values, counted = pseudo_inverse(op, a, lambda s: cutoff(op, s, None, limit, 0.0))
     solution = op.MatMul(inverse, right)
     if any_zero(results[1].shape):
         residuals = blank(op, 1)
@@ -359,9 +364,7 @@ def linalg_matrix_sqrth(op: Any, self: Tensor) -> Tensor:
     if empty(self):
         return self
     a = wide(op, self)
-    strict = triangle(op, a, upper=False, diagonal=-1)
-    whole = shaped(op.Add(triangle(op, a, upper=False), flipped(op, strict)), a.shape, a)
-    values, vectors = symmetric_eigen(op, whole)
+    values, vectors = symmetric_eigen(op, mirrored(op, a))
     vectors = shaped(vectors, a.shape, a)
     scaled = op.Mul(vectors, across(op, op.Sqrt(values)))
     return op.cast(op.MatMul(scaled, flipped(op, vectors)), self.dtype)

@@ -90,6 +90,12 @@ def triangle(op: Any, x: Tensor, *, upper: bool, diagonal: int = 0) -> Tensor:
     return shaped(op.Trilu(x, op.const(diagonal, DataType.INT64), upper=int(upper)), x.shape, x)
 
 
+def mirrored(op: Any, x: Tensor, *, upper: bool = False) -> Tensor:
+    """The symmetric matrices of which one half is given."""
+    strict = triangle(op, x, upper=upper, diagonal=1 if upper else -1)
+    return shaped(op.Add(triangle(op, x, upper=upper), flipped(op, strict)), x.shape, x)
+
+
 def diagonal(op: Any, x: Tensor) -> Tensor:
     """The main diagonal of the last two axes of square matrices; a product with the identity would spread NaN."""
     on = eye(op, x.shape[-1], dtype=DataType.BOOL)
@@ -217,7 +223,7 @@ def unpack_factors(op: Any, compact: Tensor) -> tuple[Tensor, Tensor]:
     steps = smaller(op, m, n)
     strict = triangle(op, head(op, compact, steps, -1), upper=False, diagonal=-1)
     width = steps if isinstance(steps, (int, Size)) else m
-    lower = op.Add(strict, eye(op, m, width, compact.dtype))
+    lower = shaped(op.Add(strict, eye(op, m, width, compact.dtype)), strict.shape, compact)
     return lower, triangle(op, head(op, compact, steps, -2), upper=True)
 
 
@@ -493,10 +499,7 @@ def symmetric_eigen(op: Any, a: Tensor) -> tuple[Tensor, Tensor]:
 def linalg_eigh(op: Any, A: Tensor, UPLO: str = "L", compute_v: bool = True) -> Any:
     if empty(A):
         return blank(op, 0), blank(op, 1)
-    a = wide(op, A)
-    half = triangle(op, a, upper=UPLO.upper() == "U")
-    strict = triangle(op, a, upper=UPLO.upper() == "U", diagonal=1 if UPLO.upper() == "U" else -1)
-    values, vectors = symmetric_eigen(op, shaped(op.Add(half, flipped(op, strict)), a.shape, a))
+    values, vectors = symmetric_eigen(op, mirrored(op, wide(op, A), upper=UPLO.upper() == "U"))
     return op.cast(values, A.dtype), op.cast(vectors, A.dtype) if compute_v else blank(op, 1)
 
 
