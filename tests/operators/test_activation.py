@@ -101,6 +101,12 @@ def test_softmax_of_other_types_and_shapes() -> None:
     export_and_compare(lambda a: F.softmax(a, 1), (torch.zeros(2, 0, 3),))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_softmax_of_rows_with_nan_and_infinity(dtype: torch.dtype) -> None:
+    rows = [[1.0, math.nan, 2.0], [math.inf, 1.0, 2.0], [1.0, -math.inf, 0.0], [-math.inf] * 3, [1e30, 1e30, -1e30]]
+    export_and_compare(lambda a: (F.softmax(a, 1), F.log_softmax(a, 1)), (torch.tensor(rows, dtype=dtype),))
+
+
 def test_safe_softmax() -> None:
     a = torch.tensor([[1.0, 2.0, -math.inf], [-math.inf, -math.inf, -math.inf]])
     export_and_compare(lambda a: torch.ops.aten._safe_softmax(a, -1), (a,))

@@ -235,3 +235,23 @@ def test_empty_and_zero_dimensional() -> None:
         a = torch.ones(shape)
         export_and_compare(lambda a: (a + 1, a // 2, a % 3, a**2.5, a.clamp(0, 1)), (a,))
         export_and_compare(lambda a: (a + 1, a // 2, a % 3, a**2, a**a), (a.long(),))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.int64, torch.uint8], ids=str)
+def test_symbolic_sizes_as_numbers(dtype: torch.dtype) -> None:
+    def function(a: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        n = a.shape[0]
+        return a + n, n - a, a * n, a / n, a // n, a % n, a.clamp(max=n), a < n, a == n, torch.where(a > 1, a, n), a**n
+
+    rows = torch.export.Dim("rows", min=2, max=50)
+    first, second = torch.arange(3).to(dtype), torch.arange(5).to(dtype)
+    export_and_compare(function, (first,), dynamic_shapes=({0: rows},), other_args=(second,))
+
+
+def test_numbers_read_from_tensors() -> None:
+    def function(a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        number = b.item()
+        return a + number, a * number, torch.add(a, a, alpha=number), a / number
+
+    export_and_compare(function, (torch.randn(3), torch.tensor(2.5)))
+    export_and_compare(function, (torch.randn(3), torch.tensor(2)))

@@ -215,7 +215,12 @@ def softmax(op: Builder, self: Tensor, dim: int, dtype: torch.dtype | None = Non
 
 @translation("aten::log_softmax.int", "aten::special_log_softmax")
 def log_softmax(op: Builder, self: Tensor, dim: int, dtype: torch.dtype | None = None) -> Tensor:
-    return _along(op, op.LogSoftmax, self if dtype is None else op.cast(self, dtype), dim)
+    value = self if dtype is None else op.cast(self, dtype)
+    if value.dtype is _DOUBLE and op.rank(value) and op.size(value, dim) != 0:
+        # onnxruntime 1.32: LogSoftmax of a float64 row with a NaN or infinity is wrong in the other elements.
+        shifted = op.Sub(value, op.ReduceMax(value, [dim], keepdims=1))
+        return op.Sub(shifted, op.Log(op.ReduceSum(op.Exp(shifted), [dim], keepdims=1)))
+    return _along(op, op.LogSoftmax, value, dim)
 
 
 @translation("aten::_softmax")
