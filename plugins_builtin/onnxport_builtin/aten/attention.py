@@ -53,8 +53,8 @@ class _Scores:
         scale: float | None,
         queries: Dim,
         keys: Dim,
+        keys_rank: int,
     ) -> None:
-        rank = len(query.shape)
         width = query.shape[-1]
         self.rows: Tensor | None = None
         dtype = query.dtype
@@ -66,7 +66,7 @@ class _Scores:
             factor = op.Reciprocal(op.Sqrt(op.cast(width, dtype)))
         if not (isinstance(factor, float) and factor == 1.0):
             query = op.Mul(query, factor)
-        scores = op.MatMul(query, swap_last(op, key, rank))
+        scores = op.MatMul(query, swap_last(op, key, keys_rank))
         if is_causal:
             scores = op.Add(scores, _causal_mask(op, queries, keys, dtype))
         if mask is not None:
@@ -95,10 +95,10 @@ def _attention(
     `query` (..., L, E), `key` (..., S, E), `value` (..., S, E_v). A query that no key is left for gives zeros, as
     torch's own kernels do.
     """
-    queries, keys = query.shape[-2], key.shape[-2]
+    queries, keys, keys_rank = query.shape[-2], key.shape[-2], len(key.shape)
     if enable_gqa:
         key, value = (_repeated_heads(op, x, query.shape[-3]) for x in (key, value))
-    scores = _Scores(op, query, key, mask, is_causal, scale, queries, keys)
+    scores = _Scores(op, query, key, mask, is_causal, scale, queries, keys, keys_rank)
     weights = op.Softmax(scores.scores, axis=-1)
     if scores.rows is not None and with_weights:
         weights = op.Where(scores.rows, weights, 0)
@@ -169,10 +169,15 @@ def _with_log_sum(
     is_causal: bool,
     scale: float | None,
 ) -> list[Tensor | None]:
-    result, _, scores = _attention(op, query, key, value, mask, dropout_p, is_causal, scale)
     log_sum = None
-    if is_used(op, 1):
+    if not is_used(op, 1):
+        result = _attention(op, query, key, value, mask, dropout_p, is_causal, scale)[0]
+    else:
         expected = op.results[1]
+        dtype = value.dtype  # the log-sum-exp of halves is a float: so are the scores it comes from
+        query, key, value = (op.cast(x, expected.dtype) for x in (query, key, value))
+        result, _, scores = _attention(op, query, key, value, mask, dropout_p, is_causal, scale)
+        result = op.cast(result, dtype)
         if len(expected.shape) != len(query.shape) - 1:
             raise Unsupported("this layout of the log-sum-exp")
         log_sum = op.cast(op.ReduceLogSumExp(scores.scores, [-1], keepdims=0), expected.dtype)

@@ -133,15 +133,22 @@ def _convolve_transposed(
     output_padding = spread(output_padding, spatial, "output_padding")
     (groups,) = spread(groups, 1, "groups")
     x, added = batched(op, x, spatial)
-    if x.dtype in _NATIVE:
+    end = padding
+    if any(extra >= step for extra, step in zip(output_padding, stride)):
+        # onnxruntime 1.32 refuses such output paddings; cropping less at the end says the same
+        end = [pad - extra for pad, extra in zip(padding, output_padding)]
+        output_padding_ = [0] * spatial
+    else:
+        output_padding_ = output_padding
+    if x.dtype in _NATIVE and min(end) >= 0:
         y = op.ConvTranspose(
             x,
             weight,
             bias,
             kernel_shape=_kernel_shape(weight),
             strides=stride,
-            pads=padding * 2,
-            output_padding=output_padding if any(output_padding) else None,
+            pads=[*padding, *end],
+            output_padding=output_padding_ if any(output_padding_) else None,
             dilations=dilation,
             group=groups,
         )

@@ -29,13 +29,10 @@ def _alike(op: Builder, *tensors: Tensor) -> list[Tensor]:
     return [op.cast(tensor, dtype) for tensor in tensors]
 
 
-def _hinge(op: Builder, x: Tensor) -> Tensor:
-    """``max(x, 0)``."""
-    return (
-        op.Relu(x)
-        if x.dtype in (DataType.FLOAT, DataType.DOUBLE, DataType.FLOAT16, DataType.BFLOAT16)
-        else op.Max(x, 0)
-    )
+def _floating(op: Builder, *tensors: Tensor) -> list[Tensor]:
+    """Tensors in the float type that torch gives the node's result; integer arithmetic comes before this."""
+    dtype = op.result.dtype
+    return [op.cast(tensor, dtype) for tensor in tensors]
 
 
 def _power(op: Builder, x: Tensor, p: float) -> Tensor:
@@ -86,10 +83,13 @@ def poisson_nll_loss(
 ) -> Tensor:
     x, y = _alike(op, input, target)
     if log_input:
-        loss = op.Sub(op.Exp(x), op.Mul(y, x))
+        exponential, product_ = _floating(op, op.Exp(_floating(op, x)[0]), op.Mul(y, x))
+        loss = op.Sub(exponential, product_)
     else:
+        x, y = _floating(op, x, y)
         loss = op.Sub(x, op.Mul(y, op.Log(op.Add(x, eps))))
     if full:
+        (y,) = _floating(op, y)
         stirling = op.Add(op.Sub(op.Mul(y, op.Log(y)), y), op.Mul(op.Log(op.Mul(y, 2 * math.pi)), 0.5))
         loss = op.Add(loss, op.Where(op.LessOrEqual(y, 1), op.const(0, y.dtype), stirling))
     return _reduce(op, loss, reduction)
@@ -318,10 +318,10 @@ def margin_ranking_loss(
     op: Builder, input1: Tensor, input2: Tensor, target: Tensor, margin: float = 0.0, reduction: int = 1
 ) -> Tensor:
     a, b, y = _alike(op, input1, input2, target)
-    slack = op.Mul(op.Neg(y), op.Sub(a, b))
+    (slack,) = _floating(op, op.Mul(y, op.Sub(b, a)))
     if margin:
         slack = op.Add(slack, margin)
-    return _reduce(op, _hinge(op, slack), reduction)
+    return _reduce(op, op.Relu(slack), reduction)
 
 
 @translation("aten::hinge_embedding_loss")
@@ -339,14 +339,19 @@ def cosine_embedding_loss(
 ) -> Tensor:
     a, b = _alike(op, input1, input2)
     axis = [max(len(a.shape), len(b.shape)) - 1]
+
+    def dot(x: Tensor, y: Tensor) -> Tensor:
+        product_ = op.Mul(x, y)  # integers are summed as int64, as torch does
+        wide = DataType.INT64 if product_.dtype.is_integer() else product_.dtype
+        return _floating(op, op.ReduceSum(op.cast(product_, wide), axis, keepdims=0))[0]
+
     epsilon = 1e-12
-    a2 = op.Add(op.ReduceSum(op.Mul(a, a), axis, keepdims=0), epsilon)
-    b2 = op.Add(op.ReduceSum(op.Mul(b, b), axis, keepdims=0), epsilon)
-    cosine = op.Div(op.ReduceSum(op.Mul(a, b), axis, keepdims=0), op.Sqrt(op.Mul(a2, b2)))
+    norms = op.Mul(op.Add(dot(a, a), epsilon), op.Add(dot(b, b), epsilon))
+    cosine = op.Div(dot(a, b), op.Sqrt(norms))
     zero = op.const(0, cosine.dtype)
     similar = op.Where(op.Equal(target, 1), op.Sub(op.const(1, cosine.dtype), cosine), zero)
     different = op.Where(op.Equal(target, -1), op.Max(op.Sub(cosine, margin), 0), zero)
-    return op.cast(_reduce(op, op.Add(similar, different), reduction), op.result.dtype)
+    return _reduce(op, op.Add(similar, different), reduction)
 
 
 @translation("aten::triplet_margin_loss")
@@ -390,7 +395,8 @@ def _norm(op: Builder, x: Tensor, axes: Sequence[int], p: float, *, keepdims: bo
 
 def _pairwise(op: Builder, a: Tensor, b: Tensor, p: float, eps: float, *, keepdim: bool) -> Tensor:
     a, b = _alike(op, a, b)
-    return _norm(op, op.Add(op.Sub(a, b), eps), [-1], p, keepdims=keepdim)
+    (difference,) = _floating(op, op.Sub(a, b))
+    return _norm(op, op.Add(difference, eps), [-1], p, keepdims=keepdim)
 
 
 @translation("aten::pairwise_distance")

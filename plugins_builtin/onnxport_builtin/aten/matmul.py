@@ -356,11 +356,11 @@ def _tensordot(op: Builder, a: Tensor, b: Tensor, dims_a: Sequence[int], dims_b:
     for i, j in zip(dims_a, dims_b):
         right[j % ranks[1]] = left[i % ranks[0]]
     contracted = {left[i % ranks[0]] for i in dims_a}
-    operands = [
+    first, second = (
         _Operand(value, "".join(names_of), dict(zip(names_of, value.shape)))
         for value, names_of in ((a, left), (b, right))
-    ]
-    result = _contract(op, *operands, (set(left) | set(right)) - contracted)
+    )
+    result = _contract(op, first, second, (set(left) | set(right)) - contracted)
     order = [label for label in left if label not in contracted] + [label for label in right if label not in contracted]
     return result.reordered(op, "".join(order))
 
@@ -425,9 +425,9 @@ def bilinear(op: Builder, input1: Tensor, input2: Tensor, weight: Tensor, bias: 
     outputs, left, right = weight.shape
     batch = list(input1.shape)[:-1]
     flat = reshape(op, op.Transpose(weight, perm=[1, 0, 2]), [left, outputs * right])
-    partial = reshape(op, op.MatMul(input1, flat), [*batch, outputs, right])
-    product = op.Squeeze(op.MatMul(partial, op.Unsqueeze(input2, [-1])), [-1])
-    return product if bias is None else op.Add(product, bias)
+    partial = reshape(op, matrix_product(op, input1, flat), [*batch, outputs, right])
+    product = op.Squeeze(matrix_product(op, partial, op.Unsqueeze(input2, [-1])), [-1])
+    return product if bias is None else plus(op, product, bias)
 
 
 @translation("aten::_trilinear")

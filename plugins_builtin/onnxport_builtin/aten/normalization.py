@@ -340,7 +340,7 @@ def _group_norm(op: Builder, x: Tensor, groups: int, weight: Tensor | None, bias
     # onnxruntime 1.32 has no kernel of ONNX's GroupNormalization: its function body is slower than these five nodes.
     shape, rank = list(x.shape), len(x.shape)
     if 0 in shape:
-        return x
+        return op.Identity(x)
     ones, zeros = _filled(op, 1.0, [groups], x.dtype), _filled(op, 0.0, [groups], x.dtype)
     grouped = op.Reshape(x, [0, groups, -1])
     grouped.shape = None
@@ -385,7 +385,11 @@ def native_group_norm(
     y = _group_norm(op, input, group, weight, bias, eps)
     mean = inverse = None
     if is_used(op, 1) or is_used(op, 2):
-        grouped = op.Reshape(op.cast(input, op.results[1].dtype), op.sizes([N, group, -1]))
+        work = op.results[1].dtype
+        if 0 in input.shape:
+            empty = _filled(op, 0.0, list(op.results[1].shape), work)
+            return [y, empty, empty]
+        grouped = reshape(op, op.cast(input, work), [N, group, C * HxW // group])
         mean_, _, var = _moments(op, grouped, [2])
         mean = op.Squeeze(mean_, [2])
         inverse = op.Reciprocal(op.Sqrt(op.Add(op.Squeeze(var, [2]), eps)))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from onnxport import DataType, Size, Tensor, Unsupported, translation
 
-from onnxport_builtin.aten.shape import iota
+from onnxport_builtin.aten.shape import expand, iota
 
 if TYPE_CHECKING:
     from onnxport import Builder
@@ -54,37 +54,46 @@ def _constant(op: Builder, x: Tensor, pad: Sequence[Dim], value: Any) -> Tensor:
     return _pad_node(op, x, pairs, "constant", fill)
 
 
-def _cropped(op: Builder, x: Tensor, pairs: dict[int, tuple[Dim, Dim]]) -> tuple[Tensor, dict[int, tuple[Dim, Dim]]]:
-    """`x` without what the negative pads cut off, and the pads that are left."""
-    cut = {axis: (min(before, 0), min(after, 0)) for axis, (before, after) in pairs.items()}
-    cut = {axis: pair for axis, pair in cut.items() if any(pair)}
-    if not cut:
-        return x, pairs
-    starts = [-before for before, _ in cut.values()]
-    ends = [after if after else 2**62 for _, after in cut.values()]
-    kept = {axis: (max(before, 0), max(after, 0)) for axis, (before, after) in pairs.items()}
-    return op.Slice(x, starts, ends, list(cut)), {axis: pair for axis, pair in kept.items() if any(pair)}
+def _source_places(op: Builder, size: Dim, before: int, after: int, mode: str) -> Tensor:
+    """Where on an axis of `size` each element of the padded axis comes from; negative pads crop."""
+    if isinstance(size, int):
+        places = np.arange(-before, size + after, dtype=np.int64)
+        if mode == "circular":
+            first, last = max(-before, 0), size + min(after, 0)
+            return op.const((places - first) % (last - first) + first)
+        if mode == "reflect":
+            places = np.abs(places)
+            places = size - 1 - np.abs(size - 1 - places)
+        return op.const(np.clip(places, 0, size - 1))
+    length = op.tensor(size, DataType.INT64)
+    places = op.Sub(iota(op, size + before + after), before)
+    if mode == "circular":
+        first, cut = max(-before, 0), max(-before, 0) + max(-after, 0)
+        around = op.Mod(op.Sub(places, first) if first else places, op.Sub(length, cut) if cut else length)
+        return op.Add(around, first) if first else around
+    end = op.Sub(length, 1)
+    if mode == "reflect":
+        places = op.Abs(places)
+        places = op.Sub(end, op.Abs(op.Sub(end, places)))
+    return op.Max(op.Min(places, end), op.const(np.int64(0)))
 
 
 def _borrowed(op: Builder, x: Tensor, pad: Sequence[Dim], mode: str) -> Tensor:
     """Padding whose content comes from `x` itself."""
     pairs = _by_axis(pad, len(x.shape))
+    shape = list(op.result.shape)
+    if 0 in shape:
+        return expand(op, op.const(0, x.dtype), shape)
+    named = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}[mode]
     if not _static(pairs):
-        return _pad_node(op, x, pairs, {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}[mode], None)
-    sizes = {axis: x.shape[axis] + min(pair[0], 0) + min(pair[1], 0) for axis, pair in pairs.items()}
-    x, pairs = _cropped(op, x, pairs)
-    if mode != "circular":
-        return _pad_node(op, x, pairs, "edge" if mode == "replicate" else "reflect", None)
-    if op.opset >= 19:
-        return _pad_node(op, x, pairs, "wrap", None)
+        return _pad_node(op, x, pairs, named, None)
+    # ONNX crops before it mirrors or repeats, torch after; and it knows no wrapping below opset 19
+    gathered = mode == "circular" and op.opset < 19
+    plain = {axis: pair for axis, pair in pairs.items() if min(pair) >= 0 and not gathered}
     for axis, (before, after) in pairs.items():
-        size = sizes[axis]
-        if isinstance(size, int):
-            index = op.const(np.arange(-before, size + after, dtype=np.int64) % size)
-        else:
-            index = op.Mod(op.Sub(iota(op, size + before + after), before), op.tensor(size, DataType.INT64))
-        x = op.Gather(x, index, axis=axis)
-    return x
+        if axis not in plain:
+            x = op.Gather(x, _source_places(op, x.shape[axis], before, after, mode), axis=axis)
+    return _pad_node(op, x, plain, named, None)
 
 
 def _pad(op: Builder, x: Tensor, pad: Sequence[Dim], mode: str, value: Any) -> Tensor:

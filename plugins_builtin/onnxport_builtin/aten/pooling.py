@@ -81,6 +81,7 @@ def _max_of_windows(
     dilation: Sequence[int],
     size: Sequence[Dim],
     counts: Sequence[Dim],
+    channels: Dim,
 ) -> tuple[Tensor, Tensor]:
     """Maxima of gathered windows, and where they lie in the flattened spatial axes of `size`.
 
@@ -88,7 +89,6 @@ def _max_of_windows(
     first of them on the axis without its padding.
     """
     spatial = len(indices)
-    channels = x.shape[1]
     dtype = x.dtype
     if dtype == DataType.INT16:
         x = op.cast(x, DataType.INT32)
@@ -156,6 +156,7 @@ def _max_pool(
             dilation,
             size,
             counts,
+            self.shape[-spatial - 1],
         )
     if added:
         values = op.Squeeze(values, [0])
@@ -348,6 +349,7 @@ def _adaptive_max(op: Builder, self: Tensor, output_size: Any, spatial: int) -> 
             [1] * spatial,
             size,
             out,
+            self.shape[-spatial - 1],
         )
     return (op.Squeeze(values, [0]), op.Squeeze(indices, [0])) if added else (values, indices)
 

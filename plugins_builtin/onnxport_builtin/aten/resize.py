@@ -151,11 +151,8 @@ def _cubic_weights(t: Any, a: float, multiply: Callable[[Any, Any], Any], add: C
     return [far(add(t, 1.0)), near(t), near(rest), far(add(rest, 1.0))]
 
 
-def _static_taps(op: Builder, axis: _Axis, mode: _Mode, dtype: DataType) -> list[_Tap]:
+def _static_weights(axis: _Axis, mode: _Mode, kind: type) -> list[tuple[np.ndarray, np.ndarray]]:
     """Which samples each output is mixed from, and their weights; of static sizes."""
-    if mode.name in ("nearest", "exact"):
-        return [(op.const(_nearest_places(mode, axis)), None)]
-    kind = np.float64 if dtype == DataType.DOUBLE else np.float32
     ratio = axis.ratio(kind, mode.align_corners)
     places = np.arange(axis.out, dtype=kind)
     source = places * ratio if mode.align_corners else ratio * (places + kind(0.5)) - kind(0.5)
@@ -164,17 +161,18 @@ def _static_taps(op: Builder, axis: _Axis, mode: _Mode, dtype: DataType) -> list
         source = np.maximum(source, 0)
         first = np.minimum(np.floor(source).astype(np.int64), last)
         part = np.clip(source - first, 0, 1)
-        return [
-            (op.const(first), op.const(1 - part, dtype)),
-            (op.const(np.minimum(first + 1, last)), op.const(part, dtype)),
-        ]
+        return [(first, 1 - part), (np.minimum(first + 1, last), part)]
     floor = np.floor(source)
     weights = _cubic_weights(source - floor, -0.75, np.multiply, np.add)
     index = floor.astype(np.int64)
-    return [
-        (op.const(np.clip(index + offset, 0, last)), op.const(weight, dtype))
-        for offset, weight in zip((-1, 0, 1, 2), weights)
-    ]
+    return [(np.clip(index + offset, 0, last), weight) for offset, weight in zip((-1, 0, 1, 2), weights)]
+
+
+def _static_taps(op: Builder, axis: _Axis, mode: _Mode, dtype: DataType) -> list[_Tap]:
+    if mode.name in ("nearest", "exact"):
+        return [(op.const(_nearest_places(mode, axis)), None)]
+    kind = np.float64 if dtype == DataType.DOUBLE else np.float32
+    return [(op.const(index), op.const(weight, dtype)) for index, weight in _static_weights(axis, mode, kind)]
 
 
 def _dynamic_taps(op: Builder, axis: _Axis, mode: _Mode, dtype: DataType) -> list[_Tap]:
@@ -246,9 +244,7 @@ def _filter(name: str) -> tuple[float, Callable[[np.ndarray], np.ndarray]]:
     return {"linear": (1.0, linear), "cubic": (2.0, cubic), "lanczos": (3.0, lanczos)}[name]
 
 
-def _antialiased(op: Builder, x: Tensor, place: int, rank: int, axis: _Axis, mode: _Mode) -> Tensor:
-    if not axis.is_static:
-        raise Unsupported(f"an antialiased {mode.name} resize of {x.dtype.name} needs static sizes")
+def _antialiased_matrix(axis: _Axis, mode: _Mode) -> np.ndarray:
     reach, kernel = _filter(mode.name)
     ratio = float(axis.ratio(np.float64, mode.align_corners))
     stretch = max(ratio, 1.0)
@@ -260,31 +256,69 @@ def _antialiased(op: Builder, x: Tensor, place: int, rank: int, axis: _Axis, mod
         weights = kernel((np.arange(first, last) - centre + 0.5) / stretch)
         total = weights.sum()
         matrix[i, first:last] = weights / total if total != 0 else weights
+    return matrix
+
+
+def _tap_matrix(axis: _Axis, mode: _Mode) -> np.ndarray:
+    """The same as :func:`_static_taps`, as a matrix (out, size) of doubles."""
+    matrix = np.zeros((int(axis.out), int(axis.size)))
+    for index, weight in _static_weights(axis, mode, np.float64):
+        np.add.at(matrix, (np.arange(int(axis.out)), index), weight)
+    return matrix
+
+
+def _fixed_point(matrix: np.ndarray) -> tuple[np.ndarray, int]:
+    """Weights as 16-bit integers and by how many bits they are scaled: how torch resamples bytes."""
+    largest, bits = float(matrix.max(initial=0.0)), 0
+    while bits < 22 and int(0.5 + largest * (1 << (bits + 1))) < (1 << 15):
+        bits += 1
+    scaled = matrix * (1 << bits)
+    return np.trunc(scaled + np.where(scaled < 0, -0.5, 0.5)), bits
+
+
+def _times_matrix(op: Builder, x: Tensor, place: int, rank: int, matrix: np.ndarray) -> Tensor:
+    """`x` with `matrix` (out, size) applied along axis `place`."""
     if place == rank - 1:
         return op.MatMul(x, op.const(matrix.T, x.dtype))
     if place == rank - 2:
         return op.MatMul(op.const(matrix, x.dtype), x)
-    raise Unsupported("antialiasing of more than two axes")
+    raise Unsupported("a matrix along an outer axis")
+
+
+def _resize_bytes(op: Builder, x: Tensor, axes: Sequence[_Axis], mode: _Mode) -> Tensor:
+    """Bytes mixed with integer weights and rounded after each axis, exactly as torch does; in doubles."""
+    if not all(axis.is_static for axis in axes):
+        raise Unsupported(f"a {mode.name} resize of {x.dtype.name} needs static sizes")
+    rank = len(axes) + 2
+    y = op.cast(x, DataType.DOUBLE)
+    for i in reversed(range(len(axes))):
+        axis = axes[i]
+        if axis.size == axis.out:
+            continue
+        matrix, bits = _fixed_point((_antialiased_matrix if mode.antialias else _tap_matrix)(axis, mode))
+        y = op.Add(_times_matrix(op, y, 2 + i, rank, matrix), float(1 << (bits - 1)) if bits else 0.0)
+        y = op.Clip(op.Floor(op.Div(y, float(1 << bits))), 0.0, 255.0)
+    return op.cast(y, x.dtype)
 
 
 def _resize(op: Builder, x: Tensor, axes: Sequence[_Axis], mode: _Mode) -> Tensor:
     native = _resized_natively(op, x, axes, mode)
     if native is not None:
         return native
+    if x.dtype.is_integer() and mode.name not in ("nearest", "exact"):
+        return _resize_bytes(op, x, axes, mode)
     rank = len(axes) + 2
-    dtype = x.dtype
-    mixes = mode.name not in ("nearest", "exact")
-    small = mixes and dtype.is_integer()
-    if small:
-        x = op.cast(x, DataType.FLOAT)
     for i in reversed(range(len(axes))):
         axis = axes[i]
         if _implied(axis) and axis.size == axis.out:
             continue
-        x = (_antialiased if mode.antialias else _resampled)(op, x, 2 + i, rank, axis, mode)
-        if small:  # torch rounds to the nearest byte after each axis
-            x = op.Clip(op.Floor(op.Add(x, 0.5)), 0.0, 255.0)
-    return op.cast(x, dtype)
+        if not mode.antialias:
+            x = _resampled(op, x, 2 + i, rank, axis, mode)
+        elif axis.is_static:
+            x = _times_matrix(op, x, 2 + i, rank, _antialiased_matrix(axis, mode))
+        else:
+            raise Unsupported(f"an antialiased {mode.name} resize of {x.dtype.name} needs static sizes")
+    return x
 
 
 def _axes(op: Builder, x: Tensor, scales: Sequence[float | None]) -> list[_Axis]:
