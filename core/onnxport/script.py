@@ -122,6 +122,7 @@ def _traced_call(function: Callable[..., Any]) -> Callable[..., Any]:
         with _tracing(op):
             return function(*_as_values(op, positional), **keyword)
 
+    del call.__wrapped__  # type: ignore[attr-defined]  # its own signature takes whatever the operator has
     return call
 
 
