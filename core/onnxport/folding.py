@@ -33,6 +33,14 @@ _OF_CONSTANTS = 1024 * 1024
 _EVALUATED = 4 * 1024 * 1024
 """Bytes: nothing larger is computed on the way, which bounds what the search costs."""
 
+_FILL = {
+    torch.ops.aten.new_zeros.default: 0,
+    torch.ops.aten.zeros_like.default: 0,
+    torch.ops.aten.new_ones.default: 1,
+    torch.ops.aten.ones_like.default: 1,
+}
+"""What these fill with: of their tensor they take the shape and dtype alone, so that it need not be known."""
+
 _RANDOM_IN_TRAINING = {torch.ops.aten.dropout.default, torch.ops.aten.feature_dropout.default}
 
 
@@ -69,6 +77,10 @@ def fold_constants(functional: FunctionalProgram, program: ExportedProgram) -> F
                 attribute = getattr(functional.graph_module, str(node.target), None)
                 if isinstance(attribute, torch.Tensor) and has_data(attribute):
                     known[node] = _Known(attribute, attribute.nbytes, False, False)
+            elif node.op == "call_function" and node.target in _FILL and _may_fold(node):
+                fake = node.meta["val"]
+                value = torch.full(tuple(fake.shape), _FILL[node.target], dtype=fake.dtype)
+                known[node] = _Known(value, 0, False, False)
             elif node.op == "call_function" and all(source in known for source in node.all_input_nodes):
                 result = _evaluate(node, known) if _may_fold(node) else None
                 if result is not None:

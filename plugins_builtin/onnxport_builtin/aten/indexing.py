@@ -283,21 +283,20 @@ def _index_outer(op: Builder, x: Tensor, given: list[tuple[int, Tensor]]) -> Ten
     dims = [d for d, _ in given]
     if dims != list(range(dims[0], dims[0] + len(dims))):
         return None
-    shapes = [list(i.shape) for _, i in given]
-    rank = max(len(s) for s in shapes)
-    own: list[list[int]] = []
-    for shape in shapes:
-        padded = [1] * (rank - len(shape)) + shape
-        own.append([axis for axis, d in enumerate(padded) if d != 1])
-    order = [axis for axes in own for axis in axes]
-    if order != list(range(rank)):
-        return None
+    rank = max(len(i.shape) for _, i in given)
+    shapes = [[1] * (rank - len(i.shape)) + list(i.shape) for _, i in given]
+    # where the axes of each index begin: at the first axis along which it, or an index after it, varies
+    starts = [0]
+    for n in range(1, len(shapes)):
+        varying = [axis for axis in range(rank) if any(shape[axis] != 1 for shape in shapes[n:])]
+        starts.append(min(varying, default=rank))
+    ends = [*starts[1:], rank]
+    for shape, start, end in zip(shapes, starts, ends, strict=True):
+        if start > end or any(shape[axis] != 1 for axis in range(rank) if not start <= axis < end):
+            return None
     result = x
-    for (dim, i), axes, shape in reversed(list(zip(given, own, shapes, strict=True))):
-        missing = rank - len(shape)
-        singles = [a for a in range(len(shape)) if a + missing not in axes]
-        vector = op.Squeeze(_as_index(op, i), singles) if singles else _as_index(op, i)
-        result = op.Gather(result, vector, axis=dim)
+    for (dim, i), shape, start, end in reversed(list(zip(given, shapes, starts, ends, strict=True))):
+        result = op.Gather(result, reshape(op, _as_index(op, i), shape[start:end]), axis=dim)
     return result
 
 
