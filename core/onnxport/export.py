@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import onnx_ir as ir
 import torch
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.export import ExportedProgram
@@ -264,8 +265,9 @@ def _captured(
             output_names=output_names,
             containers=host.containers(),
         )
-        program = capture(model, request, patches=host.patches())
+        program = capture(model, request, verbose=run.verbose, patches=host.patches())
         run.interface = interface_of(program, request)
+    run.show_interface()
     return request, program, run.interface
 
 
@@ -301,9 +303,23 @@ def translate_program(
             seed=settings.seed,
         )
         run.translated = translator.run()
+        _name_output_axes(run.translated.model, interface)
         run.translated.model.meta[reweight.FOLDED] = reweight.folded_weights(folded, program)
     run.count(run.translated.model, after=False)
     return run.translated
+
+
+def _name_output_axes(model: ir.Model, interface: Interface) -> None:
+    """Dimensions of outputs that ``dynamic_axes`` names; static ones stay what they are."""
+    for output in model.graph.outputs:
+        index = interface.outputs.index(output.name) if output.name in interface.outputs else -1
+        if index not in interface.output_axes or output.shape is None:
+            continue
+        dims = list(output.shape)
+        for axis, name in interface.output_axes[index].items():
+            if not isinstance(dims[axis], int):
+                dims[axis] = ir.SymbolicDim(name)
+        output.shape = ir.Shape(dims)
 
 
 def _with_plugin_passes(functional: FunctionalProgram, host: Plugins, run: Run) -> FunctionalProgram:

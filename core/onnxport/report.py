@@ -90,6 +90,13 @@ class Run:
         """Seconds by stage."""
         return {stage.name: stage.seconds for stage in self.stages}
 
+    def show_interface(self) -> None:
+        """Print the resolved inputs and outputs, when the run is verbose."""
+        if self.verbose and self.interface is not None:
+            for name, path, kind, rest in self._input_rows():
+                print(f"[onnxport]   input {name or path}: {kind} {rest}")
+            print(f"[onnxport]   outputs: {', '.join(self.interface.outputs)}", flush=True)
+
     def count(self, model: ir.Model, after: bool) -> None:
         """Keep the operator counts of the model before or after the passes."""
         counts = Counter(node.op_type for node in model.graph.all_nodes())

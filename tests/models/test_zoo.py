@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from models.zoo import ZOO
 from support import export_and_compare, op_types
+
+from models.zoo import ZOO
 
 _LARGE = ("efficientnet_v2_s", "densenet121", "convnext_tiny", "vit_b_16", "swin_v2_t")
 

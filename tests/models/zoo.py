@@ -70,7 +70,15 @@ def _timm(name: str) -> Callable[[], Example]:
     return build
 
 
-for _name in ("resnet50", "mobilenet_v3_small", "efficientnet_v2_s", "densenet121", "convnext_tiny", "vit_b_16", "swin_v2_t"):
+for _name in (
+    "resnet50",
+    "mobilenet_v3_small",
+    "efficientnet_v2_s",
+    "densenet121",
+    "convnext_tiny",
+    "vit_b_16",
+    "swin_v2_t",
+):
     ZOO[_name] = _torchvision(_name)
 ZOO["timm_vit_tiny"] = _timm("vit_tiny_patch16_224")
 ZOO["timm_levit_128s"] = _timm("levit_128s")
@@ -123,7 +131,13 @@ def _text(model: nn.Module) -> Example:
     )
 
 
-_SMALL = {"vocab_size": 128, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+_SMALL = {
+    "vocab_size": 128,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+}
 
 
 @entry

@@ -6,8 +6,6 @@ the graph's edges, never by names, and the new weights are made when the file is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
 import onnx_ir as ir
 import torch
 
