@@ -188,6 +188,17 @@ def test_where_of_every_type() -> None:
         export_and_compare(lambda m, a, b: (torch.where(m, a, b), torch.where(m, a, 1)), (mask, a, b))
 
 
+def test_where_of_bools_is_logic() -> None:
+    mask, a, b = (torch.tensor(v) for v in ([True, False, True, False], [True, True, False, False], [False] * 4))
+
+    def function(m: torch.Tensor, a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        sides = ((a, True), (a, False), (True, a), (False, a), (a, b), (a, 2), (True, False))
+        return tuple(torch.where(m, *pair) for pair in sides)
+
+    export_and_compare(function, (mask, a, b))
+    assert ops_of(export_and_compare(lambda m, a: torch.where(m, a, False), (mask, a))) == ["And"]
+
+
 def test_nan_to_num() -> None:
     a = torch.tensor(SPECIAL)
     export_and_compare(lambda a: (torch.nan_to_num(a), torch.nan_to_num(a, 1.0, 2.0, -3.0)), (a,))

@@ -61,6 +61,11 @@ def silu(op: Builder, self: Tensor) -> Tensor:
     return op.Mul(self, op.Sigmoid(self))
 
 
+@translation("aten::silu", opset=24)
+def silu_swish(op: Builder, self: Tensor) -> Tensor:
+    return op.Swish(self)
+
+
 @translation("aten::mish")
 def mish(op: Builder, self: Tensor) -> Tensor:
     return op.Mul(self, op.Tanh(soft_plus(op, self))) if self.dtype is _DOUBLE else op.Mish(self)

@@ -393,8 +393,10 @@ def heaviside(op: Builder, self: Tensor, values: Tensor) -> Tensor:
 
 @translation("aten::where.self", "aten::where.ScalarOther", "aten::where.ScalarSelf", "aten::where.Scalar")
 def where_(op: Builder, condition: Tensor, self: Operand, other: Operand) -> Tensor:
-    a, b = operands(op, self, other)
-    return where(op, op.cast(condition, DataType.BOOL), a, b)
+    dtype, mask = _real(self, other), op.cast(condition, DataType.BOOL)
+    if dtype is DataType.BOOL and isinstance(self, bool) != isinstance(other, bool):
+        return where(op, mask, self, other)
+    return where(op, mask, op.cast(self, dtype), op.cast(other, dtype))
 
 
 @translation("aten::nan_to_num")

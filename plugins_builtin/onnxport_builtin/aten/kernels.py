@@ -36,7 +36,6 @@ NARROW = frozenset({DataType.INT16, DataType.UINT16, DataType.BOOL})
 _SELECT_IN: dict[DataType, DataType] = {
     DataType.INT16: DataType.INT32,
     DataType.UINT16: DataType.INT32,
-    DataType.BOOL: DataType.UINT8,
 }
 
 
@@ -92,12 +91,18 @@ def filled(op: Builder, like: Tensor, value: float, dtype: DataType) -> Tensor:
 
 
 def where(op: Builder, condition: Tensor, self: Any, other: Any) -> Tensor:
-    """``Where`` for every element type; at least one branch is a tensor, whose type a number takes.
+    """``Where`` for every element type; at least one branch is a tensor, whose type a number (not a size) takes.
 
     Args:
         condition: bool.
     """
     dtype = next(value.dtype for value in (self, other) if isinstance(value, Tensor))
+    if dtype is DataType.BOOL:
+        if not isinstance(self, Tensor):
+            return op.Or(condition, other) if self else op.And(op.Not(condition), other)
+        if not isinstance(other, Tensor):
+            return op.Or(op.Not(condition), self) if other else op.And(condition, self)
+        return op.Xor(other, op.And(condition, op.Xor(self, other)))
     wide = _SELECT_IN.get(dtype, dtype)
     return op.cast(op.Where(condition, op.cast(self, wide), op.cast(other, wide)), dtype)
 
