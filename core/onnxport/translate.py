@@ -319,6 +319,8 @@ class Translator:
         """Run the translation of another operator on values that are already ONNX."""
         reasons: list[str] = []
         for candidate in self._table.candidates(target):
+            if not candidate.complex and _any_complex((args, kwargs)):
+                continue
             mark = self.op.mark()
             try:
                 overload = registry.operator_named(target)
