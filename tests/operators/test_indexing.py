@@ -127,3 +127,59 @@ LEAN: list[tuple[str, Callable[[torch.Tensor, torch.Tensor], Any], list[str]]] =
 def test_few_nodes(function: Callable[..., Any], expected: list[str]) -> None:
     program = export_and_compare(function, (x(4, 4), I([0, 1, 2, 3])))
     assert sorted(op_types(program)) == sorted(expected)
+
+
+SYMBOLIC: list[tuple[str, Callable[[torch.Tensor, torch.Tensor], Any]]] = [
+    ("last", lambda t, s: t[t.shape[0] - 1]),
+    ("tail", lambda t, s: t[-s.shape[0] :]),
+    ("between", lambda t, s: t[s.shape[0] - 1 : s.shape[0] + 1]),
+    ("half", lambda t, s: t[: t.shape[0] // 2]),
+    ("narrow", lambda t, s: t.narrow(0, 1, s.shape[0])),
+    ("split", lambda t, s: t.split([s.shape[0], t.shape[0] - s.shape[0]])),
+    ("roll", lambda t, s: t.roll(s.shape[0], 0)),
+    ("repeat", lambda t, s: s.repeat_interleave(t.shape[0])),
+    ("tril", lambda t, s: t.tril(s.shape[0])),
+    ("fill", lambda t, s: torch.full((s.shape[0], 2), t.shape[0])),
+    ("arange", lambda t, s: torch.arange(s.shape[0], t.shape[0])),
+    ("where", lambda t, s: torch.where(t > s.shape[0])),
+]
+
+
+@pytest.mark.parametrize("function", [pytest.param(f, id=n) for n, f in SYMBOLIC])
+def test_symbolic_bounds(function: Callable[..., Any]) -> None:
+    export_and_compare(
+        function,
+        (x(7, 4), x(3)),
+        dynamic_shapes=(({0: AUTO}, {0: AUTO}),),
+        other_args=(x(9, 4), x(2)),
+    )
+
+
+def test_data_dependent_sizes() -> None:
+    """What is counted at run time goes on through other operators; nothing found is no error."""
+
+    def found(t: torch.Tensor, m: torch.Tensor) -> list[torch.Tensor]:
+        rows = t[m]
+        places = m.nonzero()
+        return [
+            rows.sum(0), rows.reshape(-1, 2, 2), torch.cat([rows, t]), rows[:, None].expand(-1, 3, -1),
+            rows.flip(0), rows.transpose(0, 1), torch.zeros_like(rows), t[places[:, 0]], places.squeeze(1).repeat(2),
+            torch.arange(rows.shape[0]), rows.new_ones(rows.shape[0], 2),
+        ]  # fmt: skip
+
+    export_and_compare(
+        found,
+        (x(5, 4), x(5) > 2),
+        dynamic_shapes=(({0: "n"}, {0: "n"}),),
+        other_args=(x(6, 4), x(6) > 100),
+    )
+
+
+def test_size_from_a_value() -> None:
+    def cut(t: torch.Tensor, n: torch.Tensor) -> torch.Tensor:
+        length = n.item()
+        torch._check(length >= 0)
+        torch._check(length <= t.shape[0])
+        return t[:length] + 1
+
+    export_and_compare(cut, (x(5, 4), I(3)), other_args=(x(5, 4), I(1)))

@@ -391,6 +391,15 @@ def nonzero(op: Builder, self: Tensor) -> Tensor:
 
 @translation("aten::nonzero_numpy")
 def nonzero_numpy(op: Builder, self: Tensor) -> list[Tensor]:
+    return _nonzero_vectors(op, self)
+
+
+@translation("aten::where")
+def where_indices(op: Builder, condition: Tensor) -> list[Tensor]:
+    return _nonzero_vectors(op, condition)
+
+
+def _nonzero_vectors(op: Builder, self: Tensor) -> list[Tensor]:
     rows = nonzero_rows(op, as_vector(op, self))
     rank = max(len(self.shape), 1)
     return [op.Squeeze(rows, [0])] if rank == 1 else [op.Gather(rows, i, axis=0) for i in range(rank)]

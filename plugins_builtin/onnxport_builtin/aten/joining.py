@@ -103,7 +103,7 @@ def split_sizes(op: Builder, self: Tensor, split_size: list[Dim], dim: int = 0) 
     return _split(op, self, dim)
 
 
-@translation("aten::split_with_sizes", "aten::split_with_sizes_copy", "aten::unsafe_split_with_sizes")
+@translation("aten::split", "aten::split_with_sizes", "aten::split_with_sizes_copy", "aten::unsafe_split_with_sizes")
 def split_with_sizes(op: Builder, self: Tensor, split_sizes: list[Dim], dim: int = 0) -> list[Tensor]:
     return _split(op, self, dim)
 
