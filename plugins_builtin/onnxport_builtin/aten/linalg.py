@@ -1,4 +1,4 @@
-"""Linear systems and what follows from them: solve, inverse, determinant, least squares, matrix functions.
+"""Linear systems and what follows from them: solve, inverse, determinant, pseudo-inverse, matrix functions.
 
 The loops are those of :mod:`onnxport_builtin.aten.linalg_decompositions`: batched, of any static or symbolic size,
 in float64.
@@ -17,7 +17,6 @@ from onnxport_builtin.aten.linalg_decompositions import (
     any_zero,
     blank,
     cast_keeping_shape,
-    diagonal,
     down,
     empty,
     eye,
@@ -131,7 +130,7 @@ def linalg_solve_ex(op: Any, A: Tensor, B: Tensor, *, left: bool = True, check_e
     compact: Tensor | None = None
     swaps: Tensor | None = None
     if used(op, 1) or used(op, 2):
-        compact, _, steps = lu_factor(op, a if left else flipped(op, a))
+        compact, _, steps, _ = lu_factor(op, a if left else flipped(op, a))
         compact, swaps = op.cast(compact, A.dtype), lapack_pivots(op, steps, len(A.shape))
     return solution, compact, swaps, info
 
@@ -147,8 +146,8 @@ def linalg_inv_ex(op: Any, A: Tensor, *, check_errors: bool = False) -> Any:
 
 def determinant(op: Any, a: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The sign of the row permutation, the diagonal of U, the compact factors and the swaps."""
-    compact, _, pivots = lu_factor(op, wide(op, a))
-    return parity(op, pivots, len(a.shape)), diagonal(op, compact), compact, pivots
+    compact, _, swaps, pivots = lu_factor(op, wide(op, a))
+    return parity(op, swaps, len(a.shape)), last_axis(op, pivots, len(a.shape)), compact, swaps
 
 
 @translation("aten::linalg_det", "aten::det")
@@ -302,19 +301,18 @@ def default_rtol(op: Any, x: Tensor) -> float | Tensor:
     return op.Mul(side, precision)
 
 
-def pseudo_inverse(op: Any, a: Tensor, limit: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-    """pinv of float64 matrices, their singular values and which of them count; ``limit(values)`` is the cutoff.
+def pseudo_inverse(op: Any, a: Tensor, limit: Callable[[Tensor], Tensor]) -> Tensor:
+    """pinv of float64 matrices; singular values up to ``limit(values)`` don't count.
 
     With ``a @ V = U S`` it is ``V S**-2 (a @ V).T``.
     """
     if is_wider(a.shape[-2], a.shape[-1]):
-        product, values, counted = pseudo_inverse(op, flipped(op, a), limit)
-        return flipped(op, product), values, counted
+        return flipped(op, pseudo_inverse(op, flipped(op, a), limit))
     rotated, values, vectors = singular(op, a)
     counted = op.Greater(values, limit(values))
     inverse = op.Where(counted, op.Div(op.const(1.0, WIDE), op.Where(counted, op.Mul(values, values), 1.0)), 0.0)
     product = op.MatMul(op.Mul(vectors, across(op, inverse)), flipped(op, rotated))
-    return shaped(product, [*list(a.shape)[:-2], a.shape[-1], a.shape[-2]], a), values, counted
+    return shaped(product, [*list(a.shape)[:-2], a.shape[-1], a.shape[-2]], a)
 
 
 @translation("aten::linalg_pinv.atol_rtol_tensor")
@@ -328,34 +326,7 @@ def linalg_pinv(
     if hermitian:  # only the lower half counts
         a = mirrored(op, a)
     default = default_rtol(op, self) if rtol is None else 0.0
-    product, _, _ = pseudo_inverse(op, a, lambda values: cutoff(op, values, atol, rtol, default))
-    return op.cast(product, self.dtype)
-
-
-@translation("aten::linalg_lstsq")
-def linalg_lstsq(op: Any, self: Tensor, b: Tensor, rcond: float | None = None, *, driver: str | None = None) -> Any:
-    """The least squares solution of smallest norm, by the pseudo-inverse."""
-    results = op.results
-    m, n = self.shape[-2], self.shape[-1]
-    if not isinstance(m, int) or not isinstance(n, int) or empty(self) or any_zero(results[0].shape):
-        raise Unsupported("least squares needs matrices of static, non-zero size")
-    vector = len(b.shape) == len(self.shape) - 1
-    a, right = wide(op, self), wide(op, b)
-    right = op.Unsqueeze(right, [-1]) if vector else right
-    limit = rcond if rcond is not None else default_rtol(op, self)
-    inverse, values, counted = pseudo_inverse(op, a, lambda s: cutoff(op, s, None, limit, 0.0))
-    solution = op.MatMul(inverse, right)
-    if any_zero(results[1].shape):
-        residuals = blank(op, 1)
-    else:
-        gap = op.Sub(op.MatMul(a, solution), right)
-        residuals = op.cast(op.ReduceSumSquare(gap, [-2], keepdims=0), self.dtype)
-    rank = blank(op, 2)
-    if not any_zero(results[2].shape):
-        rank = op.ReduceSum(op.cast(counted, DataType.INT64), [-1], keepdims=0)
-    singular_values = blank(op, 3) if any_zero(results[3].shape) else op.cast(values, self.dtype)
-    solution = op.Squeeze(solution, [-1]) if vector else solution
-    return op.cast(solution, self.dtype), residuals, rank, singular_values
+    return op.cast(pseudo_inverse(op, a, lambda values: cutoff(op, values, atol, rtol, default)), self.dtype)
 
 
 @translation("aten::linalg_matrix_sqrth")

@@ -128,11 +128,11 @@ def wide(op: Any, x: Tensor) -> Tensor:
 # --- LU ------------------------------------------------------------------------------------------------------------
 
 
-def lu_factor(op: Any, a: Tensor, *, pivot: bool = True) -> tuple[Tensor, Tensor, Tensor]:
+def lu_factor(op: Any, a: Tensor, *, pivot: bool = True) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gaussian elimination of float64 matrices (..., m, n).
 
-    Returns: the compact factors; the rows' order (..., m), so that ``a[order] = L @ U``; and for each step the row that
-    was swapped in, (steps, ..., 1), from 0.
+    Returns: the compact factors; the rows' order (..., m), so that ``a[order] = L @ U``; for each step the row that
+    was swapped in, (steps, ..., 1), from 0; and the pivot, in the same form.
     """
     *batch, m, n = list(a.shape)
     rows, columns = numbers(op, m), numbers(op, n)
@@ -157,10 +157,10 @@ def lu_factor(op: Any, a: Tensor, *, pivot: bool = True) -> tuple[Tensor, Tensor
         right = op.Where(op.Greater(columns, k), row, 0.0)
         work = op.Sub(work, op.Mul(down(op, factors), across(op, right)))
         here = op.And(down(op, under), across(op, op.Equal(columns, k)))
-        return op.Where(here, down(op, factors), work), order, best
+        return op.Where(here, down(op, factors), work), order, best, head_
 
-    compact, order, pivots = loop(op, smaller(op, m, n), [a, order], step, stacked=1)
-    return shaped(compact, [*batch, m, n], a), shaped(order, [*batch, m], a), pivots
+    compact, order, swaps, pivots = loop(op, smaller(op, m, n), [a, order], step, stacked=2)
+    return shaped(compact, [*batch, m, n], a), shaped(order, [*batch, m], a), swaps, pivots
 
 
 def last_axis(op: Any, stacked: Tensor, rank: int) -> Tensor:
@@ -207,14 +207,9 @@ def blank(op: Any, index: int) -> Tensor:
 def linalg_lu_factor_ex(op: Any, A: Tensor, *, pivot: bool = True, check_errors: bool = False) -> Any:
     if empty(A):
         return [blank(op, i) for i in range(3)]
-    compact, _, pivots = lu_factor(op, wide(op, A), pivot=pivot)
-    if isinstance(A.shape[-1], int) and isinstance(A.shape[-2], int):
-        steps = min(A.shape[-1], A.shape[-2])
-        square = head(op, head(op, compact, steps, -1), steps, -2)
-        info = first_failure(op, op.Equal(diagonal(op, square), 0.0))
-    else:
-        info = zero_info(op, 2)
-    return op.cast(compact, A.dtype), lapack_pivots(op, pivots, len(A.shape)), info
+    compact, _, swaps, pivots = lu_factor(op, wide(op, A), pivot=pivot)
+    info = first_failure(op, op.Equal(last_axis(op, pivots, len(A.shape)), 0.0))
+    return op.cast(compact, A.dtype), lapack_pivots(op, swaps, len(A.shape)), info
 
 
 def unpack_factors(op: Any, compact: Tensor) -> tuple[Tensor, Tensor]:
@@ -242,7 +237,7 @@ def linalg_lu(op: Any, A: Tensor, *, pivot: bool = True) -> Any:
                 m, n = result.shape[-2], result.shape[-1]
                 results[i] = op.Expand(eye(op, m, n, A.dtype), list(result.shape))
         return results
-    compact, order, _ = lu_factor(op, wide(op, A), pivot=pivot)
+    compact, order, _, _ = lu_factor(op, wide(op, A), pivot=pivot)
     lower, upper = unpack_factors(op, cast_keeping_shape(op, compact, A.dtype))
     return (permutation(op, order, A.dtype) if pivot else blank(op, 0)), lower, upper
 
