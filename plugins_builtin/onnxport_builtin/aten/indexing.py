@@ -12,6 +12,7 @@ from .choosing import choose
 from .creation import filled
 from .joining import concat
 from .shape import (
+    CONSTANT_INDEX,
     Dim,
     axis_of,
     broadcast_shape,
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     from onnxport import Builder
 
 END = np.iinfo(np.int64).max
-# constant index vectors up to this length stand in for several nodes
-_CONSTANT_INDEX = 4096
 
 
 # ---- slices
@@ -143,7 +142,7 @@ def _roll(op: Builder, x: Tensor, shift: Dim, axis: int, n: Dim) -> Tensor:
     if isinstance(n, int) and isinstance(shift, int):
         if n == 0 or shift % n == 0:
             return x
-        if n <= _CONSTANT_INDEX:
+        if n <= CONSTANT_INDEX:
             return op.Gather(x, op.const(np.roll(np.arange(n, dtype=np.int64), shift)), axis=axis)
     start = op.Mod(op.sizes([shift * -1]), op.sizes([n]))
     return op.Concat(op.Slice(x, start, [END], [axis]), op.Slice(x, [0], start, [axis]), axis=axis)
@@ -454,7 +453,7 @@ def repeat_interleave_int(
     n = shape[axis]
     if repeats == 1:
         return source
-    if isinstance(n, int) and isinstance(repeats, int) and n * repeats <= _CONSTANT_INDEX:
+    if isinstance(n, int) and isinstance(repeats, int) and n * repeats <= CONSTANT_INDEX:
         return op.Gather(source, op.const(np.repeat(np.arange(n, dtype=np.int64), repeats)), axis=axis)
     columns = unsqueeze(op, source, axis + 1)
     factors = [1] * (len(shape) + 1)

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 Dim = int | Size
 
+#: Index tensors that could be computed are written as constants up to this number of elements.
+CONSTANT_INDEX = 4096
+
 
 def axis_of(x: Tensor, dim: int) -> int:
     """`dim` counted from the front; 0-d tensors have one dimension for this purpose, as in torch."""
@@ -361,11 +364,15 @@ def unfold(op: Builder, self: Tensor, dimension: int, size: int, step: int) -> T
         return reshape(op, self, [1]) if size else op.Slice(reshape(op, self, [1]), [0], [0], [0])
     axis = axis_of(self, dimension)
     count = op.result.shape[axis]
+    window = np.arange(size, dtype=np.int64)
     if isinstance(count, int):
-        index = op.const(np.arange(count, dtype=np.int64)[:, None] * step + np.arange(size, dtype=np.int64))
+        starts = np.arange(count, dtype=np.int64)[:, None] * step
+        if count * size <= CONSTANT_INDEX:
+            index = op.const(starts + window)
+        else:
+            index = op.Add(op.const(starts), op.const(window))
     else:
-        starts = op.Mul(iota(op, count), op.const(step, DataType.INT64))
-        index = op.Add(op.Unsqueeze(starts, [1]), op.const(np.arange(size, dtype=np.int64)))
+        index = op.Add(op.Unsqueeze(op.Mul(iota(op, count), step), [1]), op.const(window))
     windows = op.Gather(self, index, axis=axis)
     order = list(range(len(self.shape) + 1))
     order.append(order.pop(axis + 1))
@@ -387,17 +394,14 @@ def strided_index(op: Builder, size: Sequence[Dim], stride: Sequence[Dim], stora
     `Unsupported` where the view reaches elements of the storage that `self` doesn't hold, and for a `self` of symbolic
     size that is not contiguous.
     """
-    fake = op.node.args[0].meta["val"]
+    fake = _fake_self(op)
     own_offset = fake.storage_offset()
     offset = own_offset if storage_offset is None else storage_offset
-    if not all(isinstance(d, int) for d in [*fake.shape, *fake.stride(), own_offset]):
-        if not _is_contiguous(fake):
-            raise Unsupported("as_strided of a tensor of symbolic size that is not contiguous")
+    static = is_static([*size, *stride, offset, *fake.shape, *fake.stride(), own_offset])
+    if _is_contiguous(fake) and not (static and product(size) <= CONSTANT_INDEX):
         return _computed_positions(op, size, stride, offset)
-    if not is_static([*size, *stride, offset]):
-        if not fake.is_contiguous() or own_offset:
-            raise Unsupported("as_strided to a symbolic size of a tensor that is not contiguous")
-        return _computed_positions(op, size, stride, offset)
+    if not static:
+        raise Unsupported("as_strided with symbolic sizes of a tensor that is not contiguous")
     wanted = strided_positions(size, stride, offset)
     held = strided_positions(fake.shape, fake.stride(), own_offset).reshape(-1)
     order = np.argsort(held, kind="stable")
@@ -419,12 +423,13 @@ def _is_contiguous(fake: torch.Tensor) -> bool:
 
 
 def _computed_positions(op: Builder, size: Sequence[Dim], stride: Sequence[Dim], offset: Dim) -> Tensor:
-    """`strided_positions` of sizes known at run time."""
-    if is_static([*size, *stride, offset]):
-        return op.const(strided_positions(size, stride, offset))
+    """`strided_positions` at run time: one vector an axis, added up."""
     positions = op.tensor(offset, DataType.INT64)
     for axis, (n, step) in enumerate(zip(size, stride, strict=True)):
-        places = op.Mul(iota(op, n), op.tensor(step, DataType.INT64))
+        if isinstance(n, int) and isinstance(step, int):
+            places = op.const(np.arange(n, dtype=np.int64) * step)
+        else:
+            places = op.Mul(iota(op, n), op.tensor(step, DataType.INT64))
         positions = op.Add(positions, unsqueeze(op, places, *range(1, len(size) - axis)))
     return positions
 
@@ -433,11 +438,15 @@ def _computed_positions(op: Builder, size: Sequence[Dim], stride: Sequence[Dim],
 def as_strided(
     op: Builder, self: Tensor, size: list[Dim], stride: list[Dim], storage_offset: Dim | None = None
 ) -> Tensor:
-    index = strided_index(op, size, stride, storage_offset)
-    constant = None if index.const_value is None else index.const_value.numpy().reshape(-1)
-    if constant is not None and len(constant) == product(self.shape) and (np.diff(constant) == 1).all():
+    steps = [product(size[axis + 1 :]) for axis in range(len(size))]
+    in_order = all(n == 1 or have == step for n, have, step in zip(size, stride, steps, strict=True))
+    if in_order and product(size) == product(self.shape) and not storage_offset and _is_contiguous(_fake_self(op)):
         return reshape(op, self, size)
-    return op.Gather(flat(op, self), index, axis=0)
+    return op.Gather(flat(op, self), strided_index(op, size, stride, storage_offset), axis=0)
+
+
+def _fake_self(op: Builder) -> torch.Tensor:
+    return op.node.args[0].meta["val"]
 
 
 # ---- products of shapes
