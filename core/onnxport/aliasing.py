@@ -111,10 +111,10 @@ class Rewriter:
         raise ValueError("the graph has no output node")
 
     def written_inputs(self) -> Iterable[tuple[Node, Alias]]:
-        """The placeholders whose content changed, and those on the same storage, in their order."""
+        """The placeholders whose content changed, in their order; of tied ones, those that the graph uses."""
         for node in self.owner.graph.nodes:
             alias = self.env.get(node)
-            if node.op == "placeholder" and isinstance(alias, Alias) and alias.root.version:
+            if node.op == "placeholder" and node.users and isinstance(alias, Alias) and alias.root.version:
                 yield node, alias
 
     # Reading

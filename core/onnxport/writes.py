@@ -129,7 +129,8 @@ def result_dtypes(twin: torch._ops.OpOverload, args: Any, kwargs: Any) -> list[t
         try:
             results = pytree.tree_leaves(twin(*map_arg(args, _one_element), **map_arg(kwargs, _one_element)))
             _DTYPES[key] = [result.dtype for result in results]
-        except (RuntimeError, TypeError, ValueError, IndexError, ArithmeticError):  # it needs real sizes: then it doesn't promote
+        # what needs real sizes doesn't promote
+        except (RuntimeError, TypeError, ValueError, IndexError, ArithmeticError):
             _DTYPES[key] = []
     return _DTYPES[key]
 
