@@ -121,3 +121,12 @@ def test_one_node_each() -> None:
     assert ops(torch.sigmoid) == ["Sigmoid"]
     assert ops(torch.exp2) == ["Pow"]
     assert ops(torch.frac) == ["Mod"]
+
+
+@pytest.mark.parametrize("opset", [18, 20])
+def test_bfloat16_below_the_opset_that_defines_it(opset: int) -> None:
+    def function(a: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        functional = torch.nn.functional
+        return a.sin(), a.tan(), a.round(), functional.mish(a), functional.elu(a), functional.softplus(a), a.sinh()
+
+    export_and_compare(function, (torch.randn(3, 4).bfloat16(),), opset_version=opset)

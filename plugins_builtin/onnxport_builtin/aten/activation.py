@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from onnxport import DataType, Tensor, Unsupported, translation
 
-from onnxport_builtin.aten.kernels import UNSIGNED, in_float32, maximum
+from onnxport_builtin.aten.kernels import UNSIGNED, elementary, in_float32, maximum
 from onnxport_builtin.aten.special import error_function
 from onnxport_builtin.aten.transcendental import exp_minus_one, soft_plus
 
@@ -68,20 +68,20 @@ def silu_swish(op: Builder, self: Tensor) -> Tensor:
 
 @translation("aten::mish")
 def mish(op: Builder, self: Tensor) -> Tensor:
-    return op.Mul(self, op.Tanh(soft_plus(op, self))) if self.dtype is _DOUBLE else op.Mish(self)
+    return op.Mul(self, op.Tanh(soft_plus(op, self))) if self.dtype is _DOUBLE else elementary(op, "Mish", self)
 
 
 @translation("aten::hardswish")
 def hardswish(op: Builder, self: Tensor) -> Tensor:
     if self.dtype is not _DOUBLE:
-        return op.HardSwish(self)
+        return elementary(op, "HardSwish", self)
     return op.Div(op.Mul(self, op.Clip(op.Add(self, 3.0), 0.0, 6.0)), 6.0)
 
 
 @translation("aten::hardsigmoid")
 def hardsigmoid(op: Builder, self: Tensor) -> Tensor:
     if self.dtype is not _DOUBLE:
-        return op.HardSigmoid(self, alpha=1 / 6, beta=0.5)
+        return elementary(op, "HardSigmoid", self, alpha=1 / 6, beta=0.5)
     return op.Div(op.Clip(op.Add(self, 3.0), 0.0, 6.0), 6.0)
 
 
@@ -111,7 +111,7 @@ def _times(op: Builder, x: Tensor, factor: float) -> Tensor:
 @translation("aten::elu")
 def elu(op: Builder, self: Tensor, alpha: float = 1, scale: float = 1, input_scale: float = 1) -> Tensor:
     if self.dtype is not _DOUBLE and input_scale == 1:
-        value = op.Elu(self, alpha=float(alpha))
+        value = elementary(op, "Elu", self, alpha=float(alpha))
         return _times(op, value, scale)
     return exponential_unit(op, self, alpha, scale, input_scale)
 
@@ -119,7 +119,7 @@ def elu(op: Builder, self: Tensor, alpha: float = 1, scale: float = 1, input_sca
 @translation("aten::selu")
 def selu(op: Builder, self: Tensor) -> Tensor:
     if self.dtype is not _DOUBLE:
-        return op.Selu(self)
+        return elementary(op, "Selu", self)
     return exponential_unit(op, self, _SELU_ALPHA, _SELU_SCALE, 1)
 
 

@@ -85,11 +85,6 @@ def convert_element_type(op: Builder, a: Tensor, dtype: torch.dtype) -> Tensor:
     return _converted(op, a, dtype)
 
 
-@translation("prims::device_put")
-def device_put(op: Builder, a: Tensor, device: Any, non_blocking: bool = False) -> Tensor:
-    return a
-
-
 @translation(
     "aten::_cast_Byte",
     "aten::_cast_Char",

@@ -82,6 +82,14 @@ def in_float64(function: Callable[..., Tensor], op: Builder, *values: Any) -> Te
     return computed_in(DataType.DOUBLE, function, op, *values)
 
 
+def elementary(op: Builder, name: str, value: Tensor, **attributes: Any) -> Tensor:
+    """A one-input operator that ONNX defines for bfloat16 only from opset 22 on (Sin, Elu, Round, ...)."""
+    emit = getattr(op, name)
+    if value.dtype is DataType.BFLOAT16 and op.opset < 22:
+        return op.cast(emit(op.cast(value, DataType.FLOAT), **attributes), value.dtype)
+    return emit(value, **attributes)
+
+
 def filled(op: Builder, like: Tensor, value: float, dtype: DataType) -> Tensor:
     """A tensor of ``like``'s shape that holds one value."""
     scalar = op.const(value, dtype)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from onnxport import DataType, Tensor, Unsupported, translation
 
-from onnxport_builtin.aten.kernels import as_float, in_float32, operands, sign_bit, truncated
+from onnxport_builtin.aten.kernels import as_float, elementary, in_float32, operands, sign_bit, truncated
 from onnxport_builtin.aten.tables import piecewise
 
 if TYPE_CHECKING:
@@ -70,25 +70,25 @@ def log_one_plus(op: Builder, x: Tensor) -> Tensor:
 
 @translation("aten::sin")
 def sin(op: Builder, self: Tensor) -> Tensor:
-    return op.Sin(as_float(op, self))
+    return elementary(op, "Sin", as_float(op, self))
 
 
 @translation("aten::cos")
 def cos(op: Builder, self: Tensor) -> Tensor:
-    return op.Cos(as_float(op, self))
+    return elementary(op, "Cos", as_float(op, self))
 
 
 @translation("aten::tan")
 def tan(op: Builder, self: Tensor) -> Tensor:
     value = as_float(op, self)
-    return op.Div(op.Sin(value), op.Cos(value)) if value.dtype is DataType.DOUBLE else op.Tan(value)
+    return op.Div(op.Sin(value), op.Cos(value)) if value.dtype is DataType.DOUBLE else elementary(op, "Tan", value)
 
 
 @translation("aten::asin", "aten::arcsin")
 def asin(op: Builder, self: Tensor) -> Tensor:
     value = as_float(op, self)
     if value.dtype is not DataType.DOUBLE:
-        return op.Asin(value)
+        return elementary(op, "Asin", value)
     return arctangent(op, op.Div(value, op.Sqrt(op.Mul(op.Sub(1.0, value), op.Add(1.0, value)))))
 
 
@@ -96,7 +96,7 @@ def asin(op: Builder, self: Tensor) -> Tensor:
 def acos(op: Builder, self: Tensor) -> Tensor:
     value = as_float(op, self)
     if value.dtype is not DataType.DOUBLE:
-        return op.Acos(value)
+        return elementary(op, "Acos", value)
     return op.Mul(arctangent(op, op.Sqrt(op.Div(op.Sub(1.0, value), op.Add(1.0, value)))), 2.0)
 
 
@@ -108,7 +108,7 @@ def atan(op: Builder, self: Tensor) -> Tensor:
 def arctangent(op: Builder, x: Tensor) -> Tensor:
     """``atan`` of any float type."""
     if x.dtype is not DataType.DOUBLE:
-        return op.Atan(x)
+        return elementary(op, "Atan", x)
     steep = op.Greater(op.Abs(x), 1.0)
     ratio = op.Where(steep, op.Reciprocal(x), x)
     angle = op.Mul(ratio, piecewise(op, op.Abs(ratio), "atan_over_x"))
@@ -138,7 +138,7 @@ def angle_of(op: Builder, y: Tensor, x: Tensor) -> Tensor:
 def sinh(op: Builder, self: Tensor) -> Tensor:
     value = as_float(op, self)
     if value.dtype is not DataType.DOUBLE:
-        return op.Sinh(value)
+        return elementary(op, "Sinh", value)
     small = exp_minus_one(op, op.Clip(value, -1.0, 1.0))
     near = op.Mul(op.Mul(small, 0.5), op.Add(op.Reciprocal(op.Add(small, 1.0)), 1.0))
     up, down = _half_exponentials(op, value)
@@ -148,7 +148,7 @@ def sinh(op: Builder, self: Tensor) -> Tensor:
 @translation("aten::cosh")
 def cosh(op: Builder, self: Tensor) -> Tensor:
     value = as_float(op, self)
-    return op.Add(*_half_exponentials(op, value)) if value.dtype is DataType.DOUBLE else op.Cosh(value)
+    return op.Add(*_half_exponentials(op, value)) if value.dtype is DataType.DOUBLE else elementary(op, "Cosh", value)
 
 
 def _half_exponentials(op: Builder, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -166,7 +166,7 @@ def tanh(op: Builder, self: Tensor) -> Tensor:
 def asinh(op: Builder, self: Tensor) -> Tensor:
     value = as_float(op, self)
     if value.dtype is not DataType.DOUBLE:
-        return op.Asinh(value)
+        return elementary(op, "Asinh", value)
     size = op.Abs(value)
     large = op.Greater(size, 1e8)
     x = op.Min(size, 1e8)
@@ -180,7 +180,7 @@ def asinh(op: Builder, self: Tensor) -> Tensor:
 def acosh(op: Builder, self: Tensor) -> Tensor:
     value = as_float(op, self)
     if value.dtype is not DataType.DOUBLE:
-        return op.Acosh(value)
+        return elementary(op, "Acosh", value)
     over = op.Sub(op.Min(value, 1e8), 1.0)
     near = log_one_plus(op, op.Add(over, op.Sqrt(op.Mul(over, op.Add(over, 2.0)))))
     far = op.Add(op.Log(value), math.log(2))
@@ -191,7 +191,7 @@ def acosh(op: Builder, self: Tensor) -> Tensor:
 def atanh(op: Builder, self: Tensor) -> Tensor:
     value = as_float(op, self)
     if value.dtype is not DataType.DOUBLE:
-        return op.Atanh(value)
+        return elementary(op, "Atanh", value)
     size = op.Abs(value)
     half = op.Mul(log_one_plus(op, op.Div(op.Mul(size, 2.0), op.Sub(1.0, size))), 0.5)
     return op.Mul(op.Sign(value), half)
@@ -223,11 +223,11 @@ def round(op: Builder, self: Tensor, *, decimals: int = 0) -> Tensor:
     if not self.dtype.is_floating_point():
         return self
     if decimals == 0:
-        return op.Round(self)
+        return elementary(op, "Round", self)
     scale = op.const(10.0 ** abs(decimals), self.dtype)
     if decimals > 0:
-        return op.Div(op.Round(op.Mul(self, scale)), scale)
-    return op.Mul(op.Round(op.Div(self, scale)), scale)
+        return op.Div(elementary(op, "Round", op.Mul(self, scale)), scale)
+    return op.Mul(elementary(op, "Round", op.Div(self, scale)), scale)
 
 
 @translation("aten::frac")
@@ -278,7 +278,7 @@ def _log_add(op: Builder, a: Tensor, b: Tensor, unit: float = 1.0) -> Tensor:
 def soft_plus(op: Builder, x: Tensor) -> Tensor:
     """``log(1 + exp(x))`` with full relative accuracy on both sides."""
     if x.dtype is not DataType.DOUBLE:
-        return op.Softplus(x)
+        return elementary(op, "Softplus", x)
     return op.Add(op.Max(x, 0.0), log_one_plus(op, op.Exp(op.Neg(op.Abs(x)))))
 
 
