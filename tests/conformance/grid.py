@@ -1,170 +1,448 @@
-"""Run torch's operator database through the exporter: op x dtype x samples, against eager.
+"""Run torch's operator database through the exporter: operator x dtype x samples x {static, dynamic}, against eager.
 
 ``python tests/conformance/grid.py --ops add,mul --dtypes float32,int64 --samples 4 [--dynamic] [--verbose]``
+
+With no operators named, the whole database is run, static and dynamic, its failures are held against ``known.csv``
+and ``docs/coverage.md`` is written. What was measured is kept in ``build/conformance``: ``--resume`` runs the rest,
+``--failed`` again what failed.
 """
 
 from __future__ import annotations
 
 import argparse
 import collections
+import concurrent.futures
+import json
+import multiprocessing
+import signal
 import sys
+import time
 import traceback
 import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import onnx
 import torch
-import torch.utils._pytree as pytree
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+import compare
+import known
 import onnxport
-from support import FunctionModule, expect_equal, flat_tensors
+from cases import DTYPES, UNINITIALIZED, Case, cases, copied, has_dtype, name_of, operators, other_inputs, reseed
+from support import flat_tensors
 
-DTYPES = ["float32", "float64", "int64", "int32", "uint8", "bool", "float16", "bfloat16"]
-_REAL = {name: getattr(torch, name) for name in [*DTYPES, "complex64"]}
-
-
-@dataclass
-class Case:
-    """One sample of one operator: tensors are inputs, everything else is baked in."""
-
-    name: str
-    dtype: str
-    index: int
-    function: Any
-    tensors: list[torch.Tensor]
-    module: torch.nn.Module
+CACHE = Path(__file__).resolve().parents[2] / "build" / "conformance" / "grid.jsonl"
+SAMPLES = 2
+SECONDS_A_CASE = 120
+_DRAWS = 24
+#: dtypes that other runtimes compute natively, where onnxruntime's CPU provider may lack the kernel
+_WITHOUT_KERNELS = ("float16", "bfloat16")
 
 
 @dataclass
 class Outcome:
-    """What became of a case: "pass", "capture" (torch.export fails), "refused", "mismatch", "error"."""
+    """What became of a case.
+
+    Attributes:
+        kind: ``pass``; ``capture`` (eager or torch.export fails) and ``frozen`` (no dimension stayed dynamic), which are
+            not counted; ``refused``, ``error``, ``mismatch``.
+        detail: why it didn't pass; for a pass, with what it was run when that isn't onnxruntime.
+        second: the other size a dynamic case was checked at: ``sample``, ``grown`` or nothing.
+        random: compared by statistics.
+        translations: functions that emitted the model's nodes, as ``plugin:module.function``.
+        nodes: number of nodes.
+        milliseconds: of the export, capture not counted.
+    """
 
     kind: str
     detail: str = ""
+    second: str = ""
+    random: bool = False
+    translations: list[str] = field(default_factory=list)
+    nodes: int = 0
+    milliseconds: float = 0.0
+
+    @property
+    def counts(self) -> bool:
+        """Whether the case could be captured, and so is the exporter's to pass."""
+        return self.kind not in ("capture", "frozen")
 
 
-class Baked(torch.nn.Module):
-    """The operator with its non-tensor arguments baked in."""
-
-    def __init__(self, function: Any, spec: Any, leaves: list[Any]) -> None:
-        super().__init__()
-        self.function, self.spec, self.leaves = function, spec, leaves
-
-    def forward(self, *tensors: torch.Tensor) -> Any:
-        given = iter(tensors)
-        leaves = [next(given) if leaf is _HOLE else leaf for leaf in self.leaves]
-        args, kwargs = pytree.tree_unflatten(leaves, self.spec)
-        return self.function(*args, **kwargs)
+class _OutOfTime(BaseException):
+    """A case took too long."""
 
 
-_HOLE = object()
-
-
-def operators() -> list[Any]:
-    """torch's operator database."""
-    from torch.testing._internal.common_methods_invocations import op_db
-
-    return list(op_db)
-
-
-def cases(entry: Any, dtype: str, limit: int) -> Iterator[Case]:
-    """Samples spread over the generator, not only its trivial first ones."""
-    torch.manual_seed(0)
-    try:
-        samples = list(entry.sample_inputs("cpu", _REAL[dtype], requires_grad=False))
-    except Exception as error:  # a sample generator that can't make this dtype has no cases
-        print(f"  no samples: {entry.name} {dtype}: {error}", file=sys.stderr)
-        return
-    step = max(1, len(samples) // limit) if limit else 1
-    chosen = list(range(0, len(samples), step))
-    for index in chosen[-limit:] if limit else chosen:
-        sample = samples[index]
-        leaves, spec = pytree.tree_flatten(((sample.input, *sample.args), dict(sample.kwargs)))
-        tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
-        holes = [_HOLE if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
-        name = f"{entry.name}.{entry.variant_test_name}" if entry.variant_test_name else entry.name
-        yield Case(name, dtype, index, entry.op, tensors, Baked(entry.op, spec, holes).eval())
+# One case ------------------------------------------------------------------------------------------------------------
 
 
 def run(case: Case, dynamic: bool = False, opset: int | None = None) -> Outcome:
-    """Capture, export, run and compare one case."""
-    inputs = tuple(t.detach().clone() for t in case.tensors)
+    """Capture, export, check, run and compare one case."""
+    inputs = copied(case.tensors)
     try:
-        with torch.no_grad():
-            expected = flat_tensors(case.module(*[t.clone() for t in inputs]))
+        expected = _eager(case, inputs, 1)
+        random = case.name not in UNINITIALIZED and not all(
+            _equal(expected, _eager(case, inputs, seed)) for seed in range(2, 4)
+        )
     except Exception as error:
-        return Outcome("capture", f"eager: {error}")
+        return Outcome("capture", f"eager: {_line(error)}")
     if not expected:
         return Outcome("capture", "no tensor result")
-    shapes = None
-    if dynamic:
-        shapes = ({i: tuple(torch.export.Dim.AUTO for _ in t.shape) for i, t in enumerate(inputs)},)
-        shapes = (tuple(tuple(torch.export.Dim.AUTO for _ in t.shape) for t in inputs),)
+    shapes = (tuple(tuple(torch.export.Dim.AUTO for _ in t.shape) for t in inputs),) if dynamic else None
     try:
         program = torch.export.export(case.module, inputs, dynamic_shapes=shapes, strict=False)
     except Exception as error:
-        return Outcome("capture", f"{type(error).__name__}: {str(error)[:200]}")
+        return Outcome("capture", _line(error))
+    if dynamic and not program.range_constraints:
+        return Outcome("frozen", "the capture fixed every dimension")
+    draw = _random_draw(case, program, inputs, random)
+    outcome = Outcome("pass", random=draw is not None)
     try:
+        start = time.perf_counter()
         exported = onnxport.export(program, opset_version=opset)
+        outcome.milliseconds = round((time.perf_counter() - start) * 1000, 2)
+        proto = exported.model_proto
+        outcome.nodes, outcome.translations = len(proto.graph.node), _translations(proto)
+        onnx.checker.check_model(proto, full_check=True)
+        compute = _runner(case, exported, inputs, outcome)
+        if draw is not None:
+            compare.same_statistics([compute(*inputs) for _ in range(_DRAWS)], [draw(seed) for seed in range(_DRAWS)])
+        else:
+            _check(case, program, inputs, expected, compute)
+        if dynamic and draw is None:
+            outcome.second = _check_other_size(case, program, compute)
     except onnxport.UnsupportedOperatorsError as error:
-        return Outcome("refused", str(error))
-    except Exception as error:
-        return Outcome("error", f"{type(error).__name__}: {error}\n{traceback.format_exc(limit=-6)}")
-    try:
-        import onnx
-
-        onnx.checker.check_model(exported.model_proto, full_check=True)
-        actual = list(exported(*inputs))
-    except Exception as error:
-        return Outcome("error", f"running: {type(error).__name__}: {error}")
-    try:
-        assert len(actual) == len(expected), f"{len(actual)} outputs, expected {len(expected)}"
-        for got, want in zip(actual, expected):
-            expect_equal(got, want)
+        outcome.kind, outcome.detail = "refused", str(error)
+    except _Uncapturable as error:
+        outcome.kind, outcome.detail = "capture", str(error)
     except AssertionError as error:
-        return Outcome("mismatch", str(error))
-    return Outcome("pass")
+        outcome.kind, outcome.detail = "mismatch", str(error)
+    except Exception as error:
+        outcome.kind = "error"
+        outcome.detail = f"{type(error).__name__}: {error}\n{traceback.format_exc(limit=-6)}"
+    return outcome
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--ops", default="", help="comma-separated names; a trailing * is a prefix; all when left out")
-    parser.add_argument("--dtypes", default="float32,int64,bool")
-    parser.add_argument("--samples", type=int, default=4)
-    parser.add_argument("--dynamic", action="store_true")
-    parser.add_argument("--verbose", action="store_true", help="print the whole detail of failures")
-    parser.add_argument("--opset", type=int, default=None)
-    options = parser.parse_args()
+class _Uncapturable(Exception):
+    """What torch captured isn't what the operator does."""
+
+
+def _eager(case: Case, inputs: Iterable[torch.Tensor], seed: int) -> list[torch.Tensor]:
+    reseed(seed)
+    with torch.no_grad():
+        return flat_tensors(case.module(*copied(list(inputs))))
+
+
+def _captured(program: torch.export.ExportedProgram, inputs: Iterable[torch.Tensor], seed: int) -> list[torch.Tensor]:
+    reseed(seed)
+    with torch.no_grad():
+        return flat_tensors(program.module()(*copied(list(inputs))))
+
+
+Draw = Callable[[int], list[torch.Tensor]]
+
+
+def _random_draw(
+    case: Case, program: torch.export.ExportedProgram, inputs: tuple[torch.Tensor, ...], random: bool
+) -> Draw | None:
+    """How to draw from the operator by a seed, or ``None`` when its results don't depend on one.
+
+    Some entries of the database seed the generator themselves: the captured program doesn't.
+    """
+    if random:
+        return lambda seed: _eager(case, inputs, seed)
+    tagged = [
+        node
+        for node in program.graph.nodes
+        if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
+    ]
+    if not tagged or all(_equal(_captured(program, inputs, 1), _captured(program, inputs, s)) for s in range(2, 7)):
+        return None
+    return lambda seed: _captured(program, inputs, seed)
+
+
+def _equal(first: list[torch.Tensor], second: list[torch.Tensor]) -> bool:
+    return all(
+        a.shape == b.shape and torch.allclose(a, b, rtol=0, atol=0, equal_nan=True)
+        for a, b in zip(first, second)
+        if a.layout == b.layout == torch.strided and a.dtype == b.dtype and not a.is_quantized
+    )
+
+
+def _translations(proto: onnx.ModelProto) -> list[str]:
+    found = {}
+    for node in proto.graph.node:
+        properties = {entry.key: entry.value for entry in node.metadata_props}
+        if "onnxport.translation" in properties:
+            found[f"{properties.get('onnxport.plugin', '')}:{properties['onnxport.translation']}"] = None
+    return list(found)
+
+
+Compute = Callable[..., list[torch.Tensor]]
+
+
+def _runner(case: Case, exported: Any, inputs: tuple[torch.Tensor, ...], outcome: Outcome) -> Compute:
+    """The model on onnxruntime, or for the half types, where that has no kernel, on ONNX's reference implementation."""
+    try:
+        exported(*inputs)
+    except Exception as error:
+        if case.dtype not in _WITHOUT_KERNELS or not _is_missing_kernel(error):
+            raise
+        outcome.detail = f"reference: {_line(error)}"
+        return lambda *values: list(exported.call_reference(*values))
+    return lambda *values: list(exported(*values))
+
+
+def _is_missing_kernel(error: Exception) -> bool:
+    text = str(error)
+    return "NOT_IMPLEMENTED" in text or "Type Error" in text or "is invalid" in text or "INVALID_GRAPH" in text
+
+
+def _check(
+    case: Case,
+    program: torch.export.ExportedProgram,
+    inputs: tuple[torch.Tensor, ...],
+    expected: list[torch.Tensor],
+    compute: Compute,
+) -> None:
+    actual = compute(*inputs)
+    if case.name in UNINITIALIZED:
+        compare.like(actual, expected)
+        return
+    try:
+        compare.same(case.name, inputs, actual, expected)
+    except AssertionError:
+        # Is it the exporter's doing? Only asked now, since the captured program is slow to run.
+        captured = _captured(program, inputs, 1)
+        try:
+            compare.same(case.name, inputs, captured, expected)
+        except AssertionError as error:
+            raise _Uncapturable(f"torch.export captured something else: {_line(error)}") from error
+        raise
+
+
+def _check_other_size(case: Case, program: torch.export.ExportedProgram, compute: Compute) -> str:
+    """Check at the first other size that eager and the captured program take; which kind of size it was."""
+    for kind, inputs in other_inputs(case, program):
+        try:
+            expected = _eager(case, inputs, 1)
+        except Exception:  # noqa: S112 the sample's other arguments have no meaning at this size
+            continue
+        try:
+            compare.same(case.name, inputs, compute(*inputs), expected)
+        except Exception as error:
+            try:
+                compare.same(case.name, inputs, _captured(program, inputs, 1), expected)
+            except Exception:  # noqa: S112 beyond the guards of the capture
+                continue
+            sizes = [tuple(t.shape) for t in inputs]
+            message = f"at the other size {sizes} ({kind}): {error}"
+            raise (compare.Mismatch if isinstance(error, AssertionError) else RuntimeError)(message) from error
+        return kind
+    return ""
+
+
+def _line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {str(error).strip()[:200]}".replace("\n", " ")
+
+
+# The grid ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Which part of the grid to run."""
+
+    dtypes: tuple[str, ...]
+    modes: tuple[str, ...] = ("static",)
+    samples: int = SAMPLES
+    opset: int | None = None
+    seconds: int = SECONDS_A_CASE
+
+
+Key = tuple[str, str, str, int]  # op, dtype, mode, sample
+
+
+def run_operator(entry: Any, plan: Plan, skip: Iterable[Key] = ()) -> Iterator[tuple[Key, Outcome | None]]:
+    """Outcomes of one operator's cases; ``None`` comes before each, so that a crash of the process leaves a trace."""
+    skipped = set(skip)
+    for dtype in plan.dtypes:
+        if not has_dtype(entry, dtype):
+            continue
+        try:
+            found = list(cases(entry, dtype, plan.samples))
+        except Exception as error:  # a generator that can't make samples of this dtype: said, and no case
+            yield (name_of(entry), dtype, "static", -1), Outcome("capture", f"no samples: {_line(error)}")
+            continue
+        for case in found:
+            for mode in plan.modes:
+                key = (case.name, dtype, mode, case.index)
+                if key in skipped:
+                    continue
+                yield key, None
+                yield key, _in_time(lambda: run(case, mode == "dynamic", plan.opset), plan.seconds)  # noqa: B023
+
+
+def _in_time(compute: Callable[[], Outcome], seconds: int) -> Outcome:
+    def stop(*_: Any) -> None:
+        raise _OutOfTime
+
+    previous = signal.signal(signal.SIGALRM, stop)
+    signal.alarm(seconds)
+    try:
+        return compute()
+    except _OutOfTime:
+        return Outcome("error", f"took more than {seconds} s")
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, previous)
+
+
+def _run_named(position: int, plan: Plan, skip: list[Key]) -> list[tuple[Key, Outcome | None]]:
+    """In a worker process: one operator, by its place in the database."""
+    _prepare()
+    return [pair for pair in run_operator(operators()[position], plan, skip) if pair[1] is not None]
+
+
+def _prepare() -> None:
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
+    torch.set_grad_enabled(False)
+
+
+def run_grid(
+    chosen: list[int], plan: Plan, jobs: int, skip: set[Key], cache: Path | None
+) -> Iterator[tuple[Key, Outcome]]:
+    """Run those places of the database, writing each outcome to the cache as it comes."""
+    entries = operators()
+    with _Log(cache) as log:
+        if jobs <= 1:
+            for place in chosen:
+                for key, outcome in run_operator(entries[place], plan, skip):
+                    log.write(key, outcome)
+                    if outcome is not None:
+                        yield key, outcome
+            return
+        context = multiprocessing.get_context("spawn")
+        with concurrent.futures.ProcessPoolExecutor(jobs, mp_context=context) as pool:
+            names = {place: name_of(entries[place]) for place in chosen}
+            waiting = [pool.submit(_run_named, p, plan, [k for k in skip if k[0] == names[p]]) for p in chosen]
+            for future in concurrent.futures.as_completed(waiting):
+                for key, outcome in future.result():
+                    log.write(key, outcome)
+                    if outcome is not None:
+                        yield key, outcome
+
+
+class _Log:
+    """The cache, one JSON object a line; the last line of a case counts."""
+
+    def __init__(self, path: Path | None) -> None:
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = path.open("a") if path is not None else None
+
+    def write(self, key: Key, outcome: Outcome | None) -> None:
+        if self._file is not None:
+            self._file.write(json.dumps([*key, asdict(outcome) if outcome is not None else None]) + "\n")
+            self._file.flush()
+
+    def __enter__(self) -> _Log:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()
+
+
+def read_cache(path: Path = CACHE) -> dict[Key, Outcome]:
+    """What was measured; a case that was begun and never ended crashed its process."""
+    found: dict[Key, Outcome] = {}
+    if path.exists():
+        for line in path.read_text().splitlines():
+            try:
+                op, dtype, mode, sample, outcome = json.loads(line)
+            except ValueError:
+                continue  # a line cut off when the process was stopped
+            crash = Outcome("error", "the process died")
+            found[(op, dtype, mode, sample)] = Outcome(**outcome) if outcome is not None else crash
+    return found
+
+
+# Command line --------------------------------------------------------------------------------------------------------
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the grid as asked; 1 when what failed isn't what ``known.csv`` lists."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--ops", default="", help="comma-separated names; a trailing * is a prefix; all when left out")
+    parser.add_argument("--dtypes", default=",".join(DTYPES))
+    parser.add_argument("--samples", type=int, default=SAMPLES, help="of each operator and dtype; 0 for all")
+    parser.add_argument("--dynamic", action="store_true", help="dynamic dimensions only")
+    parser.add_argument("--static", action="store_true", help="fixed dimensions only")
+    parser.add_argument("--opset", type=int, default=None)
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--resume", action="store_true", help="keep what the cache has")
+    parser.add_argument("--failed", action="store_true", help="run again what failed in the cache, and what it lacks")
+    parser.add_argument("--update-known", action="store_true", help="rewrite known.csv: drop what passes, add what fails")
+    parser.add_argument("--verbose", action="store_true", help="print the whole detail of failures")
+    options = parser.parse_args(arguments)
+    _prepare()
     wanted = [name for name in options.ops.split(",") if name]
-    totals: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
-    for entry in operators():
-        full = f"{entry.name}.{entry.variant_test_name}" if entry.variant_test_name else entry.name
-        if wanted and not any(n in (full, entry.name) or (n.endswith("*") and full.startswith(n[:-1])) for n in wanted):
-            continue
-        for dtype in options.dtypes.split(","):
-            if _REAL[dtype] not in entry.supported_dtypes("cpu"):
-                continue
-            for case in cases(entry, dtype, options.samples):
-                outcome = run(case, options.dynamic, options.opset)
-                totals[dtype][outcome.kind] += 1
-                if outcome.kind not in ("pass", "capture"):
-                    detail = outcome.detail if options.verbose else outcome.detail.replace("\n", " ")[:220]
-                    print(f"{outcome.kind:9} {case.name} {dtype} #{case.index}: {detail}", flush=True)
-    for dtype, counts in totals.items():
-        captured = sum(counts.values()) - counts["capture"]
-        print(f"{dtype:9} {counts['pass']}/{captured} pass  {dict(counts)}")
-    return 0
+    modes = ("static",) if options.static or (wanted and not options.dynamic) else ("static", "dynamic")
+    modes = ("dynamic",) if options.dynamic else modes
+    plan = Plan(tuple(options.dtypes.split(",")), modes, options.samples, options.opset)
+    chosen = [place for place, entry in enumerate(operators()) if _is_wanted(entry, wanted)]
+    standard = options.samples == SAMPLES and options.opset is None
+    cache = CACHE if standard else None
+    cached = read_cache() if standard else {}
+    skip = {k for k, v in cached.items() if not options.failed or v.kind in ("pass", "capture", "frozen")}
+    if not (options.resume or options.failed):
+        skip = set()
+        if not wanted and standard and set(DTYPES) == set(plan.dtypes) and len(modes) == 2:
+            CACHE.unlink(missing_ok=True)
+    names = {name_of(operators()[place]) for place in chosen}
+    results = {k: v for k, v in cached.items() if k in skip and k[0] in names and k[1] in plan.dtypes and k[2] in modes}
+    for key, outcome in run_grid(chosen, plan, options.jobs, skip, cache):
+        results[key] = outcome
+        if outcome.counts and outcome.kind != "pass":
+            detail = outcome.detail if options.verbose else " ".join(outcome.detail.split())[:260]
+            print(f"{outcome.kind:9} {key[0]} {key[1]} {key[2]} #{key[3]}: {detail}", flush=True)
+    _summarize(results)
+    if not standard:
+        return 0
+    if options.update_known:
+        known.update(results)
+    problems = known.differences(results)
+    print("\n".join(problems))
+    if not wanted and not options.dynamic and not options.static:
+        import coverage_page
+
+        coverage_page.write(read_cache())
+    return 1 if problems else 0
+
+
+def _is_wanted(entry: Any, wanted: list[str]) -> bool:
+    full = name_of(entry)
+    return not wanted or any(n in (full, entry.name) or (n.endswith("*") and full.startswith(n[:-1])) for n in wanted)
+
+
+def _summarize(results: dict[Key, Outcome]) -> None:
+    totals: dict[tuple[str, str], collections.Counter[str]] = collections.defaultdict(collections.Counter)
+    for (_, dtype, mode, _), outcome in results.items():
+        totals[dtype, mode][outcome.kind] += 1
+        totals[dtype, mode]["counted"] += outcome.counts
+    for (dtype, mode), counts in totals.items():
+        kinds = {kind: n for kind, n in counts.items() if kind != "counted"}
+        print(f"{dtype:9} {mode:8} {counts['pass']}/{counts['counted']} pass  {kinds}")
 
 
 if __name__ == "__main__":
-    with torch.no_grad():
-        raise SystemExit(main())
+    raise SystemExit(main())
 
 
-__all__ = ["Case", "FunctionModule", "Outcome", "cases", "operators", "run"]
+__all__ = ["Case", "Outcome", "Plan", "cases", "operators", "read_cache", "run", "run_grid", "run_operator"]

@@ -1,0 +1,172 @@
+"""Whether a model's outputs are the operator's: by value, by invariants, by statistics, or by dtype and shape."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from support import TOLERANCES, expect_equal
+
+Tensors = Sequence[torch.Tensor]
+
+
+class Mismatch(AssertionError):
+    """The outputs are not the operator's."""
+
+
+def same(name: str, inputs: Tensors, actual: Tensors, expected: Tensors) -> None:
+    """Compare outputs with eager's.
+
+    Decompositions that are unique only up to signs, phases or order are compared by what they promise.
+
+    Raises:
+        AssertionError: they differ.
+    """
+    like(actual, expected)
+    invariant = INVARIANTS.get(name)
+    if invariant is not None and all(t.numel() for t in expected):
+        invariant(inputs, actual, expected)
+        return
+    for got, want in zip(actual, expected):
+        expect_equal(got, want)
+
+
+def like(actual: Tensors, expected: Tensors) -> None:
+    """Number of outputs, dtypes and shapes."""
+    if len(actual) != len(expected):
+        raise Mismatch(f"{len(actual)} outputs, expected {len(expected)}")
+    for got, want in zip(actual, expected):
+        if got.dtype != want.dtype:
+            raise Mismatch(f"dtype {got.dtype}, expected {want.dtype}")
+        if got.shape != want.shape:
+            raise Mismatch(f"shape {tuple(got.shape)}, expected {tuple(want.shape)}")
+
+
+def same_statistics(draws: Sequence[Tensors], expected: Sequence[Tensors]) -> None:
+    """Draws of a random operator: dtypes, shapes, where NaN stands, and mean and spread over all draws.
+
+    Values are clipped to the middle nine tenths (some distributions have no mean), and the mean and spread of each draw
+    compared over all draws: six standard errors and a hundredth of the range. It tells one distribution from another.
+    """
+    for each in draws:
+        like(each, expected[0])
+    for place, want in enumerate(expected[0]):
+        if not want.numel():
+            continue
+        ours, theirs = (torch.stack([s[place].double().flatten() for s in sets]) for sets in (draws, expected))
+        if ours.isnan().any() != theirs.isnan().any():
+            raise Mismatch("NaN among the draws of one side only")
+        low, high = theirs.nanquantile(torch.tensor([0.05, 0.95], dtype=torch.float64))
+        ours, theirs = (values.nan_to_num(0.0).clamp(low, high) for values in (ours, theirs))
+        for name, statistic in (("mean", torch.Tensor.mean), ("spread", _spread)):
+            a, b = statistic(ours, -1), statistic(theirs, -1)
+            error = ((a.var() + b.var()) / len(a)) ** 0.5
+            if float((a.mean() - b.mean()).abs()) > float(6 * error + 0.01 * (high - low) + 1e-6):
+                raise Mismatch(f"{name} {float(a.mean()):.4g}, expected about {float(b.mean()):.4g} (output {place})")
+
+
+def _spread(values: torch.Tensor, axis: int) -> torch.Tensor:
+    return values.std(axis, correction=0)
+
+
+# Decompositions ------------------------------------------------------------------------------------------------------
+
+
+def _close(what: str, actual: torch.Tensor, expected: torch.Tensor, scale: float = 10.0) -> None:
+    rtol, atol = TOLERANCES[expected.dtype]
+    size = float(expected.abs().max()) if expected.numel() else 1.0
+    error = float((actual - expected).abs().max()) if expected.numel() else 0.0
+    if not error <= scale * (atol + rtol * max(size, 1.0)):
+        raise Mismatch(f"{what}: off by {error:.3g}")
+
+
+def _orthonormal(what: str, q: torch.Tensor) -> None:
+    eye = torch.eye(q.shape[-1], dtype=q.dtype).expand(*q.shape[:-2], -1, -1)
+    _close(f"{what} is not orthonormal", q.mH @ q, eye)
+
+
+def _svd(transposed: bool) -> Callable[[Tensors, Tensors, Tensors], None]:
+    def check(inputs: Tensors, actual: Tensors, expected: Tensors) -> None:
+        (u, s, v), a = actual, inputs[0]
+        _close("singular values", s, expected[1])
+        if not expected[0].any():  # compute_uv=False: torch returns zeros
+            _close("u", u, expected[0])
+            return
+        rank = s.shape[-1]
+        vh = v if transposed else v.mH
+        _orthonormal("u", u)
+        _orthonormal("v", vh.mH)
+        rebuilt = (u[..., :rank] * s.unsqueeze(-2).to(u.dtype)) @ vh[..., :rank, :]
+        if rebuilt.shape == a.shape:
+            _close("u s v", rebuilt, a)
+        else:  # the low-rank form: the same matrix as torch's
+            eu, es, ev = expected
+            _close("u s v", rebuilt, (eu * es.unsqueeze(-2)) @ ev.mH, 100.0)
+
+    return check
+
+
+def _qr(inputs: Tensors, actual: Tensors, expected: Tensors) -> None:
+    (q, r), a = actual, inputs[0]
+    if not expected[0].numel():
+        _close("|r|", r.abs(), expected[1].abs())
+        return
+    _orthonormal("q", q)
+    _close("q r", q @ r, a)
+    _close("r below the diagonal", r.tril(-1), torch.zeros_like(r))
+
+
+def _eigh(inputs: Tensors, actual: Tensors, expected: Tensors) -> None:
+    (values, vectors) = actual
+    _close("eigenvalues", values, expected[0])
+    _orthonormal("eigenvectors", vectors)
+    rebuilt = (vectors * values.unsqueeze(-2).to(vectors.dtype)) @ vectors.mH
+    _close("v l v^H", rebuilt, (expected[1] * expected[0].unsqueeze(-2).to(vectors.dtype)) @ expected[1].mH)
+
+
+def _eig(inputs: Tensors, actual: Tensors, expected: Tensors) -> None:
+    values = actual[0]
+    _unordered(values, expected[0])
+    if len(actual) > 1:
+        a = inputs[0].to(values.dtype)
+        _close("A v = l v", a @ actual[1], actual[1] * values.unsqueeze(-2))
+        _close("norms of eigenvectors", actual[1].norm(dim=-2), torch.ones(values.shape, dtype=actual[1].real.dtype))
+
+
+def _eigvals(inputs: Tensors, actual: Tensors, expected: Tensors) -> None:
+    _unordered(actual[0], expected[0])
+
+
+def _unordered(actual: torch.Tensor, expected: torch.Tensor) -> None:
+    """Each expected value has an actual one near it, and the other way round."""
+    distance = (actual.unsqueeze(-1) - expected.unsqueeze(-2)).abs()
+    nearest = torch.maximum(distance.min(-1).values.max(), distance.min(-2).values.max())
+    rtol, atol = TOLERANCES[expected.dtype]
+    if not float(nearest) <= 10 * (atol + rtol * max(float(expected.abs().max()), 1.0)):
+        raise Mismatch(f"eigenvalues: off by {float(nearest):.3g}")
+
+
+def _geqrf(inputs: Tensors, actual: Tensors, expected: Tensors) -> None:
+    def unpacked(pair: Tensors) -> torch.Tensor:
+        k = min(pair[0].shape[-2:])
+        return torch.linalg.householder_product(pair[0][..., :k], pair[1]) @ pair[0].triu()[..., :k, :]
+
+    _close("q r", unpacked(actual), unpacked(expected))
+
+
+INVARIANTS: dict[str, Callable[[Tensors, Tensors, Tensors], Any]] = {
+    "svd": _svd(False),
+    "linalg.svd": _svd(True),
+    "svd_lowrank": _svd(False),
+    "pca_lowrank": _svd(False),
+    "qr": _qr,
+    "linalg.qr": _qr,
+    "geqrf": _geqrf,
+    "linalg.eigh": _eigh,
+    "linalg.eig": _eig,
+    "linalg.eigvals": _eigvals,
+}
+
+__all__ = ["INVARIANTS", "Mismatch", "like", "same", "same_statistics"]
