@@ -209,7 +209,9 @@ def cauchy(op: Any, self: Tensor, median: float = 0.0, sigma: float = 1.0, *, ge
 
 @translation("aten::bernoulli")
 def bernoulli(op: Any, self: Tensor, *, generator: Any = None) -> Tensor:
-    return op.Bernoulli(self, seed=seed_of(op))
+    # Not ONNX Bernoulli: onnxruntime 1.32 draws 1 with the probability 1 - p.
+    u = uniform01(op, list(self.shape), self.dtype if self.dtype in _DRAWN else DataType.FLOAT)
+    return op.cast(op.Less(u, op.cast(self, u.dtype)), op.result.dtype)
 
 
 @translation("aten::bernoulli.p", "aten::bernoulli.Tensor")
