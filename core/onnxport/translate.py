@@ -315,7 +315,7 @@ class Translator:
             self.op.node = outer
         return outputs
 
-    def _translate_by_name(self, target: str, *args: Any, **kwargs: Any) -> Any:
+    def _translate_by_name(self, target: str, /, *args: Any, **kwargs: Any) -> Any:
         """Run the translation of another operator on values that are already ONNX."""
         reasons: list[str] = []
         for candidate in self._table.candidates(target):
