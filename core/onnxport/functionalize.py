@@ -91,6 +91,8 @@ def functionalize_graph(graph_module: GraphModule) -> GraphModule:
 
 def _functionalize(program: ExportedProgram, inline_subgraphs: bool, reason: str | None) -> FunctionalProgram:
     graph_module = inline_regions(program.graph_module, subgraphs=inline_subgraphs)
+    if reason is None and (transform := _functorch_transform(graph_module)):
+        raise NotFunctionalizable(f"the graph records {transform}, which only torch's own retracing resolves")
     signature = program.graph_signature
     rewriter = Rewriter(graph_module, functionalize_graph) if _must_change(graph_module) else None
     returned = rewriter.run() if rewriter else graph_module.graph.output_node().args[0]
@@ -115,6 +117,14 @@ def _functionalize(program: ExportedProgram, inline_subgraphs: bool, reason: str
         graph_module = rewriter.writer.finish()
     dropped = tuple(rewriter.dropped) if rewriter else ()
     return FunctionalProgram(graph_module, tuple(mutations), tuple(outputs), reason, dropped)
+
+
+def _functorch_transform(graph_module: GraphModule) -> str:
+    """The name of a recorded step of ``vmap`` or ``jvp``, if there is one: it changes the meaning of all that follows."""
+    for node in graph_module.graph.nodes:
+        if node.op == "call_function" and getattr(node.target, "__module__", "").startswith("torch._functorch"):
+            return str(node.target.__name__)
+    return ""
 
 
 def _must_change(graph_module: GraphModule) -> bool:
