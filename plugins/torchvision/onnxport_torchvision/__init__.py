@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
+
 from onnxport import Translation, collect, hookimpl
 
 
@@ -11,3 +13,11 @@ def onnxport_translations() -> list[Translation]:
     from onnxport_torchvision import boxes, deformable, regions
 
     return collect(boxes, deformable, regions)
+
+
+@hookimpl
+def onnxport_patches() -> list[AbstractContextManager[None]]:
+    """Suppression by class can be captured for any number of boxes."""
+    from onnxport_torchvision.capture import suppression_for_any_number
+
+    return [suppression_for_any_number()]

@@ -263,3 +263,21 @@ def test_detection_tail(opset):
     )
     assert "NonMaxSuppression" in op_types(program)
     assert len(flat_tensors(program(*inputs(2)))) == 3
+
+
+class Confident(torch.nn.Module):
+    """How many boxes come to the suppression depends on their scores."""
+
+    def forward(self, boxes, scores, labels):
+        chosen = torch.where(scores > 0.5)[0]
+        return boxes[chosen][ops.batched_nms(boxes[chosen], scores[chosen], labels[chosen], 0.3)]
+
+
+def test_batched_nms_of_any_number():
+    plain = ops.batched_nms
+    boxes, scores = boxes_of(40)
+    labels = torch.randint(0, 3, (40,))
+    program = export_and_compare(Confident(), (boxes, scores, labels), other_args=(boxes.flip(0), scores, labels))
+    assert ops.batched_nms is plain and ops.boxes.batched_nms is plain
+    (none,) = run_model(program, (boxes, torch.zeros(40), labels))
+    assert none.shape == (0, 4)
