@@ -64,6 +64,12 @@ def test_rounding_modes(mode: str | None, dtype: torch.dtype) -> None:
     export_and_compare(lambda a, b: torch.div(a, b, rounding_mode=mode), (a, b))
 
 
+def test_half_precision_quotients_are_rounded_before_they_are_truncated() -> None:
+    a, b = (torch.randn(2000) * 50).half(), torch.randn(2000).half()
+    export_and_compare(lambda a, b: torch.div(a, b, rounding_mode="trunc"), (a, b))
+    export_and_compare(lambda a, b: torch.div(a, b, rounding_mode="trunc"), (a, torch.tensor(0.37).half()))
+
+
 @pytest.mark.parametrize("dtype", [*INTEGERS, torch.bool], ids=str)
 def test_integers_and_bools(dtype: torch.dtype) -> None:
     def function(a: torch.Tensor, b: torch.Tensor) -> tuple[torch.Tensor, ...]:

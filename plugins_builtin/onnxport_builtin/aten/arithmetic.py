@@ -96,7 +96,14 @@ def div_mode(op: Builder, self: Operand, other: Operand, *, rounding_mode: str |
     a, b = operands(op, self, other)
     if a.dtype.is_integer():
         return op.Div(a, b)
+    if isinstance(other, Tensor) and op.rank(other):
+        # torch rounds the quotient of half-precision tensors first; so does this, as onnxruntime drops no cast of ours.
+        return in_float32(truncated, op, in_float32(_quotient, op, a, b))
     return in_float32(lambda op, a, b: truncated(op, op.Div(a, b)), op, a, b)
+
+
+def _quotient(op: Builder, a: Tensor, b: Tensor) -> Tensor:
+    return op.Div(a, b)
 
 
 @translation("aten::floor_divide", "aten::floor_divide.Scalar")
