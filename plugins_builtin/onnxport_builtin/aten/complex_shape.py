@@ -281,6 +281,18 @@ def repeat(op: Builder, self: Tensor, repeats: list[Any]) -> Tensor:
     return by_parts(op, "aten::repeat", {"self": self, "repeats": repeats})  # type: ignore[return-value]
 
 
+@complex_translation("aten::cat", "aten::concat", "aten::concatenate")
+def cat(op: Builder, tensors: list[Tensor], dim: int = 0) -> Tensor:
+    """Joined as stored; torch skips vectors of no elements whatever the others' rank is."""
+    result = op.result
+    axis = dim % len(result.shape)
+    kept = [x for x in tensors if len(x.shape) == len(result.shape) and x.shape[axis] != 0]
+    if not kept:
+        return _filled(op, 0.0)
+    values = [as_complex_tensor(op, x, result.dtype) for x in kept]
+    return values[0] if len(values) == 1 else flagged(op, op.Concat(*values, axis=axis), result.shape)
+
+
 def _along_axes(op: Builder, target: str, names: tuple[str, ...], arguments: dict[str, Any]) -> Any:
     """The real translation on the stored tensors, its dims counted from the front."""
     given = tensors_in(arguments)
@@ -303,11 +315,10 @@ def _along_axes(op: Builder, target: str, names: tuple[str, ...], arguments: dic
 
 
 _AXES = {
-    "dim": "cat concat stack slice.Tensor slice_copy.Tensor narrow narrow_copy narrow.Tensor select.int "
+    "dim": "stack slice.Tensor slice_copy.Tensor narrow narrow_copy narrow.Tensor select.int "
     "select_copy.int unbind.int unbind_copy.int split.Tensor unsafe_split.Tensor split_copy.Tensor split.sizes "
     "split_with_sizes split_with_sizes_copy unsafe_split_with_sizes chunk unsafe_chunk tensor_split.sections "
     "tensor_split.indices index_select",
-    "axis": "concatenate",
     "dims": "flip",
     "": "fliplr flipud hsplit.int hsplit.array vsplit.int vsplit.array dsplit.int dsplit.array",
 }
