@@ -1,12 +1,17 @@
-"""Higher order operators whose bodies become subgraphs: cond, while_loop, scan, map, associative_scan."""
+"""Higher order operators: cond, while_loop, scan, map and associative_scan as subgraphs; flex_attention traced."""
 
 from __future__ import annotations
 
 import contextlib
 from typing import TYPE_CHECKING, Any
 
+import onnx_ir as ir
 import torch
 from onnxport import DataType, Size, Tensor, Unsupported, component_dtype, translation
+from torch._higher_order_ops.flex_attention import math_attention
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils import _pytree as pytree
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -131,7 +136,11 @@ def while_loop(
 
     body = op.subgraph(turn, [(DataType.INT64, []), (DataType.BOOL, []), *inputs])
     results = op.Loop(None, goes_on, *start, body=body, outputs=count)
-    return results if isinstance(results, tuple) else (results,)
+    results = results if isinstance(results, tuple) else (results,)
+    for result, (_, shape) in zip(results, inputs):
+        if not len(shape):
+            result.shape = ir.Shape([])  # a number is then read without a Reshape
+    return results
 
 
 @translation("higher_order::scan")
@@ -175,3 +184,35 @@ def associative_scan(
     body = op.subgraph(step, inputs)
     scanned = op.Scan(*firsts, *rests, body=body, num_scan_inputs=len(xs), outputs=len(body.outputs))[len(xs) :]
     return [op.Concat(op.Unsqueeze(first, [0]), rest, axis=0) for first, rest in zip(firsts, scanned)]
+
+
+@translation("higher_order::flex_attention")
+def flex_attention(op: Any, query: Tensor, key: Tensor, value: Tensor, *others: Any, **named: Any) -> Any:
+    """torch's own dense formula, traced with the node's fake tensors: scores and masks become broadcast arithmetic."""
+    node = op.node
+    owner = node.graph.owning_module
+    given = list(torch.fx.map_arg((node.args, node.kwargs), lambda n: described(owner, n)))
+    flat, spec = pytree.tree_flatten(given)
+    values, _ = pytree.tree_flatten([(query, key, value, *others), named])
+    places = [i for i, leaf in enumerate(flat) if isinstance(leaf, (torch.Tensor, torch.SymInt))]
+
+    def dense(*leaves: Any) -> Any:
+        filled = list(flat)
+        for place, leaf in zip(places, leaves):
+            filled[place] = leaf
+        args, kwargs = pytree.tree_unflatten(filled, spec)
+        return math_attention(*args, **kwargs)
+
+    with flat[places[0]].fake_mode, torch.no_grad():
+        graph = make_fx(dense, _allow_non_fake_inputs=True)(*(flat[i] for i in places))
+    graph.graph.eliminate_dead_code()
+    for name, constant in list(vars(graph).items()) + list(graph.named_buffers()):
+        if isinstance(constant, FakeTensor) and constant.constant is not None:
+            setattr(graph, name, constant.constant)
+    return op.inline(graph, *(values[i] for i in places))
+
+
+def described(owner: Any, node: torch.fx.Node) -> Any:
+    """What stands for an FX argument while tracing: its fake tensor, or the graph module that it names."""
+    fake = node.meta.get("val")
+    return getattr(owner, str(node.target)) if fake is None and node.op == "get_attr" else fake

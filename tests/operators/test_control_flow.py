@@ -10,6 +10,7 @@ import torch
 from support import export_and_compare, op_types
 from torch._higher_order_ops import map as torch_map
 from torch._higher_order_ops import scan, while_loop
+from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
 DYNAMIC = torch.export.Dim.DYNAMIC
 
@@ -124,3 +125,51 @@ def test_item_as_a_size(dtype: torch.dtype) -> None:
 
     for n in (4, 0):
         export_and_compare(Head(), (X, torch.tensor(2, dtype=dtype)), other_args=(X, torch.tensor(n, dtype=dtype)))
+
+
+def test_while_loop_that_counts_an_int_up_to_a_size() -> None:
+    class Sum(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> Any:
+            return while_loop(lambda i, y: i < x.shape[0], lambda i, y: (i + 1, y + x[i]), (0, torch.zeros(3)))
+
+    program = export_and_compare(Sum(), (X,), dynamic_shapes=({0: DYNAMIC},), other_args=(POSITIVE,))
+    assert op_types(program)[-1] == "Loop"
+
+
+def test_cond_around_and_inside_a_loop() -> None:
+    def inner(i: torch.Tensor, y: torch.Tensor) -> Any:
+        return i + 1, torch.cond(y.sum() > 10, lambda y: y - 1, lambda y: y * 2, (y,))
+
+    def function(m: Weighted, x: torch.Tensor) -> Any:
+        def turn(x: torch.Tensor) -> torch.Tensor:
+            return while_loop(lambda i, y: i < 4, inner, (torch.tensor(0), x))[1]
+
+        return torch.cond(x.sum() > 0, turn, lambda x: x - 1.0, (x,))
+
+    compare(function, X.abs(), POSITIVE, NEGATIVE)
+
+
+class Biased(torch.nn.Module):
+    """Relative positions and a causal mask."""
+
+    def __init__(self, mask: bool) -> None:
+        super().__init__()
+        self.slopes = torch.nn.Parameter(torch.tensor([0.5, -0.25]))
+        causal = create_block_mask(lambda b, h, q, k: q >= k, None, None, 6, 6, device="cpu")
+        self.mask = causal if mask else None
+
+    def forward(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        def score(s: Any, b: Any, h: Any, i: Any, j: Any) -> Any:
+            return s + self.slopes[h] * (i - j)
+
+        return flex_attention(q, k, v, score_mod=score, block_mask=self.mask)
+
+
+@pytest.mark.parametrize("mask", [False, True])
+def test_flex_attention(mask: bool) -> None:
+    inputs = tuple(torch.randn(2, 2, 6, 4) for _ in range(3))
+    if mask:
+        export_and_compare(Biased(mask), inputs)
+        return
+    others = tuple(torch.randn(3, 2, 6, 4) for _ in range(3))
+    export_and_compare(Biased(mask), inputs, dynamic_shapes=({0: DYNAMIC},) * 3, other_args=others)
