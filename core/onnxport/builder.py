@@ -116,11 +116,32 @@ class Builder:
         given = attributes
         attributes = {key: value for key, value in given.items() if value is not None}
         values, types = self._bind(spec, inputs)
+        if spec.without_bfloat16 and any(types.get(kind) is DataType.BFLOAT16 for kind in spec.without_bfloat16):
+            return self._in_float32(spec, values, outputs, given)
         count = outputs if outputs is not None else self._count(spec, attributes)
         dtypes = self._output_types(spec, types, attributes, count, values)
         shape = infer.shape_of(spec.name, values, attributes)
         attrs = [literals.attribute(spec, key, value) for key, value in attributes.items()]
         return self._append("", spec.name, values, attrs, dtypes, shape)
+
+    def _in_float32(self, spec: OpSpec, values: list[Any], outputs: int | None, attributes: dict[str, Any]) -> Any:
+        """An operator that this opset doesn't define for bfloat16, between two casts."""
+        last = len(spec.inputs) - 1
+        wide = [
+            self.cast(value, DataType.FLOAT)
+            if isinstance(value, ir.Value)
+            and value.dtype is DataType.BFLOAT16
+            and spec.inputs[min(i, last)] in spec.without_bfloat16
+            else value
+            for i, value in enumerate(values)
+        ]
+        results = self._emit(spec, tuple(wide), outputs, attributes)
+        kinds, end = spec.outputs, len(spec.outputs) - 1
+        narrow = [
+            self.cast(r, DataType.BFLOAT16) if kinds[min(i, end)] in spec.without_bfloat16 else r
+            for i, r in enumerate(results if isinstance(results, tuple) else (results,))
+        ]
+        return narrow[0] if len(narrow) == 1 else tuple(narrow)
 
     def _append(
         self,

@@ -45,6 +45,7 @@ class OpSpec:
         outputs: type of each output, as for ``inputs``.
         min_outputs: results to make when the caller doesn't say.
         attributes: the attribute's type by name.
+        without_bfloat16: type variables that take float32 and not bfloat16.
     """
 
     name: str
@@ -57,6 +58,7 @@ class OpSpec:
     min_outputs: int
     attributes: dict[str, ir.AttributeType]
     since: int
+    without_bfloat16: frozenset[str] = frozenset()
 
 
 def _types(schema: onnx.defs.OpSchema) -> dict[str, str | DataType]:
@@ -99,6 +101,11 @@ def spec_of(name: str, opset: int, domain: str = "") -> OpSpec | None:
             for key, attr in schema.attributes.items()
         },
         since=schema.since_version,
+        without_bfloat16=frozenset(
+            constraint.type_param_str
+            for constraint in schema.type_constraints
+            if "tensor(float)" in constraint.allowed_type_strs and "tensor(bfloat16)" not in constraint.allowed_type_strs
+        ),
     )
 
 
