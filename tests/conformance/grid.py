@@ -33,6 +33,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import compare
 import known
 import onnxport
+from onnxport import DataType
 from cases import DTYPES, UNINITIALIZED, Case, cases, copied, has_dtype, name_of, operators, other_inputs, reseed
 from support import flat_tensors
 
@@ -40,6 +41,7 @@ CACHE = Path(__file__).resolve().parents[2] / "build" / "conformance" / "grid.js
 SAMPLES = 2
 SECONDS_A_CASE = 120
 _DRAWS = 24
+TORCH_DTYPES = {DataType.FLOAT16: torch.float16, DataType.BFLOAT16: torch.bfloat16}
 #: dtypes that other runtimes compute natively, where onnxruntime's CPU provider may lack the kernel
 _WITHOUT_KERNELS = ("float16", "bfloat16")
 
@@ -193,8 +195,17 @@ def _runner(case: Case, exported: Any, inputs: tuple[torch.Tensor, ...], outcome
         if case.dtype not in _WITHOUT_KERNELS or not _is_missing_kernel(error):
             raise
         outcome.detail = f"reference: {_line(error)}"
-        return lambda *values: list(exported.call_reference(*values))
+        return lambda *values: _as_declared(exported, exported.call_reference(*values))
     return lambda *values: list(exported(*values))
+
+
+def _as_declared(exported: Any, values: Iterable[torch.Tensor]) -> list[torch.Tensor]:
+    """The reference implementation computes some half-precision operators in float32 and leaves the result in it."""
+    dtypes = [TORCH_DTYPES.get(value.dtype) for value in exported.model.graph.outputs]
+    return [
+        value.to(dtype) if dtype in (torch.float16, torch.bfloat16) and value.dtype == torch.float32 else value
+        for value, dtype in zip(values, dtypes)
+    ]
 
 
 def _is_missing_kernel(error: Exception) -> bool:
