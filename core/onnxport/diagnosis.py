@@ -56,9 +56,11 @@ def fixed(program: ExportedProgram, size: Any) -> int | None:
         return int(bounds.lower)
     for guard in guards(program):  # captures that know of no 0 and 1 may keep the equation instead of its solution
         if isinstance(guard, sympy.Eq) and guard.free_symbols == {expression}:
-            solutions = sympy.solve(guard, expression)
-            if len(solutions) == 1:
-                return int(solutions[0])
+            difference = sympy.expand(guard.lhs - guard.rhs)
+            slope = difference.coeff(expression, 1)
+            rest = difference - slope * expression
+            if slope.is_number and slope != 0 and rest.is_number:  # linear; Mod(12, s) == 0, say, has many solutions
+                return int(-rest / slope)
     return None
 
 
