@@ -40,8 +40,11 @@ def as_module(model: torch.nn.Module | Callable[..., Any]) -> torch.nn.Module:
 
 
 def flat_tensors(value: Any) -> list[torch.Tensor]:
-    """The tensors of a model's return value, in order; numbers become 0-d tensors."""
-    leaves = pytree.tree_leaves(value)
+    """The tensors of a model's return value, in order; numbers become 0-d tensors (a Python float is a double)."""
+    leaves = [
+        torch.tensor(leaf, dtype=torch.float64) if isinstance(leaf, float) else leaf
+        for leaf in pytree.tree_leaves(value)
+    ]
     return [leaf if isinstance(leaf, torch.Tensor) else torch.tensor(leaf) for leaf in leaves if leaf is not None]
 
 

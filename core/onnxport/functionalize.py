@@ -120,7 +120,7 @@ def _functionalize(program: ExportedProgram, inline_subgraphs: bool, reason: str
 
 
 def _functorch_transform(graph_module: GraphModule) -> str:
-    """The name of a recorded step of ``vmap`` or ``jvp``, if there is one: it changes the meaning of all that follows."""
+    """The name of a recorded step of ``vmap`` or ``jvp``, if any: it changes the meaning of what follows."""
     for node in graph_module.graph.nodes:
         if node.op == "call_function" and getattr(node.target, "__module__", "").startswith("torch._functorch"):
             return str(node.target.__name__)

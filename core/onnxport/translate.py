@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
+import sympy
 import torch
 import torch.fx
 from torch.export.graph_signature import InputKind
@@ -355,6 +356,8 @@ class Translator:
     def _accept_number(self, value: Any, fake: Any) -> Any:
         if isinstance(fake, _SYMBOLIC) and isinstance(value, ir.Value):
             expr = fake.node.expr
+            if isinstance(expr, sympy.Eq) and expr.lhs.is_Symbol and expr.rhs == 1:  # what item() of a bool gives
+                expr, value = expr.lhs, self.op.cast(value, ir.DataType.INT64)
             if expr.is_Symbol and self.op.symbols.bound(expr) is None:
                 self.op.symbols.bind(expr, value, None)  # type: ignore[arg-type]
             return self.op.symbols.of_torch(fake)
