@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from onnxport import DataType, Size, Tensor, Unsupported, translation
 
 from onnxport_builtin.aten.matmul import matrix_product, plus
-from onnxport_builtin.aten.shape import product
+from onnxport_builtin.aten.shape import is_static, product
 from onnxport_builtin.aten.windows import batched, gather_windows, pad_spatial, positions, spread, window_count
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def _convolve_by_matmul(
     bias: Tensor | None,
     size: Sequence[Dim],
     stride: Sequence[int],
-    pads: tuple[Sequence[int], Sequence[int]],
+    pads: tuple[Sequence[Dim], Sequence[Dim]],
     dilation: Sequence[int],
     groups: int,
 ) -> Tensor:
@@ -45,7 +45,7 @@ def _convolve_by_matmul(
     `x` is (N, C, size...), `weight` has `weight_shape` (M, C/groups, kernel...).
     """
     spatial = len(size)
-    filters, channels, *kernel = spread(list(weight_shape), len(weight_shape), "the weight's shape")
+    filters, channels, *kernel = weight_shape
     counts = [window_count(size[i], kernel[i], stride[i], dilation[i], pads[0][i], pads[1][i]) for i in range(spatial)]
     padded = pad_spatial(op, x, *pads)
     indices = [positions(op, kernel[i], counts[i], stride[i], dilation[i]) for i in range(spatial)]
@@ -75,14 +75,18 @@ def _convolve(
     if padding == "valid":
         padding = 0
     if padding == "same":
-        if kernel is None:
-            raise Unsupported("padding='same' needs a static kernel size")
-        totals = [dilation[i] * (kernel[i] - 1) for i in range(spatial)]
-        begin = [amount // 2 for amount in totals]
-        end = [amount - before for amount, before in zip(totals, begin)]
+        totals: list[Dim] = [(extent - 1) * d for extent, d in zip(list(weight.shape)[2:], dilation)]
+        begin: list[Any] = [amount // 2 for amount in totals]
+        end: list[Any] = [amount - before for amount, before in zip(totals, begin)]
     else:
-        begin = end = spread(padding, spatial, "padding")
+        begin = end = list(padding) if isinstance(padding, list | tuple) else [padding]
+        if len(begin) != spatial:
+            begin = end = begin * spatial
     x, added = batched(op, x, spatial)
+    size = [x.shape[2 + i] for i in range(spatial)]
+    if x.dtype in _NATIVE and not is_static([*begin, *end]):  # Conv's pads are attributes
+        x = pad_spatial(op, x, begin, end)
+        begin = end = [0] * spatial
     if x.dtype in _NATIVE:
         y = op.Conv(
             x,
@@ -95,7 +99,6 @@ def _convolve(
             group=groups,
         )
     else:
-        size = list(x.shape)[2:]
         y = _convolve_by_matmul(op, x, weight, list(weight.shape), bias, size, stride, (begin, end), dilation, groups)
     return op.Squeeze(y, [0]) if added else y
 
@@ -153,15 +156,15 @@ def _convolve_transposed(
             group=groups,
         )
         return op.Squeeze(y, [0]) if added else y
-    channels, filters, *kernel = spread(list(weight.shape), spatial + 2, "the weight's shape")
+    channels, filters, *kernel = weight.shape
     x, size = _spaced(op, x, list(x.shape)[2:], stride)
     # The transposed convolution is the convolution with the flipped kernel, its in and out channels exchanged.
     axes = list(range(2, spatial + 2))
     flipped = op.Slice(weight, [-1] * spatial, [-(2**62)] * spatial, axes, [-1] * spatial)
     grouped = op.Reshape(flipped, op.sizes([groups, channels // groups, filters, *kernel]))
     exchanged = op.Transpose(grouped, perm=[0, 2, 1, *range(3, spatial + 3)])
-    shape = [groups * filters, channels // groups, *kernel]
-    begin = [dilation[i] * (kernel[i] - 1) - padding[i] for i in range(spatial)]
+    shape = [filters * groups, channels // groups, *kernel]
+    begin = [(kernel[i] - 1) * dilation[i] - padding[i] for i in range(spatial)]
     end = [begin[i] + output_padding[i] for i in range(spatial)]
     y = _convolve_by_matmul(
         op,

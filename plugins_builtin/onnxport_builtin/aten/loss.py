@@ -338,6 +338,10 @@ def cosine_embedding_loss(
     op: Builder, input1: Tensor, input2: Tensor, target: Tensor, margin: float = 0.0, reduction: int = 1
 ) -> Tensor:
     a, b = _alike(op, input1, input2)
+    if a.dtype is DataType.BOOL:  # products of bools are bools, and sums of those int64
+        a, b = op.cast(a, DataType.INT64), op.cast(b, DataType.INT64)
+    if target.dtype is DataType.BOOL:
+        target = op.cast(target, DataType.INT64)
     axis = [max(len(a.shape), len(b.shape)) - 1]
 
     def dot(x: Tensor, y: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from onnxport import DataType, Size, Tensor, Unsupported, translation
+from onnxport import DataType, Size, Tensor, translation
 
 from onnxport_builtin.aten.shape import expand, iota, product, reshape
 from onnxport_builtin.aten.windows import batched, gather_windows, is_used, pad_spatial, positions, spread
@@ -416,18 +416,19 @@ for _spatial in (1, 2, 3):
 # ---- fractional, and the inverse
 
 
-def _fractional_positions(op: Builder, sample: Tensor, size: Dim, out: Dim, kernel: int) -> Tensor:
+def _fractional_positions(op: Builder, sample: Tensor, size: Dim, out: int, kernel: int) -> Tensor:
     """First positions of the windows of a fractional pool on one axis.
 
     `sample` is (N, C, 1) in [0, 1); returns int64 (N, C, out). Source: Graham, "Fractional Max-Pooling", as torch has
     it: ``floor((i + sample) * alpha) - floor(sample * alpha)``, the last one ``size - kernel``.
     """
-    if not isinstance(size, int) or not isinstance(out, int):
-        raise Unsupported("fractional_max_pool needs static spatial sizes")
-    last = op.const(np.int64(size - kernel))
+    last = op.tensor(size - kernel, DataType.INT64)
     if out == 1:
         return op.Add(op.cast(op.Mul(sample, 0), DataType.INT64), last)
-    alpha = (size - kernel) / (out - 1)
+    if isinstance(size, int):
+        alpha: Any = (size - kernel) / (out - 1)
+    else:
+        alpha = op.Div(op.cast(size - kernel, sample.dtype), op.const(out - 1, sample.dtype))
     steps = op.const(np.arange(out), sample.dtype)
     first = op.cast(op.Mul(op.Add(steps, sample), alpha), DataType.INT64)
     starts = op.Sub(first, op.cast(op.Mul(sample, alpha), DataType.INT64))
@@ -435,12 +436,12 @@ def _fractional_positions(op: Builder, sample: Tensor, size: Dim, out: Dim, kern
 
 
 def _fractional_max_pool(
-    op: Builder, self: Tensor, kernel_size: Any, random_samples: Tensor, spatial: int
+    op: Builder, self: Tensor, kernel_size: Any, output_size: Any, random_samples: Tensor, spatial: int
 ) -> tuple[Tensor, Tensor]:
     kernel = spread(kernel_size, spatial, "kernel_size")
     x, added = batched(op, self, spatial)
     size = list(self.shape)[-spatial:]
-    out = list(op.results[0].shape)[-spatial:]
+    out = spread(output_size, spatial, "output_size")
     lead = [1 if added else self.shape[0], self.shape[-spatial - 1]]
     windows, at = x, []
     for i in range(spatial):
@@ -479,14 +480,14 @@ def _fractional_max_pool(
 def fractional_max_pool2d(
     op: Builder, self: Tensor, kernel_size: Any, output_size: Any, random_samples: Tensor
 ) -> tuple[Tensor, Tensor]:
-    return _fractional_max_pool(op, self, kernel_size, random_samples, 2)
+    return _fractional_max_pool(op, self, kernel_size, output_size, random_samples, 2)
 
 
 @translation("aten::fractional_max_pool3d")
 def fractional_max_pool3d(
     op: Builder, self: Tensor, kernel_size: Any, output_size: Any, random_samples: Tensor
 ) -> tuple[Tensor, Tensor]:
-    return _fractional_max_pool(op, self, kernel_size, random_samples, 3)
+    return _fractional_max_pool(op, self, kernel_size, output_size, random_samples, 3)
 
 
 def _max_unpool(op: Builder, self: Tensor, indices: Tensor, spatial: int) -> Tensor:

@@ -94,9 +94,24 @@ def _biases(op: Builder, kind: _Kind, layer: Sequence[_Direction]) -> Tensor | N
     return op.Concat(*halves, axis=1)
 
 
+def _is_zero(state: Tensor) -> bool:
+    """Whether a value is known to be zeros: what ``torch.nn`` makes where no initial state is given."""
+    if state.const_value is not None:
+        return not state.const_value.numpy().any()
+    producer = state.producer()
+    if producer is None:
+        return False
+    if producer.op_type == "Expand":
+        return _is_zero(producer.inputs[0])
+    if producer.op_type != "ConstantOfShape":
+        return False
+    value = producer.attributes.get("value")
+    return value is None or not value.as_tensor().numpy().any()
+
+
 def _initial(op: Builder, state: Tensor, layer: int, layers: int, directions: int) -> Tensor | None:
     """The initial state of one layer, (directions, batch, size); None where it is known to be zeros."""
-    if state.const_value is not None and not state.const_value.numpy().any():
+    if _is_zero(state):
         return None
     if layers == 1:
         return state

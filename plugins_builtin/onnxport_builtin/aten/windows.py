@@ -37,15 +37,21 @@ def batched(op: Builder, x: Tensor, spatial: int) -> tuple[Tensor, bool]:
     return x, False
 
 
-def positions(op: Builder, kernel: int, count: Dim, stride: int, dilation: int) -> Tensor:
+def positions(op: Builder, kernel: Dim, count: Dim, stride: int, dilation: int) -> Tensor:
     """Where each element of each window lies on its axis: int64, (kernel, count)."""
-    offsets = np.arange(kernel, dtype=np.int64)[:, None] * dilation
-    if isinstance(count, int):
-        return op.const(offsets + np.arange(count, dtype=np.int64) * stride)
+    if isinstance(kernel, int):
+        steps = np.arange(kernel, dtype=np.int64)[:, None] * dilation
+        if isinstance(count, int):
+            return op.const(steps + np.arange(count, dtype=np.int64) * stride)
+        offsets = op.const(steps)
+    else:
+        offsets = op.Unsqueeze(iota(op, kernel), [1])
+        if dilation != 1:
+            offsets = op.Mul(offsets, dilation)
     starts = iota(op, count)
     if stride != 1:
         starts = op.Mul(starts, stride)
-    return op.Add(starts, op.const(offsets))
+    return op.Add(starts, offsets)
 
 
 def gather_windows(op: Builder, x: Tensor, indices: Sequence[Tensor]) -> Tensor:
@@ -62,18 +68,18 @@ def gather_windows(op: Builder, x: Tensor, indices: Sequence[Tensor]) -> Tensor:
     return op.Transpose(x, perm=[0, 1, *kernels, *(axis + 1 for axis in kernels)])
 
 
-def pad_spatial(op: Builder, x: Tensor, begin: Sequence[int], end: Sequence[int], value: Any = None) -> Tensor:
+def pad_spatial(op: Builder, x: Tensor, begin: Sequence[Dim], end: Sequence[Dim], value: Any = None) -> Tensor:
     """`x` (N, C, spatial...) padded with `value` (default 0) on its spatial axes; negative pads crop."""
-    if not any(begin) and not any(end):
+    if all(isinstance(pad, int) and pad == 0 for pad in (*begin, *end)):
         return x
     spatial = len(begin)
     fill = None if value is None else op.const(value, x.dtype)
     return op.Pad(x, [*begin, *end], fill, list(range(2, 2 + spatial)))
 
 
-def window_count(size: Dim, kernel: int, stride: int, dilation: int, begin: int, end: int) -> Dim:
+def window_count(size: Dim, kernel: Dim, stride: int, dilation: int, begin: Dim, end: Dim) -> Dim:
     """How many whole windows lie in an axis of `size` with the pads `begin` and `end`."""
-    return (size + (begin + end - dilation * (kernel - 1) - 1)) // stride + 1
+    return (size + (begin + end - (kernel - 1) * dilation - 1)) // stride + 1
 
 
 def is_used(op: Builder, index: int) -> bool:
