@@ -371,8 +371,9 @@ def std_mean_correction(
 
 @translation("aten::logsumexp", "aten::special_logsumexp")
 def logsumexp(op: Any, self: Tensor, dim: Dims, keepdim: bool = False) -> Tensor:
-    x = op.cast(self, op.result.dtype)
-    return reduce(op, "ReduceLogSumExp", x, reduced_axes(x, dim), keepdim)
+    dtype = op.result.dtype
+    x = widen(op, op.cast(self, dtype))
+    return op.cast(reduce(op, "ReduceLogSumExp", x, reduced_axes(self, dim), keepdim), dtype)
 
 
 # --- norms ---------------------------------------------------------------------------------------------------------
