@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 from onnxport import DataType, Tensor, Unsupported, translation
 
-from onnxport_builtin.aten.complex_parts import flagged
+from onnxport_builtin.aten.complex_parts import Pair, flagged, joined, pair
 from onnxport_builtin.aten.fft import (
     FORWARD,
     INVERSE,
@@ -176,53 +176,86 @@ def istft(
     """Frames times the window, added where they overlap, over the sum of the squared windows."""
     hop = n_fft // 4 if hop_length is None else hop_length
     width = n_fft if win_length is None else win_length
-    if return_complex or (window is not None and window.is_complex):
-        raise Unsupported("istft to complex signals")
+    if window is not None and window.is_complex and not return_complex:
+        raise Unsupported("istft with a complex window to real signals")
     spectrum = self if self.is_complex else op.as_complex(op.Identity(self))
     shape = list(spectrum.shape)
-    if len(shape) == 2:
+    squeeze = len(shape) == 2
+    if squeeze:
         shape = [1, *shape]
         spectrum = op.as_complex(op.Unsqueeze(spectrum, [0]), ir.Shape(shape))
-    batch, bins, count = shape
-    dtype = spectrum.dtype
-    half_only = (bins != n_fft) if onesided is None else onesided
     scale = n_fft ** (-0.5 if normalized else -1.0)
-    frame = _window(op, window, width, n_fft, dtype)
-    ones = op.const(np.ones(n_fft), dtype)
-    square = ones if frame is None else op.Mul(frame, frame)
-    first = bins if half_only else n_fft
-    if _by_convolution(dtype, n_fft):
-        if half_only:
-            matrix = real_spectrum_matrix(first, n_fft, INVERSE)
-        else:
-            full = dft_matrix(n_fft, n_fft, n_fft, INVERSE)
-            matrix = np.stack([full.real, -full.imag], axis=1).reshape(2 * n_fft, n_fft)
-        weight = op.const(matrix[:, None, :] * scale, dtype)
-        if frame is not None:
-            weight = op.Mul(weight, frame)
-        channels = op.Reshape(op.Transpose(spectrum, perm=[0, 1, 3, 2]), op.sizes([batch, 2 * first, count]))
-        signal = op.Squeeze(op.ConvTranspose(channels, weight, strides=[hop]), [1])
-        row = op.Expand(op.const(1, dtype), op.sizes([1, 1, count]))
-        envelope = op.ConvTranspose(row, op.Reshape(square, [1, 1, n_fft]), strides=[hop])
-        envelope = op.Squeeze(envelope, [1])
-    else:
-        turned = op.as_complex(op.Transpose(spectrum, perm=[0, 2, 1, 3]), ir.Shape([batch, count, bins]))
-        if half_only:
-            frames = transform(op, turned, Line(2, n_fft, INVERSE, to_real=True), scale)
-        else:
-            frames = op.real(transform(op, turned, Line(2, n_fft, INVERSE), scale))
-        if frame is not None:
-            frames = op.Mul(frames, frame)
-        signal = overlap_add(op, frames, hop, batch, count, n_fft)
-        squares = op.Expand(square, op.sizes([1, count, n_fft]))
-        envelope = overlap_add(op, squares, hop, 1, count, n_fft)
+    whole = (shape[2] - 1) * hop + n_fft
     start = n_fft // 2 if center else 0
-    whole = (count - 1) * hop + n_fft
     end: Any = whole - start if length is None else start + length
-    signal, envelope = (op.Slice(v, [start], op.sizes([end]), [1]) for v in (signal, envelope))
-    value = op.Div(signal, envelope)
-    if length is not None:
-        missing = op.Max(op.Sub(op.sizes([end]), op.sizes([whole])), op.const([0], DataType.INT64))
-        if not (isinstance(end, int) and isinstance(whole, int)) or end > whole:
+
+    def cut(value: Tensor) -> Tensor:
+        return op.Slice(value, [start], op.sizes([end]), [1])
+
+    def finished(value: Tensor) -> Tensor:
+        if length is not None and not (isinstance(end, int) and isinstance(whole, int) and end <= whole):
+            missing = op.Max(op.Sub(op.sizes([end]), op.sizes([whole])), op.const([0], DataType.INT64))
             value = op.Pad(value, op.Concat([0], missing, axis=0), None, [1])
-    return op.Squeeze(value, [0]) if len(self.shape) == (2 if self.is_complex else 3) else value
+        return op.Squeeze(value, [0]) if squeeze else value
+
+    if return_complex:
+        windows = [
+            _window(op, part, width, n_fft, spectrum.dtype)
+            for part in ([window] if window is None or not window.is_complex else [op.real(window), op.imag(window)])
+        ]
+        real_only = bool(onesided) if onesided is not None else shape[1] != n_fft
+        if real_only:
+            raise Unsupported("istft of half a spectrum to complex signals")
+        signal, envelope = _complex_signal(op, spectrum, n_fft, hop, windows, scale)
+        value = Pair(op, cut(signal.re), cut(signal.imag)) / Pair(
+            op, cut(envelope.re), None if envelope.im is None else cut(envelope.im)
+        )
+        return joined(op, finished(value.re), finished(value.imag), op.result.shape)
+    frame = _window(op, window, width, n_fft, spectrum.dtype)
+    return finished(op.Div(*map(cut, _real_signal(op, spectrum, n_fft, hop, frame, scale))))
+
+
+def _real_signal(
+    op: Builder, spectrum: Tensor, n_fft: int, hop: int, window: Tensor | None, scale: float
+) -> tuple[Tensor, Tensor]:
+    """The overlapping frames added up, and so their squared windows. Of a whole spectrum the first half counts."""
+    batch, bins, count = spectrum.shape
+    dtype = spectrum.dtype
+    ones = op.const(np.ones(n_fft), dtype)
+    square = ones if window is None else op.Mul(window, window)
+    if _by_convolution(dtype, n_fft):
+        weight = op.const(real_spectrum_matrix(bins, n_fft, INVERSE)[:, None, :] * scale, dtype)
+        if window is not None:
+            weight = op.Mul(weight, window)
+        channels = op.Reshape(op.Transpose(spectrum, perm=[0, 1, 3, 2]), op.sizes([batch, 2 * bins, count]))
+        row = op.Expand(op.const(1, dtype), op.sizes([1, 1, count]))
+        signal = op.ConvTranspose(channels, weight, strides=[hop])
+        envelope = op.ConvTranspose(row, op.Reshape(square, [1, 1, n_fft]), strides=[hop])
+        return op.Squeeze(signal, [1]), op.Squeeze(envelope, [1])
+    turned = op.as_complex(op.Transpose(spectrum, perm=[0, 2, 1, 3]), ir.Shape([batch, count, bins]))
+    frames = transform(op, turned, Line(2, n_fft, INVERSE, to_real=True), scale)
+    if window is not None:
+        frames = op.Mul(frames, window)
+    squares = op.Expand(square, op.sizes([1, count, n_fft]))
+    return overlap_add(op, frames, hop, batch, count, n_fft), overlap_add(op, squares, hop, 1, count, n_fft)
+
+
+def _complex_signal(
+    op: Builder, spectrum: Tensor, n_fft: int, hop: int, windows: list[Tensor | None], scale: float
+) -> tuple[Pair, Pair]:
+    """The same of complex frames, whose window is one real tensor, or two parts."""
+    batch, bins, count = spectrum.shape
+    turned = op.as_complex(op.Transpose(spectrum, perm=[0, 2, 1, 3]), ir.Shape([batch, count, bins]))
+    frames = pair(op, transform(op, turned, Line(2, n_fft, INVERSE), scale))
+    first = op.const(np.ones(n_fft), spectrum.dtype) if windows[0] is None else windows[0]
+    window = Pair(op, first, windows[1] if len(windows) > 1 else None)
+
+    def added(value: Pair, rows: Dim) -> Pair:
+        parts = [
+            None if part is None else overlap_add(op, part, hop, rows, count, n_fft) for part in (value.re, value.im)
+        ]
+        return Pair(op, *parts)  # type: ignore[arg-type]
+
+    square = window * window
+    spread = [None if part is None else op.Expand(part, op.sizes([1, count, n_fft])) for part in (square.re, square.im)]
+    return added(frames * window, batch), added(Pair(op, *spread), 1)  # type: ignore[arg-type]
