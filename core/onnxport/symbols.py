@@ -219,7 +219,7 @@ class Symbols:
         op = self._op
         place = self.bound(expr)
         if place is not None and place[1] is None and place[0].shape is not None and not len(place[0].shape):
-            return place[0] if place[0].dtype is not DataType.INT32 else op.cast(place[0], DataType.INT64)
+            return self._wide(place[0])
         key = (expr, "scalar")
         for scope in reversed(op.scopes):
             found = scope.sizes.get(key)
@@ -275,10 +275,15 @@ class Symbols:
         op = self._op
         if axis is not None:
             return op.Shape(tensor, start=axis, end=axis + 1)
-        if tensor.dtype not in (DataType.INT64, DataType.DOUBLE, DataType.BOOL):
-            tensor = op.cast(tensor, DataType.INT64 if tensor.dtype.is_integer() else DataType.DOUBLE)
+        tensor = self._wide(tensor)
         shape = tensor.shape
         return tensor if shape is not None and len(shape) == 1 else op.Reshape(tensor, [1])
+
+    def _wide(self, tensor: Tensor) -> Tensor:
+        """A number in the type that Python's numbers have."""
+        if tensor.dtype in (DataType.INT64, DataType.DOUBLE, DataType.BOOL):
+            return tensor
+        return self._op.cast(tensor, DataType.INT64 if tensor.dtype.is_integer() else DataType.DOUBLE)
 
     def _both(self, a: sympy.Basic, b: sympy.Basic) -> tuple[Tensor, Tensor]:
         """Two operands in one element type."""
