@@ -153,6 +153,8 @@ def attention_math(
 ) -> list[Tensor | None]:
     if dropout_mask is not None:
         raise Unsupported("a dropout mask")
+    if attn_mask is not None:  # this operator adds a mask of bools as numbers: its caller has converted them
+        attn_mask = op.cast(attn_mask, query.dtype)
     arguments = (attn_mask, dropout_p, is_causal, scale, enable_gqa)
     used = is_used(op, 1)
     result, weights, _ = _attention(op, query, key, value, *arguments, with_weights=used)

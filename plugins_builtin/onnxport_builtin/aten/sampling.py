@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from onnxport import DataType, Size, Tensor, Unsupported, translation
 
-from onnxport_builtin.aten.shape import expand, iota, is_static, product, reshape
+from onnxport_builtin.aten.shape import expand, is_static, product, reshape
 from onnxport_builtin.aten.windows import batched, gather_windows, pad_spatial, positions, spread, window_count
 
 if TYPE_CHECKING:
@@ -113,16 +113,10 @@ def _sampled(op: Builder, x: Tensor, grid: Tensor, interpolation: int, padding: 
     return op.Reshape(total, op.sizes([x.shape[0], x.shape[1], *out]))
 
 
-def _line(op: Builder, size: Dim, align_corners: bool, dtype: DataType) -> Tensor | np.ndarray:
+def _line(size: int, align_corners: bool) -> np.ndarray:
     """`size` places from -1 to 1: the pixels' centres, or with `align_corners` the corners'."""
-    if isinstance(size, int):
-        places = np.linspace(-1.0, 1.0, size) if size > 1 else np.zeros(size)
-        return places if align_corners or size == 0 else places * (size - 1) / size
-    steps = op.cast(iota(op, size), dtype)
-    length = op.cast(size, dtype)
-    span = op.Sub(length, 1)
-    places = op.Sub(op.Mul(op.Div(steps, op.Max(span, 1)), 2), op.cast(op.Greater(length, 1), dtype))
-    return places if align_corners else op.Div(op.Mul(places, span), length)
+    places = np.linspace(-1.0, 1.0, size) if size > 1 else np.zeros(size)
+    return places if align_corners or size == 0 else places * (size - 1) / size
 
 
 @translation("aten::affine_grid_generator")
@@ -130,21 +124,12 @@ def affine_grid_generator(op: Builder, theta: Tensor, size: Sequence[Dim], align
     """The places that an affine map gives for each pixel: (N, H, W, 2) or (N, D, H, W, 3)."""
     dims = list(size)[2:]
     spatial = len(dims)
-    dtype = theta.dtype
-    lines = [_line(op, dim, align_corners, dtype) for dim in dims]
-    if is_static(dims):
-        mesh = np.meshgrid(*lines, indexing="ij")
-        base = op.const(np.stack([*reversed(mesh), np.ones_like(mesh[0])], axis=-1).reshape(-1, spatial + 1), dtype)
-    else:
-        columns = []
-        for i in reversed(range(spatial)):
-            line = op.cast(op.tensor(lines[i]), dtype)
-            shaped = op.Unsqueeze(line, [axis for axis in range(spatial + 1) if axis != i])
-            columns.append(op.Expand(shaped, op.sizes([*dims, 1])))
-        columns.append(op.Expand(op.const(1, dtype), op.sizes([*dims, 1])))
-        base = op.Reshape(op.Concat(*columns, axis=-1), [-1, spatial + 1])
-    grid = op.MatMul(base, op.Transpose(theta, perm=[0, 2, 1]))
-    return op.Reshape(grid, op.sizes([theta.shape[0], *dims, spatial]))
+    if not is_static(dims):
+        raise Unsupported("an affine grid of symbolic sizes")  # torch's decomposition serves it
+    mesh = np.meshgrid(*(_line(dim, align_corners) for dim in dims), indexing="ij")
+    base = np.stack([*reversed(mesh), np.ones_like(mesh[0])], axis=-1).reshape(-1, spatial + 1)
+    grid = op.MatMul(op.const(base, theta.dtype), op.Transpose(theta, perm=[0, 2, 1]))
+    return reshape(op, grid, [theta.shape[0], *dims, spatial])
 
 
 # ---- columns
