@@ -298,7 +298,8 @@ class Rewriter:
         given.update(node.kwargs)
         aliases = [self._targets(given.get(item.name)) for item in written]
         for i, item in enumerate(written):
-            if item.is_out and not is_same_shape(aliases[i].val, self._recorded(node, item)):
+            resizes = item.is_out or target._schema.name in ("aten::resize_", "aten::resize_as_")
+            if resizes and not is_same_shape(aliases[i].val, self._recorded(node, item)):
                 aliases[i] = self._resized(given[item.name], aliases[i], self._recorded(node, item))
         plain = [i for i, result in enumerate(target._schema.returns) if result.alias_info is None]
         recorded = node.meta.get("val")

@@ -73,6 +73,8 @@ class Decomposer:
             raise Unsupported("none: not an operator with a schema")
         fakes = torch.fx.map_arg((list(node.args), dict(node.kwargs)), lambda n: n.meta.get("val"))
         flat, spec = pytree.tree_flatten(fakes, is_leaf=lambda x: x is None)
+        if any(isinstance(value, torch.Tensor) and value.layout is not torch.strided for value in flat):
+            raise Unsupported("ONNX operators take no sparse tensors")
         key = (target, tuple(_signature(value) for value in flat), spec)
         found = self._cache.get(key)
         if found is None:

@@ -156,7 +156,18 @@ def other_inputs(case: Case, program: torch.export.ExportedProgram) -> Iterator[
 
 
 def _is_linear_algebra(name: str) -> bool:
-    matrix_words = ("cholesky", "lu", "svd", "inverse", "pinverse", "logdet", "ormqr", "geqrf", "qr", "triangular_solve")
+    matrix_words = (
+        "cholesky",
+        "lu",
+        "svd",
+        "inverse",
+        "pinverse",
+        "logdet",
+        "ormqr",
+        "geqrf",
+        "qr",
+        "triangular_solve",
+    )
     return name.startswith("linalg.") or name.split(".")[0] in matrix_words or "cholesky" in name or "lowrank" in name
 
 

@@ -7,10 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import known
 import onnxruntime
 import torch
-
-import known
 from cases import DTYPES
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "coverage.md"
@@ -37,12 +36,23 @@ onnxruntime {onnxruntime} (CPU): exported, checked with `onnx.checker`, run, and
 def write(results: Results, page: Path = PAGE) -> None:
     """Write the page."""
     versions = {"torch": torch.__version__.split("+")[0], "onnxruntime": onnxruntime.__version__}
-    parts = [_HEAD.format(**versions), *_totals(results), *_unreachable(results), *_costliest(results), *_table(results)]
+    parts = [
+        _HEAD.format(**versions),
+        *_totals(results),
+        *_unreachable(results),
+        *_costliest(results),
+        *_table(results),
+    ]
     page.write_text("\n".join(parts) + "\n")
 
 
 def _totals(results: Results) -> list[str]:
-    lines = ["## Totals", "", "| dtype | static | | dynamic | | at another size |", "| --- | ---: | ---: | ---: | ---: | ---: |"]
+    lines = [
+        "## Totals",
+        "",
+        "| dtype | static | | dynamic | | at another size |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
+    ]
     for dtype in DTYPES:
         cells = []
         for mode in _MODES:
@@ -93,7 +103,12 @@ def _table(results: Results) -> list[str]:
     by_op: dict[str, dict[str, list[Any]]] = collections.defaultdict(lambda: collections.defaultdict(list))
     for (op, dtype, _, _), outcome in results.items():
         by_op[op][dtype].append(outcome)
-    lines = ["## Op by op", "", "Passed of counted, static and dynamic together; *r*: some on the reference; –: none.", ""]
+    lines = [
+        "## Op by op",
+        "",
+        "Passed of counted, static and dynamic together; *r*: some on the reference; –: none.",
+        "",
+    ]
     lines += [f"| operator | {' | '.join(DTYPES)} | translations |", f"| --- |{' ---: |' * len(DTYPES)} --- |"]
     for op in sorted(by_op, key=str.lower):
         cells = [_cell(by_op[op].get(dtype, [])) for dtype in DTYPES]

@@ -33,8 +33,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import compare
 import known
 import onnxport
-from onnxport import DataType
 from cases import DTYPES, UNINITIALIZED, Case, cases, copied, has_dtype, name_of, operators, other_inputs, reseed
+from onnxport import DataType
 from support import flat_tensors
 
 CACHE = Path(__file__).resolve().parents[2] / "build" / "conformance" / "grid.jsonl"
@@ -158,9 +158,7 @@ def _random_draw(
     if random:
         return lambda seed: _eager(case, inputs, seed)
     tagged = [
-        node
-        for node in program.graph.nodes
-        if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
+        node for node in program.graph.nodes if torch.Tag.nondeterministic_seeded in getattr(node.target, "tags", ())
     ]
     if not tagged or all(_equal(_captured(program, inputs, 1), _captured(program, inputs, s)) for s in range(2, 7)):
         return None
@@ -241,14 +239,14 @@ def _check_other_size(case: Case, program: torch.export.ExportedProgram, compute
     for kind, inputs in other_inputs(case, program):
         try:
             expected = _eager(case, inputs, 1)
-        except Exception:  # noqa: S112 the sample's other arguments have no meaning at this size
+        except Exception:
             continue
         try:
             compare.same(case.name, inputs, compute(*inputs), expected)
         except Exception as error:
             try:
                 compare.same(case.name, inputs, _captured(program, inputs, 1), expected)
-            except Exception:  # noqa: S112 beyond the guards of the capture
+            except Exception:
                 continue
             sizes = [tuple(t.shape) for t in inputs]
             message = f"at the other size {sizes} ({kind}): {error}"
@@ -399,7 +397,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--resume", action="store_true", help="keep what the cache has")
     parser.add_argument("--failed", action="store_true", help="run again what failed in the cache, and what it lacks")
-    parser.add_argument("--update-known", action="store_true", help="rewrite known.csv: drop what passes, add what fails")
+    parser.add_argument(
+        "--update-known", action="store_true", help="rewrite known.csv: drop what passes, add what fails"
+    )
     parser.add_argument("--verbose", action="store_true", help="print the whole detail of failures")
     options = parser.parse_args(arguments)
     _prepare()

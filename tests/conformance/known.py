@@ -114,7 +114,14 @@ def _rows_of(op: str, cases: Mapping[Key, Any], old: list[Row]) -> list[Row]:
 
     rows: list[Row] = []
     failing = set(reasons)
-    for pattern in (("*", "*", "*"), ("*", "m", "*"), ("d", "*", "*"), ("d", "m", "*"), ("d", "*", "s"), ("d", "m", "s")):
+    for pattern in (
+        ("*", "*", "*"),
+        ("*", "m", "*"),
+        ("d", "*", "*"),
+        ("d", "m", "*"),
+        ("d", "*", "s"),
+        ("d", "m", "s"),
+    ):
         for key in [key for key in cases if key in failing]:
             _, dtype, mode, sample = key
             row = Row(

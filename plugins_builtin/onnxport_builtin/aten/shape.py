@@ -472,3 +472,17 @@ def vander(op: Builder, x: Tensor, N: int | None = None, increasing: bool = Fals
     base = op.cast(x, op.result.dtype)
     exponents = op.cast(op.const(powers if increasing else powers[::-1].copy()), op.result.dtype)
     return op.Pow(op.Unsqueeze(base, [-1]), exponents)
+
+
+@translation("aten::resize")
+def resize(op: Builder, self: Tensor, size: Sequence[Dim], *, memory_format: torch.memory_format | None = None) -> Tensor:
+    """The first elements of a contiguous tensor in another shape; those that it lacks, undefined in torch, are zeros."""
+    have, want = product(self.shape), product(size)
+    if not is_static([have, want]):
+        raise Unsupported("resize_ with symbolic sizes")
+    flat = reshape(op, self, [have])
+    if want < have:
+        flat = op.Slice(flat, [0], [want], [0])
+    elif want > have:
+        flat = op.Concat(flat, op.Expand(op.const(0, self.dtype), [want - have]), axis=0)
+    return reshape(op, flat, size)

@@ -121,6 +121,14 @@ def atan2(op: Builder, self: Tensor, other: Tensor) -> Tensor:
     return in_float32(angle_of, op, *operands(op, self, other, int_to_float=True))
 
 
+@translation("aten::angle")
+def angle(op: Builder, self: Tensor) -> Tensor:
+    """Of a real number: 0, pi for negative ones, NaN for NaN."""
+    x = as_float(op, self)
+    result = op.Where(op.Less(x, 0), op.const(math.pi, x.dtype), op.const(0.0, x.dtype))
+    return op.Where(op.IsNaN(x), x, result) if self.dtype.is_floating_point() else result
+
+
 def angle_of(op: Builder, y: Tensor, x: Tensor) -> Tensor:
     """The angle of the point (x, y), with C's rules for zeros, their signs, and infinities."""
     height, width = op.Abs(y), op.Abs(x)

@@ -1,0 +1,99 @@
+"""Gradient operators of core ATen, called as a decomposed training graph calls them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from support import export_and_compare
+
+aten = torch.ops.aten
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding", "ceil", "count", "divisor"),
+    [
+        ([2, 2], [2, 2], [0, 0], False, True, None),
+        ([3, 2], [2, 1], [1, 0], True, False, None),
+        ([3, 3], [2, 2], [1, 1], True, True, None),
+        ([2, 2], [], [0, 0], False, True, 3),
+    ],
+)
+def test_average_pool(kernel: list[int], stride: list[int], padding: list[int], ceil: bool, count: bool, divisor: Any):
+    x = torch.randn(2, 3, 7, 6)
+    y = aten.avg_pool2d(x, kernel, stride, padding, ceil, count, divisor)
+
+    def gradient(grad: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        return aten.avg_pool2d_backward(grad, x, kernel, stride, padding, ceil, count, divisor)
+
+    export_and_compare(gradient, (torch.randn_like(y), x))
+
+
+def test_adaptive_average_pool() -> None:
+    grad, x = torch.randn(2, 3, 3, 4), torch.randn(2, 3, 7, 6)
+    export_and_compare(lambda g, x: aten._adaptive_avg_pool2d_backward(g, x), (grad, x))
+
+
+def test_max_pool() -> None:
+    x = torch.randn(2, 3, 7, 6)
+    y, indices = aten.max_pool2d_with_indices(x, [3, 3], [2, 2], [1, 1])
+    export_and_compare(
+        lambda g, x, i: aten.max_pool2d_with_indices_backward(g, x, [3, 3], [2, 2], [1, 1], [1, 1], False, i),
+        (torch.randn_like(y), x, indices),
+    )
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize(
+    ("groups", "stride", "padding", "dilation"), [(1, [1, 1], [0, 0], [1, 1]), (2, [2, 1], [1, 0], [1, 2])]
+)
+def test_convolution(groups: int, stride: list[int], padding: list[int], dilation: list[int], transposed: bool) -> None:
+    x = torch.randn(2, 4, 8, 7)
+    weight = torch.randn(4, 6 // groups, 3, 2) if transposed else torch.randn(6, 4 // groups, 3, 2)
+    rest = [stride[0] - 1, 0] if transposed else [0, 0]
+    forward = (stride, padding, dilation, transposed, rest, groups)
+    y = aten.convolution(x, weight, None, *forward)
+
+    def gradients(grad: torch.Tensor, x: torch.Tensor, weight: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return aten.convolution_backward(grad, x, weight, [6], *forward, [True, True, True])
+
+    export_and_compare(gradients, (torch.randn_like(y), x, weight), rtol=1e-3, atol=1e-4)
+
+
+def _norm_inputs() -> tuple[torch.Tensor, ...]:
+    x = torch.randn(2, 6, 5)
+    _, mean, rstd = aten.native_layer_norm(x, [5], None, None, 1e-5)
+    return torch.randn_like(x), x, mean, rstd, torch.randn(5), torch.randn(5)
+
+
+def _group_norm_inputs() -> tuple[torch.Tensor, ...]:
+    x = torch.randn(2, 6, 5)
+    _, mean, rstd = aten.native_group_norm(x, None, None, 2, 6, 5, 3, 1e-5)
+    return torch.randn_like(x), x, mean, rstd, torch.randn(6)
+
+
+DECOMPOSED: list[tuple[Callable[..., Any], tuple[torch.Tensor, ...]]] = [
+    (
+        lambda g, x, m, r, w, b: aten.native_layer_norm_backward(g, x, [5], m, r, w, b, [True, True, True]),
+        _norm_inputs(),
+    ),
+    (
+        lambda g, x, m, r, w: aten.native_group_norm_backward(g, x, m, r, w, 2, 6, 5, 3, [True, True, True]),
+        _group_norm_inputs(),
+    ),
+    (
+        lambda g, i: aten.embedding_dense_backward(g, i, 7, 2, True),
+        (torch.randn(3, 4, 5), torch.randint(0, 7, (3, 4))),
+    ),
+]
+
+
+@pytest.mark.parametrize("place", range(len(DECOMPOSED)))
+def test_decomposed(place: int) -> None:
+    export_and_compare(*DECOMPOSED[place], rtol=1e-3, atol=1e-5)
+
+
+def test_resize() -> None:
+    export_and_compare(lambda x: (x * 2).resize_(2, 3), (torch.arange(10.0),))
