@@ -6,10 +6,10 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from onnxport import DataType, Tensor, Unsupported
+from onnxport import Tensor, Unsupported
 
 from onnxport_builtin.aten.complex_elementwise import result_of
-from onnxport_builtin.aten.complex_parts import Pair, complex_translation, pair
+from onnxport_builtin.aten.complex_parts import Pair, complex_translation, on_part, pair
 
 if TYPE_CHECKING:
     from onnxport import Builder
@@ -59,7 +59,7 @@ def _bilinear_translation(name: str, first: str, second: str) -> Callable[..., T
         a, b = _pairs(op, arguments[first], arguments[second])
 
         def run(x: Tensor, y: Tensor) -> Tensor:
-            return op.translate(f"aten::{name}", **{**arguments, first: x, second: y})
+            return on_part(op, f"aten::{name}", **{**arguments, first: x, second: y})
 
         return result_of(op, bilinear(op, a, b, run))
 
@@ -147,7 +147,7 @@ def einsum(op: Builder, equation: str, tensors: Sequence[Tensor], *, path: Any =
             chosen.append(part)
         else:
             power = choice.bit_count() % 4
-            term = op.translate("aten::einsum", equation, chosen, path=None)
+            term = on_part(op, "aten::einsum", equation, chosen, path=None)
             totals[power % 2].append((1 if power < 2 else -1, term))
     parts = [functools.reduce(lambda a, b: _signed_sum(op, a, b), terms)[1] if terms else None for terms in totals]
     return result_of(op, Pair(op, parts[0], parts[1]))  # type: ignore[arg-type]
@@ -181,7 +181,7 @@ def _filter_translation(target: str) -> Callable[..., Tensor]:
         a, b = _pairs(op, input, weight)
 
         def run(x: Tensor, y: Tensor) -> Tensor:
-            return op.translate(target, input=x, weight=y, bias=None, **rest)
+            return on_part(op, target, input=x, weight=y, bias=None, **rest)
 
         value = bilinear(op, a, b, run)
         if bias is not None:
@@ -196,28 +196,3 @@ def _filter_translation(target: str) -> Callable[..., Tensor]:
 
 for _name in _FILTERS.split():
     complex_translation(f"aten::{_name}")(_filter_translation(f"aten::{_name}"))
-
-
-# ---- systems of equations, as real ones of twice the size
-
-
-def block_matrix(op: Builder, value: Pair) -> Tensor:
-    """``[[re, -im], [im, re]]``: it multiplies and inverts as the complex matrices do."""
-    top = op.Concat(value.re, op.Neg(value.imag), axis=-1)
-    return op.Concat(top, op.Concat(value.imag, value.re, axis=-1), axis=-2)
-
-
-def first_column(op: Builder, blocks: Tensor, rows: Any, columns: Any) -> Pair:
-    """The complex matrix [rows, columns] of such a block matrix."""
-    left = op.Slice(blocks, [0], op.sizes([columns]), [-1])
-    re = op.Slice(left, [0], op.sizes([rows]), [-2])
-    return Pair(op, re, op.Slice(left, op.sizes([rows]), op.sizes([rows * 2]), [-2]))
-
-
-@complex_translation("aten::linalg_inv_ex")
-def inv_ex(op: Builder, A: Tensor, *, check_errors: bool = False) -> tuple[Tensor, Tensor]:
-    n = A.shape[-1]
-    value = pair(op, A, DataType.DOUBLE)
-    inverse, info = op.translate("aten::linalg_inv_ex", block_matrix(op, value))
-    found = first_column(op, inverse, n, n).cast(A.dtype)
-    return op.complex(found.re, found.imag), info

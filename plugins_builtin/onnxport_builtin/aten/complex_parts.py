@@ -30,6 +30,10 @@ _COMPONENT = {DataType.COMPLEX64: DataType.FLOAT, DataType.COMPLEX128: DataType.
 _F = TypeVar("_F", bound="Callable[..., Any]")
 
 
+#: Real translations that are running on parts: theirs are real results, whatever the FX node gives.
+_PARTS: list[str] = []
+
+
 def complex_translation(*targets: str) -> Callable[[_F], _F]:
     """`translation(*targets, complex=True)` for functions that serve complex tensors alone.
 
@@ -40,7 +44,7 @@ def complex_translation(*targets: str) -> Callable[[_F], _F]:
         @functools.wraps(function)
         def translate(op: Builder, **arguments: Any) -> Any:
             given = any(x.is_complex for x in tensors_in(arguments))
-            if not given and not any(result.is_complex for result in op.results):
+            if not given and (_PARTS or not any(result.is_complex for result in op.results)):
                 raise Unsupported("written for complex tensors")
             return function(op, **arguments)
 
@@ -269,11 +273,20 @@ def by_parts(
             bound[name] = part(value, index) if name in values else value
         if any(x.is_complex for x in tensors_in(bound)):
             raise Unsupported("a complex argument where numbers are expected to be real")
-        results.append(op.translate(target, **bound))
+        results.append(on_part(op, target, **bound))
     first, second = results
     if isinstance(first, Tensor):
         return joined(op, first, second, op.results[0].shape)
     return [joined(op, a, b, r.shape) for a, b, r in zip(first, second, op.results, strict=True)]
+
+
+def on_part(op: Builder, target: str, *args: Any, **arguments: Any) -> Any:
+    """`op.translate` with the real translations of `target` only."""
+    _PARTS.append(target)
+    try:
+        return op.translate(target, *args, **arguments)
+    finally:
+        _PARTS.pop()
 
 
 def joined(op: Builder, real: Tensor, imag: Tensor, shape: Any) -> Tensor:

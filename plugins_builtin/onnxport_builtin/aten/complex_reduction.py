@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from onnxport import DataType, Tensor, Unsupported
 
 from onnxport_builtin.aten.complex_elementwise import result_of
-from onnxport_builtin.aten.complex_parts import Pair, by_parts, complex_translation, pair
+from onnxport_builtin.aten.complex_parts import Pair, by_parts, complex_translation, on_part, pair
 from onnxport_builtin.aten.complex_shape import converted, nonzero_mask
 from onnxport_builtin.aten.reduction import reduced_axes
 from onnxport_builtin.aten.shape import axis_of
@@ -102,7 +102,7 @@ _MOMENTS = ("", ".dim", ".correction")
 
 def _variance(op: Builder, overload: str, self: Tensor, arguments: dict[str, Any]) -> Tensor:
     """The variance of the real parts plus that of the imaginary parts."""
-    return op.Add(*(op.translate(f"aten::var{overload}", part, **arguments) for part in (op.real(self), op.imag(self))))
+    return op.Add(*(on_part(op, f"aten::var{overload}", part, **arguments) for part in (op.real(self), op.imag(self))))
 
 
 def _spread(overload: str, *, deviation: bool, mean: bool) -> Callable[..., Any]:
@@ -112,7 +112,7 @@ def _spread(overload: str, *, deviation: bool, mean: bool) -> Callable[..., Any]
         if not mean:
             return value
         dims = {"dim": arguments.get("dim"), "keepdim": arguments.get("keepdim", False)}
-        middle = [op.translate("aten::mean.dim", part, **dims) for part in (op.real(self), op.imag(self))]
+        middle = [on_part(op, "aten::mean.dim", part, **dims) for part in (op.real(self), op.imag(self))]
         return value, op.complex(*middle)
 
     return spread
@@ -134,7 +134,7 @@ def _of_moduli(target: str) -> Callable[..., Tensor]:
             arguments["dtype"] = dtype.to_real()
         elif target.endswith("dtype") or "vector_norm" in target:
             arguments["dtype"] = None
-        value = op.translate(target, pair(op, self).abs(), **arguments)
+        value = on_part(op, target, pair(op, self).abs(), **arguments)
         return op.cast(value, op.result.dtype)
 
     return norm
@@ -154,12 +154,12 @@ for _name in [
 def dist(op: Builder, self: Tensor, other: Tensor, p: float = 2) -> Tensor:
     dtype = op.result.dtype
     moduli = (pair(op, self, dtype) - pair(op, other, dtype)).abs()
-    return op.translate("aten::linalg_vector_norm", moduli, p)
+    return on_part(op, "aten::linalg_vector_norm", moduli, p)
 
 
 def _of_mask(target: str) -> Callable[..., Tensor]:
     def reduced(op: Builder, self: Tensor, **arguments: Any) -> Tensor:
-        return op.translate(target, nonzero_mask(op, self), **arguments)
+        return on_part(op, target, nonzero_mask(op, self), **arguments)
 
     return reduced
 
@@ -175,6 +175,6 @@ def renorm(op: Builder, self: Tensor, p: Any, dim: int, maxnorm: Any) -> Tensor:
     if isinstance(p, complex):
         raise Unsupported("renorm with a complex order")
     value = pair(op, self)
-    norm = op.translate("aten::linalg_vector_norm", value.abs(), p, axes, True)
+    norm = on_part(op, "aten::linalg_vector_norm", value.abs(), p, axes, True)
     factor = op.Where(op.Greater(norm, maxnorm), op.Div(op.const(maxnorm, norm.dtype), op.Add(norm, 1e-7)), 1.0)
     return result_of(op, value * factor)

@@ -205,6 +205,8 @@ def eye(op: Builder, n: Any, m: Any = None, **_: Any) -> Tensor:
 )
 def reshaped(op: Builder, self: Tensor, **_: Any) -> Tensor:
     shape = op.result.shape
+    if not self.is_complex:  # viewed as a complex tensor is shaped
+        return reshape(op, self, shape)
     with physical(self):
         value = reshape(op, self, [*shape, 2])
     return flagged(op, value, shape)
@@ -213,6 +215,8 @@ def reshaped(op: Builder, self: Tensor, **_: Any) -> Tensor:
 @complex_translation("aten::expand", "aten::expand_copy", "aten::broadcast_to", "aten::expand_as")
 def expanded(op: Builder, self: Tensor, **_: Any) -> Tensor:
     shape = op.result.shape
+    if not self.is_complex:
+        return expand(op, self, shape)
     with physical(self):
         value = expand(op, self, [*shape, 2])
     return flagged(op, value, shape)
@@ -320,11 +324,11 @@ _AXES = {
     "split_with_sizes split_with_sizes_copy unsafe_split_with_sizes chunk unsafe_chunk tensor_split.sections "
     "tensor_split.indices index_select",
     "dims": "flip",
-    "": "fliplr flipud hsplit.int hsplit.array vsplit.int vsplit.array dsplit.int dsplit.array",
+    "": "fliplr flipud vsplit.int vsplit.array dsplit.int dsplit.array",
 }
 _PARTS = (
-    "roll rot90 tile tensor_split.tensor_indices_or_sections hstack vstack row_stack dstack column_stack block_diag "
-    "cartesian_prod combinations meshgrid meshgrid.indexing broadcast_tensors atleast_1d.Sequence "
+    "roll rot90 tile hsplit.int hsplit.array hstack vstack row_stack dstack column_stack block_diag "
+    "tensor_split.tensor_indices_or_sections cartesian_prod combinations meshgrid meshgrid.indexing broadcast_tensors atleast_1d.Sequence "
     "atleast_2d.Sequence atleast_3d.Sequence pixel_shuffle pixel_unshuffle channel_shuffle native_channel_shuffle "
     "unfold unfold_copy as_strided as_strided_copy as_strided_scatter im2col col2im _chunk_cat copy "
     "diagonal diagonal_copy linalg_diagonal diag_embed diag diagflat diagonal_scatter tril triu "
@@ -381,6 +385,14 @@ def masked_fill(op: Builder, self: Tensor, mask: Tensor, value: Any) -> Tensor:
     number = as_complex_tensor(op, value, self.dtype)
     chosen = op.Where(op.Unsqueeze(op.cast(mask, DataType.BOOL), [-1]), number, self)
     return op.as_complex(chosen, ir.Shape(list(op.result.shape)))
+
+
+@complex_translation("aten::scatter.reduce", "aten::scatter.value_reduce")
+def scatter_reduce(op: Builder, *, reduce: str, **arguments: Any) -> Any:
+    if reduce != "add":
+        raise Unsupported(f"complex scatter with {reduce}")
+    target = "aten::scatter.reduce" if "src" in arguments else "aten::scatter.value_reduce"
+    return by_parts(op, target, {**arguments, "reduce": reduce})
 
 
 @complex_translation("aten::nonzero", "aten::argwhere")
