@@ -178,8 +178,8 @@ def _fits(shapes: Sequence[tuple[Any, ...]], sizes: Sequence[tuple[int, ...]]) -
             if isinstance(d, int):
                 if d != n:
                     return False
-            elif d.is_Symbol and known.setdefault(d, n) != n:
-                return False
+            elif n < 2 or (d.is_Symbol and known.setdefault(d, n) != n):
+                return False  # torch.export takes sizes of 0 and 1 for fixed ones
     return all(
         int(d.subs(known)) == n
         for shape, size in zip(shapes, sizes)

@@ -51,8 +51,8 @@ class Outcome:
     """What became of a case.
 
     Attributes:
-        kind: ``pass``; ``capture`` (eager or torch.export fails) and ``frozen`` (no dimension stayed dynamic), which are
-            not counted; ``refused``, ``error``, ``mismatch``.
+        kind: ``pass``; ``capture`` (eager or torch.export fails) and ``frozen`` (no dimension stayed dynamic), which
+            are not counted; ``refused``, ``error``, ``mismatch``.
         detail: why it didn't pass; for a pass, with what it was run when that isn't onnxruntime.
         second: the other size a dynamic case was checked at: ``sample``, ``grown`` or nothing.
         random: compared by statistics.
@@ -75,7 +75,7 @@ class Outcome:
         return self.kind not in ("capture", "frozen")
 
 
-class _OutOfTime(BaseException):
+class _OutOfTimeError(BaseException):
     """A case took too long."""
 
 
@@ -119,7 +119,7 @@ def run(case: Case, dynamic: bool = False, opset: int | None = None) -> Outcome:
             outcome.second = _check_other_size(case, program, compute)
     except onnxport.UnsupportedOperatorsError as error:
         outcome.kind, outcome.detail = "refused", str(error)
-    except _Uncapturable as error:
+    except _UncapturableError as error:
         outcome.kind, outcome.detail = "capture", str(error)
     except AssertionError as error:
         outcome.kind, outcome.detail = "mismatch", str(error)
@@ -129,7 +129,7 @@ def run(case: Case, dynamic: bool = False, opset: int | None = None) -> Outcome:
     return outcome
 
 
-class _Uncapturable(Exception):
+class _UncapturableError(Exception):
     """What torch captured isn't what the operator does."""
 
 
@@ -230,7 +230,7 @@ def _check(
         try:
             compare.same(case.name, inputs, captured, expected)
         except AssertionError as error:
-            raise _Uncapturable(f"torch.export captured something else: {_line(error)}") from error
+            raise _UncapturableError(f"torch.export captured something else: {_line(error)}") from error
         raise
 
 
@@ -250,7 +250,7 @@ def _check_other_size(case: Case, program: torch.export.ExportedProgram, compute
                 continue
             sizes = [tuple(t.shape) for t in inputs]
             message = f"at the other size {sizes} ({kind}): {error}"
-            raise (compare.Mismatch if isinstance(error, AssertionError) else RuntimeError)(message) from error
+            raise (compare.MismatchError if isinstance(error, AssertionError) else RuntimeError)(message) from error
         return kind
     return ""
 
@@ -293,18 +293,20 @@ def run_operator(entry: Any, plan: Plan, skip: Iterable[Key] = ()) -> Iterator[t
                 if key in skipped:
                     continue
                 yield key, None
-                yield key, _in_time(lambda: run(case, mode == "dynamic", plan.opset), plan.seconds)  # noqa: B023
+                yield key, in_time(lambda: run(case, mode == "dynamic", plan.opset), plan.seconds)  # noqa: B023
 
 
-def _in_time(compute: Callable[[], Outcome], seconds: int) -> Outcome:
+def in_time(compute: Callable[[], Outcome], seconds: int) -> Outcome:
+    """The outcome, or an error after that many seconds."""
+
     def stop(*_: Any) -> None:
-        raise _OutOfTime
+        raise _OutOfTimeError
 
     previous = signal.signal(signal.SIGALRM, stop)
     signal.alarm(seconds)
     try:
         return compute()
-    except _OutOfTime:
+    except _OutOfTimeError:
         return Outcome("error", f"took more than {seconds} s")
     finally:
         signal.alarm(0)

@@ -107,7 +107,7 @@ def _rows_of(op: str, cases: Mapping[Key, Any], old: list[Row]) -> list[Row]:
         row = next((row for row in old if row.matches(key)), None)
         if outcome.kind == "capture":
             reasons[key] = ("capture", row.reason if row and row.kind == "capture" else _reason(outcome))
-        elif row is not None and row.kind != "capture":
+        elif row is not None:
             reasons[key] = (row.kind, row.reason)
         else:
             reasons[key] = ("open", f"{outcome.kind}: {_reason(outcome)}")
