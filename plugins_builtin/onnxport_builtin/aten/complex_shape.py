@@ -23,6 +23,7 @@ from onnxport_builtin.aten.complex_parts import (
     tensors_in,
 )
 from onnxport_builtin.aten.creation import filled
+from onnxport_builtin.aten.random import draw
 from onnxport_builtin.aten.shape import axis_of, expand, move_axes, permute, reshape
 
 if TYPE_CHECKING:
@@ -193,6 +194,25 @@ def eye(op: Builder, n: Any, m: Any = None, **_: Any) -> Tensor:
     return as_complex_tensor(op, identity, op.result.dtype)
 
 
+def _random(op: Builder, kind: str, **attributes: float) -> Tensor:
+    """Parts drawn independently; real numbers of variance 1 where a complex tensor only gives the shape."""
+    result = op.result
+    if not result.is_complex:
+        return draw(op, kind, list(result.shape), result.dtype)
+    return op.complex(*(draw(op, kind, list(result.shape), result.dtype, **attributes) for _ in range(2)))
+
+
+@complex_translation("aten::rand", "aten::rand.generator", "aten::rand_like", "aten::rand_like.generator")
+def rand(op: Builder, **_: Any) -> Tensor:
+    return _random(op, "Uniform")
+
+
+@complex_translation("aten::randn", "aten::randn.generator", "aten::randn_like", "aten::randn_like.generator")
+def randn(op: Builder, **_: Any) -> Tensor:
+    """Of variance 1, half of it in either part."""
+    return _random(op, "Normal", scale=0.5**0.5)
+
+
 # ---- shapes: one node on the stored tensor
 
 
@@ -328,16 +348,16 @@ _AXES = {
 }
 _PARTS = (
     "roll rot90 tile hsplit.int hsplit.array hstack vstack row_stack dstack column_stack block_diag "
-    "tensor_split.tensor_indices_or_sections cartesian_prod combinations meshgrid meshgrid.indexing broadcast_tensors atleast_1d.Sequence "
-    "atleast_2d.Sequence atleast_3d.Sequence pixel_shuffle pixel_unshuffle channel_shuffle native_channel_shuffle "
-    "unfold unfold_copy as_strided as_strided_copy as_strided_scatter im2col col2im _chunk_cat copy "
-    "diagonal diagonal_copy linalg_diagonal diag_embed diag diagflat diagonal_scatter tril triu "
-    "index.Tensor _unsafe_index.Tensor gather take take_along_dim masked_select repeat_interleave.self_Tensor "
-    "repeat_interleave.self_int scatter.src scatter.value scatter_add index_add index_copy index_fill.int_Scalar "
-    "index_fill.int_Tensor index_put _unsafe_index_put put select_scatter slice_scatter masked_scatter "
-    "_unsafe_masked_index _unsafe_masked_index_put_accumulate "
-    "constant_pad_nd _pad_circular reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d "
-    "replication_pad2d replication_pad3d"
+    "tensor_split.tensor_indices_or_sections cartesian_prod combinations meshgrid meshgrid.indexing "
+    "broadcast_tensors atleast_1d.Sequence atleast_2d.Sequence atleast_3d.Sequence pixel_shuffle pixel_unshuffle "
+    "channel_shuffle native_channel_shuffle unfold unfold_copy as_strided as_strided_copy as_strided_scatter "
+    "im2col col2im _chunk_cat copy diagonal diagonal_copy linalg_diagonal diag_embed diag diagflat "
+    "diagonal_scatter tril triu index.Tensor _unsafe_index.Tensor gather take take_along_dim masked_select "
+    "repeat_interleave.self_Tensor repeat_interleave.self_int scatter.src scatter.value scatter_add index_add "
+    "index_copy index_fill.int_Scalar index_fill.int_Tensor index_put _unsafe_index_put put select_scatter "
+    "slice_scatter masked_scatter _unsafe_masked_index _unsafe_masked_index_put_accumulate constant_pad_nd "
+    "_pad_circular reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d "
+    "replication_pad3d"
 )
 
 
