@@ -13,6 +13,7 @@ import argparse
 import collections
 import concurrent.futures
 import json
+import logging
 import multiprocessing
 import signal
 import sys
@@ -155,6 +156,8 @@ def _random_draw(
 
     Some entries of the database seed the generator themselves: the captured program doesn't.
     """
+    if case.name in compare.INVARIANTS:
+        return None
     if random:
         return lambda seed: _eager(case, inputs, seed)
     tagged = [
@@ -226,6 +229,8 @@ def _check(
         compare.same(case.name, inputs, actual, expected)
     except AssertionError:
         # Is it the exporter's doing? Only asked now, since the captured program is slow to run.
+        if case.dtype in _WITHOUT_KERNELS and _is_as_in_float32(case, inputs, actual):
+            return
         captured = _captured(program, inputs, 1)
         try:
             compare.same(case.name, inputs, captured, expected)
@@ -234,23 +239,40 @@ def _check(
         raise
 
 
+def _is_as_in_float32(case: Case, inputs: tuple[torch.Tensor, ...], actual: list[torch.Tensor]) -> bool:
+    """Whether the results are float32's, rounded: eager's own roundings in between are not asked for."""
+    wide = tuple(tensor.float() if tensor.is_floating_point() else tensor for tensor in inputs)
+    try:
+        exact = [
+            truth.to(value.dtype) if truth.is_floating_point() else truth
+            for truth, value in zip(_eager(case, wide, 1), actual, strict=True)
+        ]
+        compare.same(case.name, inputs, actual, exact)
+    except Exception:  # not equal, or no operator of float32 (a dtype among the baked arguments)
+        return False
+    return True
+
+
 def _check_other_size(case: Case, program: torch.export.ExportedProgram, compute: Compute) -> str:
     """Check at the first other size that eager and the captured program take; which kind of size it was."""
     for kind, inputs in other_inputs(case, program):
         try:
             expected = _eager(case, inputs, 1)
-        except Exception:
+        except Exception:  # the sample's other arguments have no meaning at this size
             continue
         try:
             compare.same(case.name, inputs, compute(*inputs), expected)
         except Exception as error:
+            wrong = isinstance(error, AssertionError)
+            if wrong and case.dtype in _WITHOUT_KERNELS and _is_as_in_float32(case, inputs, compute(*inputs)):
+                return kind
             try:
                 compare.same(case.name, inputs, _captured(program, inputs, 1), expected)
-            except Exception:
+            except Exception:  # beyond the guards of the capture
                 continue
             sizes = [tuple(t.shape) for t in inputs]
             message = f"at the other size {sizes} ({kind}): {error}"
-            raise (compare.MismatchError if isinstance(error, AssertionError) else RuntimeError)(message) from error
+            raise (compare.MismatchError if wrong else RuntimeError)(message) from error
         return kind
     return ""
 
@@ -323,6 +345,7 @@ def _prepare() -> None:
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     torch.set_grad_enabled(False)
+    logging.getLogger("torch").setLevel(logging.ERROR)
 
 
 def run_grid(
