@@ -34,21 +34,29 @@ _F = TypeVar("_F", bound="Callable[..., Any]")
 _PARTS: list[str] = []
 
 
-def complex_translation(*targets: str) -> Callable[[_F], _F]:
-    """`translation(*targets, complex=True)` for functions that serve complex tensors alone.
+class ForComplex:
+    """A translation that refuses where nothing is complex, so that what its real twin refuses is decomposed.
 
-    Where nothing is complex they refuse, so that what the real translation refuses reaches its decomposition.
+    Not a nested function: translations are kept in the module whose globals they have, which is the wrapped one's.
     """
 
-    def decorate(function: _F) -> _F:
-        @functools.wraps(function)
-        def translate(op: Builder, **arguments: Any) -> Any:
-            given = any(x.is_complex for x in tensors_in(arguments))
-            if not given and (_PARTS or not any(result.is_complex for result in op.results)):
-                raise Unsupported("written for complex tensors")
-            return function(op, **arguments)
+    def __init__(self, function: Callable[..., Any]) -> None:
+        functools.update_wrapper(self, function, updated=())
+        self.__globals__ = function.__globals__  # type: ignore[attr-defined]
+        self._function = function
 
-        translation(*targets, complex=True)(translate)
+    def __call__(self, op: Builder, /, **arguments: Any) -> Any:
+        given = any(x.is_complex for x in tensors_in(arguments))
+        if not given and (_PARTS or not any(result.is_complex for result in op.results)):
+            raise Unsupported("written for complex tensors")
+        return self._function(op, **arguments)
+
+
+def complex_translation(*targets: str) -> Callable[[_F], _F]:
+    """`translation(*targets, complex=True)` for functions that serve complex tensors alone."""
+
+    def decorate(function: _F) -> _F:
+        translation(*targets, complex=True)(ForComplex(function))
         return function
 
     return decorate

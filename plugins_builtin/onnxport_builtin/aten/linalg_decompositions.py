@@ -477,7 +477,8 @@ def symmetric_eigen(op: Any, a: Tensor) -> tuple[Tensor, Tensor]:
     def step(turn: Tensor, work: Tensor, vectors: Tensor) -> tuple[Tensor, ...]:
         rotation = rotations(op, work, round_of_pairs(op, turn, n), n)
         back = op.Transpose(rotation, perm=[*range(len(a.shape) - 2), len(a.shape) - 1, len(a.shape) - 2])
-        work = op.MatMul(op.MatMul(back, work), rotation)
+        # Symmetric to the last bit: what is rounding noise in both halves would turn each by another angle.
+        work = mirrored(op, shaped(op.MatMul(op.MatMul(back, work), rotation), a.shape, a))
         rest = op.Greater(op.Abs(op.Mul(work, off)), limit)
         more = op.ReduceMax(op.cast(rest, DataType.INT32), keepdims=0)
         return op.cast(more, DataType.BOOL), work, op.MatMul(vectors, rotation)

@@ -1,0 +1,183 @@
+"""Complex tensors: inputs, outputs, weights, promotion, views, indexing, functions, reductions and products."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from support import export_and_compare, op_types
+
+torch.set_num_threads(1)
+
+
+def _complex(*shape: int, dtype: torch.dtype = torch.complex64, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, dtype=dtype, generator=torch.Generator().manual_seed(seed))
+
+
+def _real(*shape: int) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(1))
+
+
+def test_rotary_embedding() -> None:
+    """As Llama's reference code writes it: the rotation is a product of complex numbers."""
+    turn = torch.polar(torch.ones(6, 4), torch.arange(24.0).reshape(6, 4))
+
+    def model(x: torch.Tensor) -> torch.Tensor:
+        pairs = torch.view_as_complex(x.reshape(*x.shape[:-1], -1, 2))
+        return torch.view_as_real(pairs * turn).flatten(-2)
+
+    program = export_and_compare(model, (_real(2, 6, 8),))
+    assert len(op_types(program)) < 20
+
+
+def test_views_are_one_node_each() -> None:
+    program = export_and_compare(lambda x: x.permute(2, 0, 1)[1:].unsqueeze(-1), (_complex(2, 3, 4),))
+    assert len(op_types(program)) <= 3
+
+
+UNARY = (
+    "abs angle conj exp log log2 log10 log1p sqrt rsqrt reciprocal neg sgn square isnan isfinite isreal "
+    "sin cos tan sinh cosh tanh asin acos atan asinh acosh atanh sigmoid expm1 sinc"
+)
+
+
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128])
+@pytest.mark.parametrize("name", UNARY.split())
+def test_functions(name: str, dtype: torch.dtype) -> None:
+    export_and_compare(getattr(torch, name), (_complex(3, 5, dtype=dtype) * 2,))
+
+
+BINARY: dict[str, Callable[[Any, Any], Any]] = {
+    "add": lambda a, b: torch.add(a, b, alpha=2),
+    "sub": lambda a, b: b - a,
+    "mul": lambda a, b: a * b,
+    "div": lambda a, b: a / b,
+    "div from": lambda a, b: b / a,
+    "pow": lambda a, b: a**b,
+    "eq": lambda a, b: (a == b, a != b),
+    "where": lambda a, b: torch.where(a.abs() > 1, a, b),
+}
+
+
+@pytest.mark.parametrize("other", ["complex", "broadcast", "real", "number", "complex number", "float64"])
+@pytest.mark.parametrize("name", BINARY)
+def test_promotion(name: str, other: str) -> None:
+    a, function = _complex(3, 4), BINARY[name]
+    if other in ("number", "complex number"):
+        number = 2.5 if other == "number" else 1.5 - 0.5j
+        export_and_compare(lambda a: function(a, number), (a,))
+        return
+    operands = {
+        "complex": _complex(3, 4, seed=2),
+        "broadcast": _complex(2, 1, 4, seed=2),
+        "real": _real(3, 4),
+        "float64": _real(3, 4).double(),
+    }
+    export_and_compare(lambda a, b: function(a, b), (a, operands[other]))
+
+
+SHAPES: dict[str, Callable[[torch.Tensor], Any]] = {
+    "reshape": lambda x: x.reshape(-1),
+    "transpose": lambda x: x.transpose(-1, 0).contiguous(),
+    "adjoint": lambda x: x.mH,
+    "cat": lambda x: torch.cat([x, x.real, x], dim=-1),
+    "stack": lambda x: torch.stack([x, x], dim=-1),
+    "split": lambda x: x.split(1, dim=-2),
+    "expand": lambda x: x[:1].expand(4, -1, -1),
+    "repeat": lambda x: x.repeat(2, 1, 3),
+    "flip": lambda x: x.flip(-1),
+    "roll": lambda x: x.roll(1, -1),
+    "pad": lambda x: torch.nn.functional.pad(x, (1, 2)),
+    "tril": torch.tril,
+    "diagonal": lambda x: x.diagonal(dim1=-2, dim2=-1),
+    "index": lambda x: x[:, [2, 0]],
+    "mask": lambda x: x.masked_fill(x.real > 0, 1 - 2j),
+    "cast": lambda x: (x.to(torch.complex128), x.real.to(torch.complex64), x.bool()),
+    "create": lambda x: (torch.zeros_like(x), torch.full_like(x, 1 + 2j), torch.ones(2, dtype=x.dtype)),
+}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_shapes(name: str) -> None:
+    export_and_compare(SHAPES[name], (_complex(2, 3, 4),))
+
+
+def test_symbolic_sizes() -> None:
+    def model(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+        return (x.reshape(x.shape[0], -1) @ w).transpose(0, 1).abs()
+
+    export_and_compare(
+        model,
+        (_complex(2, 3, 4), _complex(12, 5)),
+        dynamic_shapes=({0: torch.export.Dim.AUTO}, None),
+        other_args=(_complex(7, 3, 4), _complex(12, 5)),
+    )
+
+
+REDUCTIONS: dict[str, Callable[[torch.Tensor], Any]] = {
+    "sum": lambda x: (x.sum(), x.sum(-1, keepdim=True)),
+    "mean": lambda x: x.mean((0, 1)),
+    "prod": lambda x: (x.prod(), x.prod(1)),
+    "cumsum": lambda x: x.cumsum(-1),
+    "cumprod": lambda x: x.cumprod(0),
+    "var": lambda x: (x.var(), x.std(-1)),
+    "norm": lambda x: (torch.linalg.vector_norm(x), x.norm(1, dim=-1)),
+    "any": lambda x: (x.any(), x.all(-1)),
+}
+
+
+@pytest.mark.parametrize("name", REDUCTIONS)
+def test_reductions(name: str) -> None:
+    export_and_compare(REDUCTIONS[name], (_complex(2, 3, 4),))
+
+
+PRODUCTS: dict[str, tuple[Callable[..., Any], tuple[torch.Tensor, ...]]] = {
+    "matmul": (torch.matmul, (_complex(2, 3, 4), _complex(4, 5))),
+    "with real": (lambda a, b: a @ b.to(a.dtype), (_complex(2, 3, 4), _real(4, 5))),
+    "addmm": (
+        lambda a, b, c: torch.addmm(a, b, c, beta=0.5, alpha=1 + 1j),
+        (_complex(5), _complex(3, 4), _complex(4, 5)),
+    ),
+    "vdot": (torch.vdot, (_complex(4), _complex(4, seed=2))),
+    "linear": (torch.nn.functional.linear, (_complex(2, 3), _complex(4, 3), _complex(4))),
+    "einsum": (lambda a, b: torch.einsum("bij,jk->bik", a, b), (_complex(2, 3, 4), _complex(4, 5))),
+    "conv": (torch.nn.functional.conv1d, (_complex(2, 3, 8), _complex(4, 3, 3), _complex(4))),
+    "solve": (torch.linalg.solve, (_complex(3, 3), _complex(3, 2))),
+    "inv": (torch.linalg.inv, (_complex(2, 3, 3),)),
+    "pinv": (torch.linalg.pinv, (_complex(4, 3),)),
+    "svdvals": (torch.linalg.svdvals, (_complex(4, 3),)),
+    "qr": (torch.linalg.qr, (_complex(4, 3),)),
+    "cholesky": (lambda a: torch.linalg.cholesky(a @ a.mH + torch.eye(3)), (_complex(3, 3),)),
+    "matrix_exp": (torch.matrix_exp, (_complex(3, 3),)),
+    "eigvalsh": (lambda a: torch.linalg.eigvalsh(a + a.mH), (_complex(3, 3),)),
+}
+
+
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_products(name: str) -> None:
+    function, args = PRODUCTS[name]
+    export_and_compare(function, args, rtol=1e-3, atol=1e-4)
+
+
+def test_factors_multiply_back() -> None:
+    def model(a: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        u, s, vh = torch.linalg.svd(a)
+        values, vectors = torch.linalg.eigh(a.mH @ a)
+        return (u[:, :3] * s) @ vh, (vectors * values) @ vectors.mH
+
+    export_and_compare(model, (_complex(5, 3, dtype=torch.complex128),))
+
+
+def test_complex_weights_are_parameters() -> None:
+    class Model(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = torch.nn.Parameter(_complex(4))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x * self.weight
+
+    program = export_and_compare(Model(), (_complex(3, 4),))
+    assert "weight" in program.model.graph.initializers
