@@ -348,13 +348,16 @@ def angle(op: Builder, self: Tensor) -> Tensor:
     return op.cast(pair(op, self, DataType.DOUBLE).angle(), self.dtype)
 
 
+def log_of_sum(a: Pair, b: Pair) -> Pair:
+    """``log(exp(a) + exp(b))`` from the operand with the greater real part on: ``a + log(1 + exp(b - a))``."""
+    lower = a.op.Less(a.re, b.re)
+    greater, less = b.where(lower, a), a.where(lower, b)
+    return greater + ((less - greater).exp() + 1.0).log()
+
+
 @complex_translation("aten::logaddexp")
 def logaddexp(op: Builder, self: Tensor, other: Tensor) -> Tensor:
-    """From the operand with the greater real part: ``a + log(1 + exp(b - a))``."""
-    a, b = pair(op, self, DataType.DOUBLE), pair(op, other, DataType.DOUBLE)
-    lower = op.Less(a.re, b.re)
-    greater, less = b.where(lower, a), a.where(lower, b)
-    return result_of(op, greater + ((less - greater).exp() + 1.0).log())
+    return result_of(op, log_of_sum(pair(op, self, DataType.DOUBLE), pair(op, other, DataType.DOUBLE)))
 
 
 # ---- comparisons

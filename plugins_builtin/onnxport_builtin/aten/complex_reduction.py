@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any
 
 from onnxport import DataType, Tensor, Unsupported
 
-from onnxport_builtin.aten.complex_elementwise import result_of
+from onnxport_builtin.aten.complex_elementwise import log_of_sum, result_of
 from onnxport_builtin.aten.complex_parts import Pair, by_parts, complex_translation, on_part, pair
 from onnxport_builtin.aten.complex_shape import converted, nonzero_mask
 from onnxport_builtin.aten.reduction import reduced_axes
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
     import torch
     from onnxport import Builder
+
+
+_UNROLLED = 32
 
 
 def _linear(target: str) -> Callable[..., Any]:
@@ -85,13 +89,21 @@ def logsumexp(op: Builder, self: Tensor, dim: Any, keepdim: bool = False) -> Ten
 
 @complex_translation("aten::logcumsumexp", "aten::_logcumsumexp")
 def logcumsumexp(op: Builder, self: Tensor, dim: int) -> Tensor:
+    """Term by term: the branch of the logarithm depends on the order."""
     if not self.shape:
         return self
     axis = axis_of(self, dim)
-    value, greatest = _stable_exponentials(op, self, [axis])
-    places = op.const(axis)
-    total = Pair(op, op.CumSum(value.re, places), op.CumSum(value.imag, places)).log()
-    return result_of(op, total + Pair(op, greatest, None))
+    n = self.shape[axis]
+    if not isinstance(n, int) or n > _UNROLLED:
+        raise Unsupported(f"complex logcumsumexp of {n} terms, more than {_UNROLLED}")
+    if n == 0:
+        return self
+    value = pair(op, self, DataType.DOUBLE)
+    terms = [Pair(op, *(op.Slice(x, [i], [i + 1], [axis]) for x in (value.re, value.imag))) for i in range(n)]
+    sums = list(itertools.accumulate(terms, log_of_sum))
+    return result_of(
+        op, Pair(op, *(op.Concat(*(getattr(z, part) for z in sums), axis=axis) for part in ("re", "imag")))
+    )
 
 
 # ---- statistics
