@@ -33,6 +33,7 @@ _HOME = {
     "Builder": "builder",
     "CheckResult": "export",
     "Container": "hookspecs",
+    "Deferred": "registry",
     "DataType": "dtypes",
     "ExportableModule": "exportable",
     "ONNXProgram": "program",
@@ -82,7 +83,7 @@ if TYPE_CHECKING:
     from onnxport.hookspecs import Container, Pass, hookimpl
     from onnxport.infer_shapes import infer_dynamic_shapes
     from onnxport.program import ONNXProgram
-    from onnxport.registry import Translation, collect, translation
+    from onnxport.registry import Deferred, Translation, collect, translation
     from onnxport.symbols import Size
     from onnxport.tensor import Tensor
     from onnxport.verify import VerificationResult, verify
@@ -93,6 +94,7 @@ __all__ = [
     "CheckResult",
     "Container",
     "DataType",
+    "Deferred",
     "DynamicShapesError",
     "ExportableModule",
     "InputError",

@@ -8,6 +8,7 @@ only.
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -29,13 +30,39 @@ Key = str | Callable[..., Any]
 
 
 @dataclass(frozen=True, slots=True)
+class Deferred:
+    """A translation's function that is imported when its operator is first met.
+
+    Attributes:
+        module: importing it declares the translation.
+        owner: the module whose ``collect(owner)`` then has the record; mostly the same.
+    """
+
+    module: str
+    owner: str
+
+    def load(self, record: Translation) -> Callable[..., Any]:
+        """Import the module; the function of the record that equals ``record`` in all else.
+
+        Raises:
+            PluginError: the module declares no such translation.
+        """
+        importlib.import_module(self.module)
+        wanted = (record.target, record.opset, record.priority, record.complex)
+        for found in collect(importlib.import_module(self.owner)):
+            if (found.target, found.opset, found.priority, found.complex) == wanted:
+                return found.function  # type: ignore[no-any-return]
+        raise PluginError(f"{self.owner} has no translation of {record.name} any more: restart Python.")
+
+
+@dataclass(frozen=True, slots=True)
 class Translation:
     """One function that translates one target.
 
     Attributes:
         target: torch's qualified overload name (``"aten::add.Tensor"``, ``"aten::gelu"`` for a
             default overload, ``"higher_order::cond"``), or the Python callable that stands in the graph.
-        function: called as ``function(op, **arguments)``.
+        function: called as ``function(op, **arguments)``; in records of plugins, it may be :class:`Deferred`.
         opset: the lowest ONNX opset whose operators it emits.
         priority: the greater is tried first, among the translations of one tier.
         complex: it handles complex tensors in their layout of real tensors with a last axis of 2.
@@ -60,7 +87,9 @@ class Translation:
 
     @property
     def function_name(self) -> str:
-        """``package.module.function``, for messages and metadata."""
+        """``package.module.function``, for messages and metadata; the module alone while the function is deferred."""
+        if isinstance(self.function, Deferred):
+            return self.function.owner
         return f"{self.function.__module__}.{self.function.__qualname__}"
 
     @property
@@ -75,6 +104,10 @@ class Translation:
         depth = len(parts) + (1 if is_package else 0)
         return "/".join(path.split("/")[-depth:]) + f":{code.co_firstlineno}"
 
+    def loaded(self) -> Translation:
+        """This record with its function imported."""
+        return _loaded(self) if isinstance(self.function, Deferred) else self
+
     @property
     def rank(self) -> tuple[int, int, int]:
         """What decides between candidates; the greatest is tried first."""
@@ -82,6 +115,11 @@ class Translation:
 
     def __str__(self) -> str:
         return f"{self.function_name} (plugin {self.plugin or 'unknown'})"
+
+
+@cache
+def _loaded(record: Translation) -> Translation:
+    return replace(record, function=record.function.load(record))  # type: ignore[attr-defined]
 
 
 def key_of(target: object) -> Key:
@@ -355,7 +393,7 @@ class Registry:
         return [f"{record}: {reason}" for record, reason in self._rejected(key_of(target))]
 
     def _rejected(self, key: Key) -> list[tuple[Translation, str]]:
-        above = [record for record in self._by_key.get(key, ()) if record.opset > self.opset]
+        above = [record.loaded() for record in self._by_key.get(key, ()) if record.opset > self.opset]
         return [(r, f"needs opset {r.opset}, the target is {self.opset}") for r in above]
 
     def targets(self) -> list[Key]:
@@ -365,7 +403,7 @@ class Registry:
     def table(self) -> Iterator[Translation]:
         """Every record, those above the target opset too."""
         for records in self._by_key.values():
-            yield from records
+            yield from (record.loaded() for record in records)
 
     def __len__(self) -> int:
         return sum(len(records) for records in self._by_key.values())
@@ -414,7 +452,12 @@ class Registry:
             if key_of(operator) == key:
                 decomposition = f"{function.__module__}.{function.__qualname__}"
         return Explanation(
-            name_of(key), self.opset, candidates, tuple(self._rejected(key)), decomposition, tuple(hints)
+            name_of(key),
+            self.opset,
+            tuple(candidate.loaded() for candidate in candidates),
+            tuple(self._rejected(key)),
+            decomposition,
+            tuple(hints),
         )
 
 

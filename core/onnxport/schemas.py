@@ -104,7 +104,7 @@ def spec_of(name: str, opset: int, domain: str = "") -> OpSpec | None:
         without_bfloat16=frozenset(
             constraint.type_param_str
             for constraint in schema.type_constraints
-            if "tensor(float)" in constraint.allowed_type_strs and "tensor(bfloat16)" not in constraint.allowed_type_strs
+            if "tensor(float)" in (allowed := constraint.allowed_type_strs) and "tensor(bfloat16)" not in allowed
         ),
     )
 

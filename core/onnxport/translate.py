@@ -246,7 +246,7 @@ class Translator:
             reasons.append(f"{candidate.function_name}: not written for complex tensors")
             return _FAILED
         mark = op.mark()
-        op.origin = candidate
+        candidate = op.origin = candidate.loaded()
         try:
             positional, keyword = registry.bind(candidate, node.target, args, kwargs)
             value = candidate.function(op, *positional, **keyword)
@@ -322,6 +322,7 @@ class Translator:
         for candidate in self._table.candidates(target):
             if not candidate.complex and _any_complex((args, kwargs)):
                 continue
+            candidate = candidate.loaded()
             mark = self.op.mark()
             try:
                 overload = registry.operator_named(target)

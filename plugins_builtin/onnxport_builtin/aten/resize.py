@@ -154,7 +154,7 @@ def _cubic_weights(t: Any, a: float, multiply: Callable[[Any, Any], Any], add: C
 def _static_weights(axis: _Axis, mode: _Mode, kind: type) -> list[tuple[np.ndarray, np.ndarray]]:
     """Which samples each output is mixed from, and their weights; of static sizes."""
     ratio = axis.ratio(kind, mode.align_corners)
-    places = np.arange(axis.out, dtype=kind)
+    places: np.ndarray = np.arange(axis.out, dtype=kind)
     source = places * ratio if mode.align_corners else ratio * (places + kind(0.5)) - kind(0.5)
     last = axis.size - 1
     if mode.name == "linear":
