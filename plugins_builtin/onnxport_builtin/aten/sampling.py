@@ -126,7 +126,8 @@ def affine_grid_generator(op: Builder, theta: Tensor, size: Sequence[Dim], align
     spatial = len(dims)
     if not is_static(dims):
         raise Unsupported("an affine grid of symbolic sizes")  # torch's decomposition serves it
-    mesh = np.meshgrid(*[_line(dim, align_corners) for dim in dims], indexing="ij")
+    lines: list[Any] = [_line(dim, align_corners) for dim in dims]
+    mesh = np.meshgrid(*lines, indexing="ij")
     base = np.stack([*reversed(mesh), np.ones_like(mesh[0])], axis=-1).reshape(-1, spatial + 1)
     grid = op.MatMul(op.const(base, theta.dtype), op.Transpose(theta, perm=[0, 2, 1]))
     return reshape(op, grid, [theta.shape[0], *dims, spatial])
