@@ -111,6 +111,7 @@ class Symbols:
         self._op = op
         self._names: dict[sympy.Basic, str] = dict(names or {})
         self._sizes: dict[tuple[sympy.Basic, str], Size] = {}
+        self._shapes: dict[tuple[Any, ...], ir.Shape] = {}
 
     def size(self, expr: sympy.Basic, kind: str = "int") -> int | float | bool | Size:
         """The number for an expression: a Python number where it is constant."""
@@ -135,8 +136,12 @@ class Symbols:
         return number
 
     def shape(self, fake: torch.Tensor) -> ir.Shape:
-        """The shape of a fake tensor."""
-        return ir.Shape([d if type(d) is int else self.of_torch(d) for d in fake.shape])
+        """The shape of a fake tensor; equal shapes are one frozen object, since most of a model's are."""
+        dims = tuple([d if type(d) is int else self.of_torch(d) for d in fake.shape])
+        found = self._shapes.get(dims)
+        if found is None:
+            found = self._shapes[dims] = ir.Shape(dims, frozen=True)
+        return found
 
     def text(self, expr: sympy.Basic) -> str:
         """How an expression is written in the file, with the requested names."""
