@@ -141,7 +141,7 @@ def other_inputs(case: Case, program: torch.export.ExportedProgram) -> Iterator[
     for tensors in case.siblings:
         if _fits(shapes, [tuple(t.shape) for t in tensors]):
             yield "sample", copied(tensors)
-    if _is_linear_algebra(case.name):
+    if _is_linear_algebra(case.name) or case.name in _SORTED:
         return  # a matrix grown by repetition is singular, or no longer positive definite
     values = {
         d: size
@@ -153,6 +153,10 @@ def other_inputs(case: Case, program: torch.export.ExportedProgram) -> Iterator[
         new = {symbol: grow(int(size)) for symbol, size in values.items()}
         sizes = [tuple(int(d.subs(new)) if hasattr(d, "subs") else d for d in shape) for shape in shapes]
         yield "grown", tuple(_grown(tensor, size) for tensor, size in zip(case.tensors, sizes))
+
+
+#: take boundaries in order, which repetition is not
+_SORTED = ("bucketize", "searchsorted")
 
 
 def _is_linear_algebra(name: str) -> bool:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-
 from onnxport import DataType, Size, Tensor, Unsupported, translation
 
 from onnxport_builtin.aten.windows import spread

@@ -11,6 +11,8 @@ from onnxport import DataType, Tensor, Unsupported, promote, translation
 from onnxport_builtin.aten.kernels import operands, sign_bit
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from onnxport import Builder
 
 #: float types as arrays of bits, and the bits of the magnitude.
@@ -128,3 +130,27 @@ def ldexp(op: Builder, self: Tensor, other: Tensor) -> Tensor:
     third = op.Pow(two, part)
     rest = op.Pow(two, op.Sub(exponent, op.Mul(part, 2.0)))
     return op.Mul(op.Mul(op.Mul(value, third), third), rest)
+
+
+@translation("aten::hash_tensor")
+def hash_tensor(op: Builder, self: Tensor, dim: Sequence[int] = (), *, keepdim: bool = False, mode: int = 0) -> Tensor:
+    """The exclusive or of all elements' 64 bits: the parity of each bit, put together again."""
+    if self.dtype.is_floating_point():
+        raise Unsupported("the bits of floats")
+    rank = len(self.shape)
+    axes = sorted(axis % rank for axis in dim) if dim else list(range(rank))
+
+    def parity(bits: Tensor) -> Tensor:
+        return op.Mod(op.ReduceSum(bits, axes, keepdims=int(keepdim)), 2) if axes else bits
+
+    # The sign apart: onnxruntime 1.32 casts negative numbers to zero where the target is unsigned.
+    words = op.cast(self, DataType.INT64)
+    negative = op.Less(words, 0)
+    rest = op.cast(op.Where(negative, op.BitwiseNot(words), words), DataType.UINT64)
+    shifted = op.BitShift(op.Unsqueeze(rest, [rank]), op.const(np.arange(63), DataType.UINT64), direction="RIGHT")
+    ones = op.cast(op.BitwiseAnd(shifted, op.const(1, DataType.UINT64)), DataType.BOOL)
+    bits = op.cast(op.Xor(ones, op.Unsqueeze(negative, [rank])), DataType.INT64)
+    low = op.MatMul(parity(bits), op.const(1 << np.arange(63)))  # ReduceSum of int64 is exact to 53 bits there
+    high = op.cast(parity(op.cast(negative, DataType.INT64)), DataType.UINT64)
+    high = op.BitShift(high, op.const(63, DataType.UINT64), direction="LEFT")
+    return op.Add(op.cast(low, DataType.UINT64), high)
