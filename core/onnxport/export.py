@@ -45,7 +45,7 @@ _DEPRECATED = {
     "operator_export_type": "only ONNX operators are written",
     "do_constant_folding": "constants are always folded; see optimize=",
     "custom_opsets": "use custom_translation_table or a plugin",
-    "export_modules_as_functions": "use functions=",
+    "export_modules_as_functions": "modules are written inline",
     "autograd_inlining": "autograd functions are always inlined",
 }
 
@@ -77,6 +77,7 @@ def export(
     mutation: str = "outputs",
     metadata: str = "full",
     seed: int | None = None,
+    target: str = "onnx",
     **deprecated: Any,
 ) -> ONNXProgram:
     """Export a model to ONNX.
@@ -108,6 +109,7 @@ def export(
             outputs, ``"error"`` refuses, ``"drop"`` warns and drops them.
         metadata: how much provenance is written: ``"full"``, ``"module"`` or ``"none"``.
         seed: seed of the random nodes of the file.
+        target: which runtime's operators may be used; only ``"onnx"``, those of the standard, so far.
         deprecated: what ``torch.onnx.export`` still takes and warns about.
 
     Returns:
@@ -116,7 +118,7 @@ def export(
     Raises:
         OnnxExporterError: one of its subclasses, which name what can't be exported, where and why.
     """
-    _check_arguments(dynamo, mutation, metadata, deprecated)
+    _check_arguments(dynamo, mutation, metadata, target, deprecated)
     settings = Settings(_opset(opset_version), custom_translation_table, plugins, mutation, metadata, optimize, seed)
     observer = verbose if callable(verbose) else None
     run = Run(verbose=bool(verbose) and observer is None, artifacts=Path(artifacts_dir), observer=observer)
@@ -371,13 +373,15 @@ def _opset(version: int | None) -> int:
     return version
 
 
-def _check_arguments(dynamo: bool, mutation: str, metadata: str, deprecated: dict[str, Any]) -> None:
+def _check_arguments(dynamo: bool, mutation: str, metadata: str, target: str, deprecated: dict[str, Any]) -> None:
     if not dynamo:
         raise InputError("dynamo=False asks for the TorchScript exporter, which onnxport doesn't have: leave it out.")
     if mutation not in _MUTATIONS:
         raise InputError(f"mutation={mutation!r}: it must be one of {', '.join(map(repr, _MUTATIONS))}.")
     if metadata not in LEVELS:
         raise InputError(f"metadata={metadata!r}: it must be one of {', '.join(map(repr, LEVELS))}.")
+    if target != "onnx":
+        raise InputError(f"target={target!r}: no installed pack provides this profile. Leave it out for 'onnx'.")
     for name in deprecated:
         if name not in _DEPRECATED:
             raise InputError(f"export() has no parameter {name!r}.")

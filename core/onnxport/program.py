@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import tempfile
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Any
 
@@ -40,7 +42,7 @@ class ONNXProgram:
         self.model = model
         self.exported_program = exported_program
         self._session: ort.InferenceSession | None = None
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._remove_files: Callable[[], object] | None = None
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> ONNXProgram:
@@ -139,24 +141,26 @@ class ONNXProgram:
         from onnxport import runtime
 
         self.release()
-        folder = tempfile.TemporaryDirectory(prefix="onnxport-")
+        folder = tempfile.mkdtemp(prefix="onnxport-")
+        # onnxruntime maps the weights: the files must live as long as the session, at the latest as this object
+        remove = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         try:
-            staged = self.stage(folder.name)
+            staged = self.stage(folder)
             if initializer is not None:
                 self._session = initializer(staged)
             else:
                 self._session = runtime.session(staged, providers, session_options)
         except BaseException:
-            folder.cleanup()
+            remove()
             raise
-        self._folder = folder  # onnxruntime maps the weights: the files must live as long as the session
+        self._remove_files = remove
 
     def release(self) -> None:
         """Close the inference session and remove its temporary files."""
         self._session = None
-        if self._folder is not None:
-            self._folder.cleanup()
-            self._folder = None
+        if self._remove_files is not None:
+            self._remove_files()
+            self._remove_files = None
 
     def __enter__(self) -> ONNXProgram:
         return self

@@ -53,10 +53,8 @@ def main() -> None:
             ratios.append(theirs[-1] / own[-1])
     for name, times in (("onnxport", own), ("torch", theirs)):
         if times:
-            high = statistics.quantiles(times, n=20)[-1]
-            print(
-                f"{name:9} {len(times)} programs: median {statistics.median(times):.1f} ms, 95th percentile {high:.1f} ms"
-            )
+            middle, high = statistics.median(times), statistics.quantiles(times, n=20)[-1]
+            print(f"{name:9} {len(times)} programs: median {middle:.1f} ms, 95th percentile {high:.1f} ms")
     print(f"ratio of the same programs: median {statistics.median(ratios):.0f}")
 
 
