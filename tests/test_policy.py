@@ -98,7 +98,7 @@ def test_product_code(path):
 def test_no_unfinished_marks_or_machine_paths(path):
     text = path.read_text(encoding="utf-8")
     assert not re.search(r"\b(TODO|FIXME|XXX)\b", text)
-    assert not re.search(r"(/home/|/root/|/tmp/|/work/)", text)
+    assert not re.search(r"/(home|root|tmp|work)/", text)
 
 
 @pytest.mark.parametrize(("folder", "limit"), [(CORE, 500), (BUILTINS, 700), (PACKS, 700), (ROOT / "tests", 900)])
@@ -128,7 +128,7 @@ def test_core_stays_small():
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_families_import(family):
-    importlib.import_module(family)
+    assert importlib.import_module(family).__name__ == family
 
 
 def test_no_conflicts_among_builtins():

@@ -30,7 +30,7 @@ def positive(*shape: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:
     return (a @ a.mT + torch.eye(shape[-1])).to(dtype)
 
 
-def square(
+def compare_squares(
     function: Callable[..., Any], make: Callable[..., torch.Tensor], dtype: torch.dtype, **tolerances: float
 ) -> None:
     """One matrix size for the trace, another for the check, both in batches."""
@@ -60,7 +60,7 @@ def test_of_square_matrices(dtype: torch.dtype) -> None:
             torch.linalg.lu(a),
         ]
 
-    square(function, regular, dtype, **tolerance(dtype))
+    compare_squares(function, regular, dtype, **tolerance(dtype))
 
 
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
@@ -77,7 +77,7 @@ def test_of_positive_matrices(dtype: torch.dtype) -> None:
             torch.logdet(a),
         ]
 
-    square(function, positive, dtype, **tolerance(dtype))
+    compare_squares(function, positive, dtype, **tolerance(dtype))
 
 
 @pytest.mark.parametrize("upper", [False, True])

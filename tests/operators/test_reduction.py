@@ -22,7 +22,7 @@ def numbers(dtype: torch.dtype, *shape: int) -> torch.Tensor:
     return x > 0 if dtype is torch.bool else (x.abs() if dtype is torch.uint8 else x).to(dtype)
 
 
-def dynamic(function: Callable[..., Any], x: torch.Tensor, other: torch.Tensor, **options: Any) -> Any:
+def compare_dynamic(function: Callable[..., Any], x: torch.Tensor, other: torch.Tensor, **options: Any) -> Any:
     shapes = (({0: DYNAMIC, 1: DYNAMIC},),)
     return export_and_compare(function, (x,), dynamic_shapes=shapes, other_args=(other,), **options)
 
@@ -54,7 +54,7 @@ def integer_reductions(x: torch.Tensor) -> list[Any]:
 @pytest.mark.parametrize("dtype", INTEGERS, ids=str)
 @pytest.mark.parametrize("opset", [18, 21])
 def test_integers(dtype: torch.dtype, opset: int) -> None:
-    dynamic(integer_reductions, numbers(dtype, 3, 4), numbers(dtype, 5, 7), opset_version=opset)
+    compare_dynamic(integer_reductions, numbers(dtype, 3, 4), numbers(dtype, 5, 7), opset_version=opset)
 
 
 def float_reductions(x: torch.Tensor) -> list[Any]:
@@ -101,7 +101,7 @@ def float_reductions(x: torch.Tensor) -> list[Any]:
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
 def test_floats(dtype: torch.dtype) -> None:
     tolerance = {"rtol": 5e-2} if dtype is torch.float16 else {}
-    dynamic(float_reductions, numbers(dtype, 3, 4), numbers(dtype, 5, 7), **tolerance)
+    compare_dynamic(float_reductions, numbers(dtype, 3, 4), numbers(dtype, 5, 7), **tolerance)
 
 
 @pytest.mark.parametrize("dtype", FLOATS, ids=str)
@@ -205,7 +205,7 @@ def test_trace(shape: tuple[int, int]) -> None:
 
 
 def test_trace_dynamic() -> None:
-    dynamic(torch.trace, numbers(torch.float32, 3, 5), numbers(torch.float32, 7, 4))
+    compare_dynamic(torch.trace, numbers(torch.float32, 3, 5), numbers(torch.float32, 7, 4))
 
 
 def test_mode_takes_the_smallest_of_the_most_frequent() -> None:
