@@ -118,3 +118,19 @@ def test_fold_and_unfold(dtype: torch.dtype) -> None:
         other_args=(columns[:1],),
         dynamic_shapes=(({0: Dim.AUTO},),),
     )
+
+
+@pytest.mark.parametrize("antialias", [False, True])
+@pytest.mark.parametrize("mode", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
+def test_symbolic_sizes_shrink_and_grow(mode: str, antialias: bool, dtype: torch.dtype) -> None:
+    """Weights are computed in the model: bytes exactly as torch's fixed-point arithmetic has them."""
+
+    def resize(x: torch.Tensor) -> torch.Tensor:
+        return F.interpolate(x, scale_factor=(0.4, 1.7), mode=mode, antialias=antialias)
+
+    def image(height: int, width: int) -> torch.Tensor:
+        return (torch.rand(1, 2, height, width) * 255).to(dtype)
+
+    shapes = (({2: Dim.AUTO, 3: Dim.AUTO},),)
+    export_and_compare(resize, (image(20, 11),), other_args=(image(31, 18),), dynamic_shapes=shapes, atol=1e-3)

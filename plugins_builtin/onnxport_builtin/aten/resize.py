@@ -276,24 +276,83 @@ def _fixed_point(matrix: np.ndarray) -> tuple[np.ndarray, int]:
     return np.trunc(scaled + np.where(scaled < 0, -0.5, 0.5)), bits
 
 
-def _times_matrix(op: Builder, x: Tensor, place: int, rank: int, matrix: np.ndarray) -> Tensor:
+def _times_matrix(op: Builder, x: Tensor, place: int, rank: int, matrix: np.ndarray | Tensor) -> Tensor:
     """`x` with `matrix` (out, size) applied along axis `place`."""
     if place == rank - 1:
-        return op.MatMul(x, op.const(matrix.T, x.dtype))
+        across = op.const(matrix.T, x.dtype) if isinstance(matrix, np.ndarray) else op.Transpose(matrix, perm=[1, 0])
+        return op.MatMul(x, op.cast(across, x.dtype))
     if place == rank - 2:
-        return op.MatMul(op.const(matrix, x.dtype), x)
+        return op.MatMul(op.cast(op.tensor(matrix), x.dtype), x)
     raise Unsupported("a matrix along an outer axis")
+
+
+def _symbolic_ratio(op: Builder, axis: _Axis, align_corners: bool) -> Tensor:
+    """As `_Axis.ratio`, of symbolic sizes, in doubles."""
+    if align_corners:
+        steps = op.Max(op.Sub(op.tensor(axis.out, DataType.INT64), 1), 1)
+        last = op.Sub(op.tensor(axis.size, DataType.INT64), 1)
+        return op.Div(op.cast(last, DataType.DOUBLE), op.cast(steps, DataType.DOUBLE))
+    if axis.scale is not None and axis.scale > 0:
+        return op.const(1.0 / axis.scale, DataType.DOUBLE)
+    return op.Div(op.cast(axis.size, DataType.DOUBLE), op.cast(axis.out, DataType.DOUBLE))
+
+
+def _symbolic_matrix(op: Builder, axis: _Axis, mode: _Mode) -> Tensor:
+    """`_antialiased_matrix` or `_tap_matrix` of symbolic sizes: (out, size), in doubles."""
+    columns = op.Unsqueeze(iota(op, axis.size), [0])
+    zero = op.const(0.0, DataType.DOUBLE)
+    if not mode.antialias:
+        parts = [
+            op.Where(op.Equal(op.Unsqueeze(index, [1]), columns), op.Unsqueeze(weight, [1]), zero)
+            for index, weight in _dynamic_taps(op, axis, mode, DataType.DOUBLE)
+        ]
+        return op.Sum(*parts)
+    reach = {"linear": 1.0, "cubic": 2.0}.get(mode.name)
+    if reach is None:
+        raise Unsupported(f"an antialiased {mode.name} resize of symbolic sizes")
+    ratio = _symbolic_ratio(op, axis, mode.align_corners)
+    stretch = op.Max(ratio, 1.0)
+    centre = op.Unsqueeze(op.Mul(op.Add(op.cast(iota(op, axis.out), DataType.DOUBLE), 0.5), ratio), [1])
+    wide = op.Mul(stretch, reach)
+    first = op.Floor(op.Add(op.Sub(centre, wide), 0.5))
+    end = op.Floor(op.Add(op.Add(centre, wide), 0.5))
+    places = op.cast(columns, DataType.DOUBLE)
+    x = op.Abs(op.Div(op.Add(op.Sub(places, centre), 0.5), stretch))
+    if mode.name == "linear":
+        weights = op.Max(op.Sub(op.const(1.0, DataType.DOUBLE), x), 0.0)
+    else:  # Keys' cubic of a = -1/2, as in `_filter`
+        near = op.Add(op.Mul(op.Mul(op.Sub(op.Mul(x, 1.5), 2.5), x), x), 1.0)
+        far = op.Add(op.Mul(op.Sub(op.Mul(op.Add(op.Mul(x, -0.5), 2.5), x), 4.0), x), 2.0)
+        weights = op.Where(op.Less(x, 1.0), near, op.Where(op.Less(x, 2.0), far, zero))
+    inside = op.And(op.GreaterOrEqual(places, first), op.Less(places, end))
+    weights = op.Where(inside, weights, zero)
+    total = op.ReduceSum(weights, [1], keepdims=1)
+    return op.Div(weights, op.Where(op.Equal(total, 0.0), op.const(1.0, DataType.DOUBLE), total))
+
+
+def _symbolic_fixed_point(op: Builder, matrix: Tensor) -> tuple[Tensor, Tensor]:
+    """`_fixed_point` of a tensor: whole weights, and what they are multiplied by."""
+    powers = op.const([float(1 << bits) for bits in range(23)], DataType.DOUBLE)
+    largest = op.Floor(op.Add(op.Mul(op.ReduceMax(matrix, keepdims=0), powers), 0.5))
+    fitting = op.Where(op.Less(largest, float(1 << 15)), powers, op.const(1.0, DataType.DOUBLE))
+    factor = op.ReduceMax(fitting, keepdims=0)
+    scaled = op.Mul(matrix, factor)
+    rounded = op.Floor(op.Add(op.Abs(scaled), 0.5))
+    return op.Mul(op.Sign(scaled), rounded), factor
 
 
 def _resize_bytes(op: Builder, x: Tensor, axes: Sequence[_Axis], mode: _Mode) -> Tensor:
     """Bytes mixed with integer weights and rounded after each axis, exactly as torch does; in doubles."""
-    if not all(axis.is_static for axis in axes):
-        raise Unsupported(f"a {mode.name} resize of {x.dtype.name} needs static sizes")
     rank = len(axes) + 2
     y = op.cast(x, DataType.DOUBLE)
     for i in reversed(range(len(axes))):
         axis = axes[i]
         if axis.size == axis.out:
+            continue
+        if not axis.is_static:
+            whole, factor = _symbolic_fixed_point(op, _symbolic_matrix(op, axis, mode))
+            y = op.Add(_times_matrix(op, y, 2 + i, rank, whole), op.Floor(op.Div(factor, 2.0)))
+            y = op.Clip(op.Floor(op.Div(y, factor)), 0.0, 255.0)
             continue
         matrix, bits = _fixed_point((_antialiased_matrix if mode.antialias else _tap_matrix)(axis, mode))
         y = op.Add(_times_matrix(op, y, 2 + i, rank, matrix), float(1 << (bits - 1)) if bits else 0.0)
@@ -317,7 +376,7 @@ def _resize(op: Builder, x: Tensor, axes: Sequence[_Axis], mode: _Mode) -> Tenso
         elif axis.is_static:
             x = _times_matrix(op, x, 2 + i, rank, _antialiased_matrix(axis, mode))
         else:
-            raise Unsupported(f"an antialiased {mode.name} resize of {x.dtype.name} needs static sizes")
+            x = _times_matrix(op, x, 2 + i, rank, _symbolic_matrix(op, axis, mode))
     return x
 
 
