@@ -193,13 +193,14 @@ def _fits(shapes: Sequence[tuple[Any, ...]], sizes: Sequence[tuple[int, ...]]) -
 
 
 def _grown(tensor: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
-    """The tensor repeated up to a size, so that its values stay in the operator's domain; floats a little apart."""
+    """The tensor repeated up to a size, so that its values stay in the operator's domain; floats a little apart, where
+    that doesn't round them to poles and edges."""
     result = tensor.detach()
     for axis, n in enumerate(size):
         if n != result.shape[axis] and result.shape[axis]:
             places = torch.arange(n) % result.shape[axis]
             result = result.index_select(axis, places)
-    if tensor.is_floating_point() and result.shape != tensor.shape:
+    if tensor.dtype in (torch.float32, torch.float64) and result.shape != tensor.shape:
         generator = torch.Generator().manual_seed(1)
         result = result * (1 - 0.05 * torch.rand(result.shape, generator=generator)).to(result.dtype)
     return result.clone()

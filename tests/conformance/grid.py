@@ -42,6 +42,8 @@ CACHE = Path(__file__).resolve().parents[2] / "build" / "conformance" / "grid.js
 SAMPLES = 2
 SECONDS_A_CASE = 120
 _DRAWS = 24
+#: their singular values are compared, by statistics where they depend on the seed
+_RANDOM_STARTS = ("svd_lowrank", "pca_lowrank")
 TORCH_DTYPES = {DataType.FLOAT16: torch.float16, DataType.BFLOAT16: torch.bfloat16}
 #: dtypes that other runtimes compute natively, where onnxruntime's CPU provider may lack the kernel
 _WITHOUT_KERNELS = ("float16", "bfloat16")
@@ -96,6 +98,8 @@ def run(case: Case, dynamic: bool = False, opset: int | None = None) -> Outcome:
     if not expected:
         return Outcome("capture", "no tensor result")
     shapes = (tuple(tuple(torch.export.Dim.AUTO for _ in t.shape) for t in inputs),) if dynamic else None
+    if dynamic and not any(t.dim() for t in inputs):
+        return Outcome("frozen", "no input has a dimension")
     try:
         program = torch.export.export(case.module, inputs, dynamic_shapes=shapes, strict=False)
     except Exception as error:
@@ -113,7 +117,9 @@ def run(case: Case, dynamic: bool = False, opset: int | None = None) -> Outcome:
         onnx.checker.check_model(proto, full_check=True)
         compute = _runner(case, exported, inputs, outcome)
         if draw is not None:
-            compare.same_statistics([compute(*inputs) for _ in range(_DRAWS)], [draw(seed) for seed in range(_DRAWS)])
+            pick = slice(1, 2) if case.name in _RANDOM_STARTS else slice(None)
+            ours = [compute(*inputs)[pick] for _ in range(_DRAWS)]
+            compare.same_statistics(ours, [draw(seed) for seed in range(_DRAWS)])
         else:
             _check(case, program, inputs, expected, compute)
         if dynamic and draw is None:
@@ -156,8 +162,13 @@ def _random_draw(
 
     Some entries of the database seed the generator themselves: the captured program doesn't.
     """
-    if case.name in compare.INVARIANTS:
+    if case.name in compare.INVARIANTS and case.name not in _RANDOM_STARTS:
         return None
+    if case.name in _RANDOM_STARTS:  # random where the matrix has a higher rank than was asked for
+        values = [_captured(program, inputs, seed)[1] for seed in range(1, 4)]
+        if all(torch.allclose(values[0], other, rtol=1e-3, atol=1e-4) for other in values):
+            return None
+        return lambda seed: _captured(program, inputs, seed)[1:2]
     if random:
         return lambda seed: _eager(case, inputs, seed)
     tagged = [
