@@ -85,7 +85,7 @@ def adaptive_avg_pool2d_backward(op: Builder, grad_output: Tensor, self: Tensor)
 def _weight_gradient(
     op: Builder, image: Tensor, kernel: Tensor, sizes: Sequence[int], groups: int, **window: list[int]
 ) -> Tensor:
-    """Gradient (M, C/groups, sizes...) of the weight of a convolution of ``image`` (N, C, ...) to ``kernel`` (N, M, ...).
+    """Gradient (M, C/groups, sizes...) of the weight that convolves ``image`` (N, C, ...) to ``kernel`` (N, M, ...).
 
     It is the convolution of the two with batch and channels exchanged; ``window`` is the forward one's stride and
     padding, of which stride and dilation change places too.

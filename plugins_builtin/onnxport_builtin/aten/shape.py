@@ -475,8 +475,10 @@ def vander(op: Builder, x: Tensor, N: int | None = None, increasing: bool = Fals
 
 
 @translation("aten::resize")
-def resize(op: Builder, self: Tensor, size: Sequence[Dim], *, memory_format: torch.memory_format | None = None) -> Tensor:
-    """The first elements of a contiguous tensor in another shape; those that it lacks, undefined in torch, are zeros."""
+def resize(
+    op: Builder, self: Tensor, size: Sequence[Dim], *, memory_format: torch.memory_format | None = None
+) -> Tensor:
+    """The first elements of a contiguous tensor in another shape; what it lacks, undefined in torch, is zeros."""
     have, want = product(self.shape), product(size)
     if not is_static([have, want]):
         raise Unsupported("resize_ with symbolic sizes")
