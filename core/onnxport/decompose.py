@@ -17,9 +17,8 @@ from torch._decomp import decomposition_table
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from onnxport.dtypes import SYMBOLIC
 from onnxport.errors import Unsupported
-
-_SYMBOLIC = (torch.SymInt, torch.SymFloat, torch.SymBool)
 
 
 @dataclass(frozen=True)
@@ -100,7 +99,7 @@ class Decomposer:
 
     def _trace(self, target: Any, flat: list[Any], spec: Any) -> Expansion:
         function = self._function(target)
-        positions = tuple(i for i, value in enumerate(flat) if isinstance(value, (torch.Tensor, *_SYMBOLIC)))
+        positions = tuple(i for i, value in enumerate(flat) if isinstance(value, (torch.Tensor, *SYMBOLIC)))
         single = True
 
         def call(*values: Any) -> Any:
@@ -137,7 +136,7 @@ def _signature(value: Any) -> Any:
     if isinstance(value, torch.Tensor):
         dims = tuple(d if isinstance(d, int) else str(d) for d in (*value.shape, *value.stride()))
         return value.dtype, dims, value.layout
-    if isinstance(value, _SYMBOLIC):
+    if isinstance(value, SYMBOLIC):
         return str(value)
     try:
         hash(value)

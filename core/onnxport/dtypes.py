@@ -48,6 +48,9 @@ COMPONENT: dict[torch.dtype, DataType] = {
     torch.complex128: DataType.DOUBLE,
     torch.complex32: DataType.FLOAT16,
 }
+#: torch's symbolic numbers: a size, or what was computed of sizes.
+SYMBOLIC = (torch.SymInt, torch.SymFloat, torch.SymBool)
+
 _COMPLEX_OF: dict[DataType, DataType] = {DataType.FLOAT: DataType.COMPLEX64, DataType.DOUBLE: DataType.COMPLEX128}
 
 _BOOL, _INT, _FLOAT, _COMPLEX = range(4)

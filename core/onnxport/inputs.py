@@ -16,6 +16,7 @@ import torch
 from torch.export import ExportedProgram
 
 from onnxport import containers as _containers
+from onnxport.dtypes import SYMBOLIC
 from onnxport.errors import DynamicShapesError, InputError, NamesError
 from onnxport.interface import InputLeaf, Interface, input_names_of, interface_of
 from onnxport.request import Leaf, Request, walk
@@ -24,7 +25,6 @@ from onnxport.shapes import ShapeReader, torch_shapes
 if TYPE_CHECKING:
     from onnxport.hookspecs import Container
 
-_SYMBOLIC = (torch.SymInt, torch.SymFloat, torch.SymBool)
 _CONSTANTS = (
     bool,
     int,
@@ -213,7 +213,7 @@ def _of_program(program: ExportedProgram, args: tuple[Any, ...], kwargs: dict[st
 def _check_leaves(leaves: list[Leaf]) -> None:
     for leaf in leaves:
         value = leaf.value
-        if isinstance(value, (torch.Tensor, torch.ScriptObject, *_CONSTANTS, *_SYMBOLIC)) or callable(value):
+        if isinstance(value, (torch.Tensor, torch.ScriptObject, *_CONSTANTS, *SYMBOLIC)) or callable(value):
             continue
         raise InputError(
             f"The example input {leaf.path} is a {type(value).__name__}, which torch.export can't read. Give "

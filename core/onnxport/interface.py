@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.export import ExportedProgram
 
+from onnxport.dtypes import SYMBOLIC
 from onnxport.errors import DynamicShapesError, InputError, NamesError
 from onnxport.request import Leaf, Request, described, walk
 from onnxport.shapes import expressions_of
 
 if TYPE_CHECKING:
     import sympy
-
-_SYMBOLIC = (torch.SymInt, torch.SymFloat, torch.SymBool)
 
 
 @dataclass
@@ -86,7 +85,7 @@ def interface_of(program: ExportedProgram, request: Request) -> Interface:
     result = Interface()
     for i, (spec, leaf) in enumerate(zip(specs, leaves, strict=True)):
         value = values.get(spec.arg.name)
-        if isinstance(value, (torch.Tensor, *_SYMBOLIC)):
+        if isinstance(value, (torch.Tensor, *SYMBOLIC)):
             kind = "tensor" if isinstance(value, torch.Tensor) else "number"
             axes = {axis: a.label for axis, a in leaf.asked.items() if a.label and axis is not None}
             result.inputs.append(InputLeaf(spec.arg.name, asked.get(i, ""), leaf.path, kind, None, axes))

@@ -9,7 +9,7 @@ import onnx_ir as ir
 import torch
 import torch.fx
 
-from onnxport.dtypes import COMPONENT, component_dtype
+from onnxport.dtypes import COMPONENT, SYMBOLIC, component_dtype
 from onnxport.errors import TranslationError
 from onnxport.schemas import ir_version
 from onnxport.tensor import Tensor
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 SIGNATURE = "pkg.torch.export.graph_signature"
 _ORIGINAL = "pkg.torch.onnx.original_node_name"
 _COMPLEX = "onnxport.complex"
-_SYMBOLIC = (torch.SymInt, torch.SymFloat, torch.SymBool)
 
 
 def initializer(op: Builder, weight: Initializer, node: torch.fx.Node) -> Tensor:
@@ -53,7 +52,7 @@ def graph_input(op: Builder, node: torch.fx.Node, name: str | None, inputs: list
         tensor = Tensor(None, component_dtype(fake.dtype), op.symbols.shape(fake), is_complex=flag)
         if flag:
             op.complex_tensors.append(tensor)
-    elif isinstance(fake, _SYMBOLIC):
+    elif isinstance(fake, SYMBOLIC):
         kinds = {torch.SymInt: ir.DataType.INT64, torch.SymFloat: ir.DataType.DOUBLE, torch.SymBool: ir.DataType.BOOL}
         tensor = Tensor(None, kinds[type(fake)], ir.Shape([]))
     else:
@@ -65,7 +64,7 @@ def graph_input(op: Builder, node: torch.fx.Node, name: str | None, inputs: list
     if tensor.is_complex:
         properties[_COMPLEX] = "1"
     inputs.append(tensor)
-    if isinstance(fake, _SYMBOLIC):
+    if isinstance(fake, SYMBOLIC):
         op.symbols.bind(fake.node.expr, tensor, None)
         return op.symbols.of_torch(fake)
     op.symbols.bind_shape(tensor, tensor.shape)  # type: ignore[arg-type]

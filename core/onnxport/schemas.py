@@ -9,8 +9,10 @@ import onnx
 import onnx_ir as ir
 from onnx_ir import DataType
 
+from onnxport.registry import LOWEST_OPSET
+
 #: The lowest and the highest opset that can be written, and the one that is written when none is asked for.
-MIN_OPSET = 18
+MIN_OPSET = LOWEST_OPSET
 MAX_OPSET: int = onnx.defs.onnx_opset_version()
 DEFAULT_OPSET = 20
 

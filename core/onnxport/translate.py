@@ -22,7 +22,7 @@ from torch.export.graph_signature import InputKind
 from onnxport import metadata, model, registry
 from onnxport.builder import Builder, Result
 from onnxport.decompose import Decomposer
-from onnxport.dtypes import COMPONENT, component_dtype
+from onnxport.dtypes import COMPONENT, SYMBOLIC, component_dtype
 from onnxport.errors import Refusal, TranslationError, Unsupported, UnsupportedOperatorsError
 from onnxport.folding import Folded
 from onnxport.symbols import Size
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 
     from onnxport.functionalize import FunctionalProgram
     from onnxport.registry import Registry, Translation
-
-_SYMBOLIC = (torch.SymInt, torch.SymFloat, torch.SymBool)
 
 
 @dataclass
@@ -203,7 +201,7 @@ class Translator:
             return _argument(node.args[0], self._env)[node.args[1]]
         fake = node.meta.get("val")
         candidates = self._table.candidates(target)
-        if isinstance(fake, _SYMBOLIC) and not (candidates and candidates[0].tier):
+        if isinstance(fake, SYMBOLIC) and not (candidates and candidates[0].tier):
             known = self._symbolic(fake, node)
             if known is not None:
                 return known
@@ -303,7 +301,7 @@ class Translator:
                         if value.shape is None:
                             value.shape = self.op.symbols.shape(fake)
                         self.op.symbols.bind_shape(value, self.op.symbols.shape(fake))
-                    elif isinstance(value, Tensor) and isinstance(fake, _SYMBOLIC):
+                    elif isinstance(value, Tensor) and isinstance(fake, SYMBOLIC):
                         self._accept_number(value, fake)
                 elif node.op == "output":
                     returned = node.args[0]
@@ -355,7 +353,7 @@ class Translator:
         return self._accept_number(value, fake)
 
     def _accept_number(self, value: Any, fake: Any) -> Any:
-        if isinstance(fake, _SYMBOLIC) and isinstance(value, ir.Value):
+        if isinstance(fake, SYMBOLIC) and isinstance(value, ir.Value):
             expr = fake.node.expr
             if isinstance(expr, sympy.Eq) and expr.lhs.is_Symbol and expr.rhs == 1:  # what item() of a bool gives
                 expr, value = expr.lhs, self.op.cast(value, ir.DataType.INT64)
@@ -434,7 +432,7 @@ class Translator:
             return tensor
         if isinstance(fake, (list, tuple)):
             return [self._stand_in(f) for f in fake]
-        if isinstance(fake, _SYMBOLIC):
+        if isinstance(fake, SYMBOLIC):
             for symbol in fake.node.expr.free_symbols:
                 if self.op.symbols.bound(symbol) is None:
                     self.op.symbols.bind(symbol, Tensor("refused", ir.DataType.INT64, ir.Shape([])), None)
