@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from onnxport import DataType, Size, Tensor, promote, translation
+from onnxport import DataType, Size, Tensor, Unsupported, promote, translation
 
 from onnxport_builtin.aten.shape import expand, product
+from onnxport_builtin.aten.windows import is_used
 
 if TYPE_CHECKING:
     from onnxport import Builder
@@ -240,6 +241,75 @@ def cross_entropy_loss(
     if reduction != _MEAN:
         return _reduce(op, loss, reduction)
     return op.Div(op.ReduceSum(loss, keepdims=0), op.ReduceSum(weights, keepdims=0))
+
+
+def _chunked(
+    op: Builder,
+    input: Tensor,
+    linear_weight: Tensor,
+    target: Tensor,
+    linear_bias: Tensor | None,
+    weight: Tensor | None,
+    ignore_index: Any,
+    reduction: int,
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """The cross entropy of ``input @ linear_weight.T + linear_bias``; the chunks that torch makes only save memory.
+
+    Halves are widened, as torch's accumulators are (``acc_dtype``).
+    """
+    dtype = input.dtype
+    wide = DataType.FLOAT if dtype in (DataType.FLOAT16, DataType.BFLOAT16) else dtype
+    values = (None if x is None else op.cast(x, wide) for x in (input, linear_weight, linear_bias, weight))
+    x, matrix, bias, weight = values
+    logits = op.MatMul(x, op.Transpose(matrix, perm=[1, 0]))
+    if bias is not None:
+        logits = op.Add(logits, bias)
+    target = op.cast(target, wide) if target.dtype.is_floating_point() else target
+    loss = cross_entropy_loss(op, logits, target, weight, reduction, ignore_index, label_smoothing)
+    return op.cast(loss, dtype)
+
+
+@translation("torch_nn::_linear_cross_entropy_batch_chunked")
+def linear_cross_entropy_batch_chunked(
+    op: Builder,
+    input: Tensor,
+    linear_weight: Tensor,
+    target: Tensor,
+    linear_bias: Tensor | None,
+    weight: Tensor | None,
+    reduction: str,
+    ignore_index: Any,
+    label_smoothing: float,
+    batch_chunk_size: Any,
+    acc_policy: str,
+    acc_dtype: Any,
+    allow_retain_graph: bool,
+    compute_input_grad: bool,
+    compute_linear_weight_grad: bool,
+    compute_linear_bias_grad: bool,
+) -> list[Tensor | None]:
+    if any(is_used(op, i) for i in (1, 2, 3)):
+        raise Unsupported("the gradients that it gives for a backward pass")
+    kind = {"none": _NONE, "mean": _MEAN, "sum": _SUM}[reduction]
+    loss = _chunked(op, input, linear_weight, target, linear_bias, weight, ignore_index, kind, label_smoothing)
+    return [loss, None, None, None]
+
+
+@translation("torch_nn::_linear_cross_entropy_batch_chunked_no_reduction")
+def linear_cross_entropy_batch_chunked_no_reduction(
+    op: Builder,
+    input: Tensor,
+    linear_weight: Tensor,
+    target: Tensor,
+    linear_bias: Tensor | None,
+    weight: Tensor | None,
+    ignore_index: Any,
+    batch_chunk_size: Any,
+    acc_policy: str,
+    acc_dtype: Any,
+) -> Tensor:
+    return _chunked(op, input, linear_weight, target, linear_bias, weight, ignore_index, _NONE)
 
 
 @translation("aten::soft_margin_loss")

@@ -86,19 +86,20 @@ def _next_rounded(op: Builder, a: Tensor, b: Tensor) -> Tensor:
     return op.cast(moved, dtype)
 
 
-@translation("aten::frexp.Tensor")
-def frexp(op: Builder, self: Tensor) -> tuple[Tensor, Tensor]:
-    """``self = mantissa * 2**exponent`` with the mantissa in [0.5, 1); the exponent of 0, infinities and NaN is 0."""
-    x = op.cast(self, DataType.DOUBLE)
-    size = op.Abs(x)
-    ordinary = op.And(op.Greater(size, 0.0), op.Less(size, math.inf))
-    x = op.Where(ordinary, x, 1.0)
-    if self.dtype is DataType.DOUBLE:  # into the range in which powers of two are exact
+def binary_parts(op: Builder, x: Tensor, *, narrow: bool = False) -> tuple[Tensor, Tensor]:
+    """``x = mantissa * 2**exponent`` of finite doubles that aren't zero, the size of the mantissa in [0.5, 1).
+
+    Args:
+        narrow: their sizes are those of float32 and smaller types.
+
+    Returns: the mantissa and the exponent, both doubles.
+    """
+    if not narrow:  # into the range in which powers of two are exact
+        size = op.Abs(x)
         tiny, huge = op.Less(size, 2.0**-500), op.Greater(size, 2.0**500)
         x = op.Mul(x, op.Where(tiny, 2.0**600, op.Where(huge, 2.0**-600, op.const(1.0, DataType.DOUBLE))))
         shift = op.Where(tiny, -600.0, op.Where(huge, 600.0, op.const(0.0, DataType.DOUBLE)))
-    size = op.Abs(x)
-    exponent = op.Floor(op.Div(op.Log(size), math.log(2)))
+    exponent = op.Floor(op.Div(op.Log(op.Abs(x)), math.log(2)))
     mantissa = op.Mul(x, op.Pow(op.const(2.0, DataType.DOUBLE), op.Neg(exponent)))
     # The logarithm may be off by a bit next to a power of two.
     size = op.Abs(mantissa)
@@ -108,8 +109,17 @@ def frexp(op: Builder, self: Tensor) -> tuple[Tensor, Tensor]:
     again = op.GreaterOrEqual(op.Abs(mantissa), 1.0)  # from [1, 2) down to [0.5, 1)
     mantissa = op.Where(again, op.Mul(mantissa, 0.5), mantissa)
     exponent = op.Add(exponent, op.cast(again, DataType.DOUBLE))
-    if self.dtype is DataType.DOUBLE:
-        exponent = op.Add(exponent, shift)
+    return mantissa, exponent if narrow else op.Add(exponent, shift)
+
+
+@translation("aten::frexp.Tensor")
+def frexp(op: Builder, self: Tensor) -> tuple[Tensor, Tensor]:
+    """``self = mantissa * 2**exponent`` with the mantissa in [0.5, 1); the exponent of 0, infinities and NaN is 0."""
+    x = op.cast(self, DataType.DOUBLE)
+    size = op.Abs(x)
+    ordinary = op.And(op.Greater(size, 0.0), op.Less(size, math.inf))
+    narrow = self.dtype is not DataType.DOUBLE
+    mantissa, exponent = binary_parts(op, op.Where(ordinary, x, 1.0), narrow=narrow)
     mantissa = op.Where(ordinary, op.cast(mantissa, self.dtype), self)
     exponent = op.Where(ordinary, op.cast(exponent, DataType.INT32), op.const(0, DataType.INT32))
     return mantissa, exponent
@@ -132,11 +142,29 @@ def ldexp(op: Builder, self: Tensor, other: Tensor) -> Tensor:
     return op.Mul(op.Mul(op.Mul(value, third), third), rest)
 
 
+def _double_bits(op: Builder, x: Tensor) -> tuple[Tensor, Tensor]:
+    """The sign of doubles (bool), and their other 63 bits (int64): the exponent above the 52 bits of the fraction.
+
+    Below opset 26, which has BitCast, from their values; a NaN is then the positive quiet one, its sign can't be read.
+    """
+    if op.opset >= 26:
+        bits = op.BitCast(x, to=DataType.INT64)
+        return op.Less(bits, 0), op.BitwiseAnd(bits, op.const((1 << 63) - 1, DataType.INT64))
+    size = op.Abs(x)
+    low = op.Less(size, 2.0**-1022)  # zeros and denormals are multiples of 2**-1074
+    fraction = op.cast(op.Mul(op.Mul(op.Where(low, size, 0.0), 2.0**537), 2.0**537), DataType.INT64)
+    special = op.Or(op.IsInf(size), op.IsNaN(size))
+    normal = op.Where(op.Or(low, special), 1.0, size)
+    mantissa, exponent = binary_parts(op, normal)
+    digits = op.cast(op.Mul(mantissa, 2.0**53), DataType.INT64)  # from 2**52: one unit in the exponent's place
+    places = op.Mul(op.cast(op.Add(exponent, 1021.0), DataType.INT64), 1 << 52)
+    infinite = op.Where(op.IsNaN(size), op.const(0x7FF8 << 48, DataType.INT64), op.const(0x7FF0 << 48))
+    return sign_bit(op, x), op.Where(low, fraction, op.Where(special, infinite, op.Add(digits, places)))
+
+
 @translation("aten::hash_tensor")
 def hash_tensor(op: Builder, self: Tensor, dim: Sequence[int] = (), *, keepdim: bool = False, mode: int = 0) -> Tensor:
-    """The exclusive or of all elements' 64 bits: the parity of each bit, put together again."""
-    if self.dtype.is_floating_point():
-        raise Unsupported("the bits of floats")
+    """The exclusive or of all elements' 64 bits (those of the double for a float): each bit's parity, put together."""
     rank = len(self.shape)
     axes = sorted(axis % rank for axis in dim) if dim else list(range(rank))
 
@@ -144,13 +172,19 @@ def hash_tensor(op: Builder, self: Tensor, dim: Sequence[int] = (), *, keepdim: 
         return op.Mod(op.ReduceSum(bits, axes, keepdims=int(keepdim)), 2) if axes else bits
 
     # The sign apart: onnxruntime 1.32 casts negative numbers to zero where the target is unsigned.
-    words = op.cast(self, DataType.INT64)
-    negative = op.Less(words, 0)
-    rest = op.cast(op.Where(negative, op.BitwiseNot(words), words), DataType.UINT64)
+    if self.dtype.is_floating_point():
+        negative, words = _double_bits(op, op.cast(self, DataType.DOUBLE))
+        flipped = None
+    else:
+        words = op.cast(self, DataType.INT64)
+        flipped = negative = op.Less(words, 0)
+        words = op.Where(negative, op.BitwiseNot(words), words)
+    rest = op.cast(words, DataType.UINT64)
     shifted = op.BitShift(op.Unsqueeze(rest, [rank]), op.const(np.arange(63), DataType.UINT64), direction="RIGHT")
-    ones = op.cast(op.BitwiseAnd(shifted, op.const(1, DataType.UINT64)), DataType.BOOL)
-    bits = op.cast(op.Xor(ones, op.Unsqueeze(negative, [rank])), DataType.INT64)
-    low = op.MatMul(parity(bits), op.const(1 << np.arange(63)))  # ReduceSum of int64 is exact to 53 bits there
+    bits = op.cast(op.BitwiseAnd(shifted, op.const(1, DataType.UINT64)), DataType.BOOL)
+    if flipped is not None:
+        bits = op.Xor(bits, op.Unsqueeze(flipped, [rank]))
+    low = op.MatMul(parity(op.cast(bits, DataType.INT64)), op.const(1 << np.arange(63)))
     high = op.cast(parity(op.cast(negative, DataType.INT64)), DataType.UINT64)
     high = op.BitShift(high, op.const(63, DataType.UINT64), direction="LEFT")
     return op.Add(op.cast(low, DataType.UINT64), high)
