@@ -42,6 +42,7 @@ _HOME = {
     "Tensor": "tensor",
     "Translation": "registry",
     "VerificationResult": "verify",
+    "as_torch_onnx": "torch_onnx",
     "check": "export",
     "collect": "registry",
     "component_dtype": "dtypes",
@@ -86,6 +87,7 @@ if TYPE_CHECKING:
     from onnxport.registry import Deferred, Translation, collect, translation
     from onnxport.symbols import Size
     from onnxport.tensor import Tensor
+    from onnxport.torch_onnx import as_torch_onnx
     from onnxport.verify import VerificationResult, verify
 
 __all__ = [
@@ -118,6 +120,7 @@ __all__ = [
     "VerificationError",
     "VerificationResult",
     "WeightError",
+    "as_torch_onnx",
     "check",
     "collect",
     "component_dtype",

@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import torch
 
-class OnnxExporterError(RuntimeError):
-    """Base class of all errors raised by onnxport."""
+
+class OnnxExporterError(torch.onnx.OnnxExporterError):
+    """Base class of all errors raised by onnxport. Code that catches the one of ``torch.onnx`` catches them too."""
 
 
 class InputError(OnnxExporterError, ValueError):

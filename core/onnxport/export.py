@@ -250,7 +250,7 @@ def _captured(
     output_names: Sequence[str] | None,
 ) -> tuple[Request, ExportedProgram, Interface]:
     """The first arrow: what the caller gave, as an exported program and its named inputs and outputs."""
-    if isinstance(model, ExportableModule):
+    if isinstance(model, (ExportableModule, torch.onnx.ExportableModule)):
         own_args, own_kwargs = model.example_arguments()
         args, kwargs = args or own_args, kwargs or own_kwargs
         dynamic_shapes = dynamic_shapes or model.dynamic_shapes()
