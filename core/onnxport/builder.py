@@ -109,6 +109,7 @@ class Builder:
             return self._emit(spec, inputs, outputs, attributes)
 
         emit.__name__ = name
+        emit.since = spec.since  # type: ignore[attr-defined]
         setattr(self, name, emit)
         return emit
 

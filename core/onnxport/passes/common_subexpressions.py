@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from typing import Any
 
 import onnx_ir as ir
@@ -15,21 +16,24 @@ _LISTS = (ir.AttributeType.INTS, ir.AttributeType.FLOATS, ir.AttributeType.STRIN
 
 def run(model: ir.Model) -> int:
     """See the module's docstring."""
-    return _share(model.graph, {})
+    return _share(model.graph, {}, model.functions)
 
 
-def _share(graph: ir.Graph, outer: dict[Any, ir.Node]) -> int:
-    """One forward sweep; a subgraph also sees what the graphs around it have computed before."""
+def _share(graph: ir.Graph, outer: dict[Any, ir.Node], functions: Container[Any]) -> int:
+    """One forward sweep; a subgraph also sees what the graphs around it have computed before.
+
+    What an operator of another domain does isn't known, unless it is a function of the model.
+    """
     seen = dict(outer)
     changes = 0
     for node in tuple(graph):
-        if node.op_type in RANDOM:
+        if node.op_type in RANDOM or (node.domain and node.op_identifier() not in functions):
             continue
         key: list[Any] | None = [node.domain, node.op_type, node.overload, len(node.outputs), *map(id, node.inputs)]
         for name, attribute in sorted(node.attributes.items()):
             if isinstance(attribute, ir.Attr) and attribute.type in _GRAPHS:
                 graphs = [attribute.as_graph()] if attribute.type is ir.AttributeType.GRAPH else attribute.as_graphs()
-                changes += sum(_share(inner, seen) for inner in graphs)
+                changes += sum(_share(inner, seen, functions) for inner in graphs)
                 key = None
             elif key is not None and attribute.type in _PLAIN:
                 key += [name, attribute.value]
