@@ -36,6 +36,7 @@ _HOME = {
     "Deferred": "registry",
     "DataType": "dtypes",
     "ExportableModule": "exportable",
+    "MismatchResult": "find_mismatch",
     "ONNXProgram": "program",
     "Pass": "hookspecs",
     "Size": "symbols",
@@ -47,6 +48,7 @@ _HOME = {
     "collect": "registry",
     "component_dtype": "dtypes",
     "export": "export",
+    "find_mismatch": "find_mismatch",
     "hookimpl": "hookspecs",
     "infer_dynamic_shapes": "infer_shapes",
     "is_in_onnx_export": "capture",
@@ -81,6 +83,7 @@ if TYPE_CHECKING:
     )
     from onnxport.export import CheckResult, check, export
     from onnxport.exportable import ExportableModule
+    from onnxport.find_mismatch import MismatchResult, find_mismatch
     from onnxport.hookspecs import Container, Pass, hookimpl
     from onnxport.infer_shapes import infer_dynamic_shapes
     from onnxport.program import ONNXProgram
@@ -100,6 +103,7 @@ __all__ = [
     "DynamicShapesError",
     "ExportableModule",
     "InputError",
+    "MismatchResult",
     "MutationError",
     "NamesError",
     "ONNXProgram",
@@ -125,6 +129,7 @@ __all__ = [
     "collect",
     "component_dtype",
     "export",
+    "find_mismatch",
     "hookimpl",
     "infer_dynamic_shapes",
     "is_in_onnx_export",

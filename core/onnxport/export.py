@@ -27,7 +27,7 @@ from onnxport.functionalize import FunctionalProgram, functionalize
 from onnxport.inputs import Interface, Request, interface_of, prepare
 from onnxport.metadata import LEVELS
 from onnxport.plugins import Plugins, load
-from onnxport.program import ONNXProgram
+from onnxport.program import TRANSLATED, ONNXProgram
 from onnxport.report import Run
 from onnxport.schemas import DEFAULT_OPSET, MAX_OPSET, MIN_OPSET
 from onnxport.translate import Names, Translated, Translator, raise_refusals
@@ -307,6 +307,7 @@ def translate_program(
         run.translated = translator.run()
         _name_output_axes(run.translated.model, interface)
         run.translated.model.meta[reweight.FOLDED] = reweight.folded_weights(folded, program)
+        run.translated.model.meta[TRANSLATED] = functional.graph_module
     run.count(run.translated.model, after=False)
     return run.translated
 

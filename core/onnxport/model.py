@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 #: Prefix of the metadata keys that say what an input or output is to the exported program.
 SIGNATURE = "pkg.torch.export.graph_signature"
 _ORIGINAL = "pkg.torch.onnx.original_node_name"
+#: Which of the FX node's results a value is, where it has several.
+RESULT_INDEX = "onnxport.result_index"
 _COMPLEX = "onnxport.complex"
 
 
@@ -78,8 +80,10 @@ def graph_output(op: Builder, value: Any, name: str | None, kind: str, taken: Se
         raise TranslationError("An output of the model is None.")
     if tensor.producer() is None or any(tensor is other for other in taken):
         flag, shape, base = tensor.is_complex, tensor.shape, tensor.name or "output"
+        origin = {key: text for key, text in tensor.metadata_props.items() if key in (_ORIGINAL, RESULT_INDEX)}
         tensor = op.Identity(tensor)
         tensor.shape = shape
+        tensor.metadata_props.update(origin)
         tensor.name = op.unique(f"{base}_out")
         if flag:
             tensor = op.as_complex(tensor, shape)
@@ -89,6 +93,16 @@ def graph_output(op: Builder, value: Any, name: str | None, kind: str, taken: Se
     if tensor.is_complex:
         tensor.metadata_props[_COMPLEX] = "1"
     return tensor
+
+
+def link(tensor: Tensor, node: torch.fx.Node, name: str) -> None:
+    """Note the FX node that a value comes from, unless it is another's already; ``name`` ends with the result's index
+    where the node has several."""
+    properties = tensor.metadata_props
+    if _ORIGINAL not in properties:
+        properties[_ORIGINAL] = node.name
+        if name != node.name:
+            properties[RESULT_INDEX] = name.removeprefix(f"{node.name}_")
 
 
 def assemble(op: Builder, inputs: list[Tensor], outputs: list[Tensor], program: ExportedProgram) -> ir.Model:

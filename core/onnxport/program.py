@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 IN_MEMORY_BYTES = 64 * 1024 * 1024
 """Models with more weights than this reach onnxruntime through a temporary file instead of memory."""
 
+TRANSLATED = "onnxport.translated_graph"
+"""Key of `ir.Model.meta`: the FX graph module that the model was translated from."""
+
 _IDENTIFIER = re.compile(r"[^\W\d]\w*")
 
 

@@ -394,11 +394,12 @@ class Translator:
         if producer is not None and not value.accepted:
             value.accepted = True
             value.name = self.op.unique(name)
-            value.metadata_props["pkg.torch.onnx.original_node_name"] = node.name
             producer.name = f"node_{value.name}"
             value.shape = expected.shape
         elif shape is None:
             value.shape = expected.shape
+        if producer is not None and node.graph is self._functional.graph_module.graph:  # no step of a decomposition
+            model.link(value, node, name)
         self.op.symbols.bind_shape(value, expected.shape)
         return value
 

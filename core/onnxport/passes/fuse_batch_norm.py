@@ -69,9 +69,10 @@ def _fuse(model: ir.Model, norm: ir.Node) -> bool:
         metadata_props=dict(conv.metadata_props),
     )
     out = fused.outputs[0]
-    out.name, out.type, out.shape = source.name, source.type, source.shape
-    norm.graph.insert_before(norm, fused)  # type: ignore[union-attr]
     old = norm.outputs[0]
+    out.name, out.type, out.shape = old.name, source.type, source.shape
+    out.metadata_props.update(old.metadata_props)
+    norm.graph.insert_before(norm, fused)  # type: ignore[union-attr]
     if not forward(old, out):
         raise ValueError(f"the output {old.name} can't be replaced")  # out is fresh, so this can't be
     if conv.graph is not None:

@@ -1,0 +1,392 @@
+"""The first value of an ONNX graph that departs from the value of the FX node that it was translated from."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import onnx_ir as ir
+import torch
+from torch.export import ExportedProgram
+from torch.fx import Graph, GraphModule, Node
+
+from onnxport import metadata, registry, runtime, saving
+from onnxport.errors import InputError, SaveError, VerificationError
+from onnxport.functionalize import functionalize
+from onnxport.model import RESULT_INDEX
+from onnxport.program import TRANSLATED, ONNXProgram
+from onnxport.reference import Reference, one_node, placeholder_values
+from onnxport.verify import OutputCheck, VerificationResult, compare, verify
+
+
+class _Link(NamedTuple):
+    """A value of the ONNX graph, and the FX node (and which of its results) that it stands for."""
+
+    value: ir.Value
+    node: Node
+    index: int | None
+
+
+@dataclass
+class Mismatch:
+    """A value that departs.
+
+    Attributes:
+        value: its name in the ONNX graph.
+        onnx_operator: operator of the ONNX node that computes it.
+        node: name of the FX node.
+        operator: the torch operator, such as ``aten::softmax.int``.
+        module: path of the module that calls it, such as ``encoder.layers.0``.
+        source: ``file:line: code`` of the call.
+        translation: qualified name of the function that emitted the ONNX node; empty if the model doesn't tell.
+        plugin: the plugin that it belongs to.
+        difference: the ONNX value against the FX value.
+        inputs: the same for the FX node's inputs, those that the ONNX graph has.
+        starts_here: torch gives another result for the inputs that the ONNX node had. If not, the inputs bring the
+            difference along, below the tolerance each, and the operator amplifies it.
+        onnx_nodes: operators of the ONNX nodes between the inputs and the value.
+        repro: the folder that holds the minimal reproduction, if one was asked for.
+    """
+
+    value: str
+    onnx_operator: str
+    node: str
+    operator: str
+    module: str
+    source: str
+    translation: str
+    plugin: str
+    difference: OutputCheck
+    inputs: list[OutputCheck] = field(default_factory=list)
+    starts_here: bool = True
+    onnx_nodes: list[str] = field(default_factory=list)
+    repro: str = ""
+
+    def __str__(self) -> str:
+        found = self.difference
+        inputs = max((check.max_abs for check in self.inputs), default=0.0)
+        origin = "here: torch gives another result for the same inputs"
+        if not self.starts_here:
+            origin = f"before: the inputs differ by up to {inputs:.2e}, within the tolerance, and this amplifies it"
+        rows = {
+            "torch operator": f"{self.operator} (FX node {self.node})",
+            "module": self.module or "(the root)",
+            "source": self.source or "unknown",
+            "translation": f"{self.translation or 'unknown'} (plugin {self.plugin or 'unknown'})",
+            "ONNX nodes": ", ".join(self.onnx_nodes),
+            "difference": f"{found.problem} (max abs {found.max_abs:.2e}, max rel {found.max_rel:.2e}, "
+            f"{found.dtype}{found.shape})",
+            "it starts": origin,
+            "reproduction": self.repro,
+        }
+        lines = [f"The value {self.value!r} of {self.onnx_operator} is the first that departs from torch."]
+        return "\n".join([*lines, *(f"    {name + ':':16}{text}" for name, text in rows.items() if text)])
+
+
+@dataclass
+class MismatchResult:
+    """What :func:`find_mismatch` found.
+
+    Attributes:
+        mismatch: the first value that departs; None if none does.
+        compared: how many values of the ONNX graph were compared.
+        comparable: how many could be: values that stand for an FX node.
+        nodes: how many FX nodes compute tensors; those that were folded, fused or shared have no value of their own.
+        runs: how many instrumented runs it took.
+        random: FX nodes that draw random numbers; torch went on with the numbers that the ONNX model drew.
+        outputs: the outputs compared without instruments, where no value inside departs and nothing is random.
+    """
+
+    mismatch: Mismatch | None = None
+    compared: int = 0
+    comparable: int = 0
+    nodes: int = 0
+    runs: int = 0
+    random: list[str] = field(default_factory=list)
+    outputs: VerificationResult | None = None
+
+    @property
+    def passed(self) -> bool:
+        """Nothing departs."""
+        return self.mismatch is None and (self.outputs is None or self.outputs.passed)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Give everything as JSON types."""
+        outputs = None if self.outputs is None else self.outputs.as_dict()
+        return {**asdict(self), "passed": self.passed, "outputs": outputs}
+
+    def __str__(self) -> str:
+        lines = [str(self.mismatch) if self.mismatch is not None else "No mismatch inside the graph."]
+        if self.mismatch is None and self.outputs is not None and not self.outputs.passed:
+            lines = ["All values inside the graph agree, but the outputs of the uninstrumented model do not:"]
+            lines += [f"    {failure}" for failure in self.outputs.failures()]
+            lines.append("A graph optimization of onnxruntime, or the rewriting of in-place operators, is to blame.")
+        lines.append(
+            f"Compared {self.compared} of {self.comparable} values, of a program of {self.nodes} FX nodes, in "
+            f"{self.runs} run(s)."
+        )
+        if self.random:
+            lines.append(f"Random, not compared: {', '.join(self.random)}.")
+        return "\n".join(lines)
+
+
+def find_mismatch(
+    program: ONNXProgram | str | os.PathLike[str],
+    args: Sequence[Any] | None = None,
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    exported_program: ExportedProgram | None = None,
+    rtol: float | None = None,
+    atol: float | None = None,
+    memory_budget: int = 2 * 2**30,
+    repro: str | os.PathLike[str] | None = None,
+) -> MismatchResult:
+    """Find the first ONNX node whose value departs from the FX node that it came from.
+
+    The exported program is interpreted node by node with its own weights, and the ONNX model runs on onnxruntime with
+    the values that stand for FX nodes as outputs. Control flow is compared by its results, as one operator.
+
+    Args:
+        program: an exported program, or the path of an .onnx file.
+        args: positional inputs of the model; by default the example inputs of the export.
+        kwargs: keyword inputs.
+        exported_program: what the ONNX model was exported from; by default what `program` keeps.
+        rtol: relative tolerance of floating-point values; by default that of the dtype in `verify.TOLERANCES`.
+        atol: absolute tolerance, likewise.
+        memory_budget: bytes of values inside the graph to hold at once, both sides together. Where they don't fit, the
+            graph is searched by bisection, in several runs.
+        repro: a folder for a minimal reproduction of the mismatch: ``node.pt2`` with the one operator, ``node.onnx``
+            with its ONNX nodes, and ``inputs.pt`` with ``args`` of the one and ``feeds`` of the other, and the value
+            ``expected`` and ``found``.
+
+    Returns:
+        The result; print it.
+
+    Raises:
+        InputError: no exported program or no inputs are known, or the program's weights have no data.
+        VerificationError: the ONNX model doesn't run at all.
+        SaveError: the reproduction can't be written.
+    """
+    opened = program if isinstance(program, ONNXProgram) else ONNXProgram.load(program)
+    exported = exported_program or opened.exported_program
+    if exported is None:
+        raise InputError("The file doesn't tell what it was exported from: pass `exported_program`.")
+    if args is None and kwargs is None:
+        if exported.example_inputs is None:
+            raise InputError("The example inputs are not known: pass them as `args` and `kwargs`.")
+        args, kwargs = exported.example_inputs
+    opened = ONNXProgram(opened.model, exported)
+    search = _Search(opened, exported, tuple(args or ()), dict(kwargs or {}), (rtol, atol), memory_budget)
+    result = search.result
+    found = search.first(search.links)
+    if found is not None:
+        result.mismatch = search.describe(*found, None if repro is None else Path(repro))
+    elif not result.random:
+        result.outputs = verify(opened, exported, args or (), kwargs, generate=False, rtol=rtol, atol=atol)
+        opened.release()
+    result.compared = len(search.compared)
+    return result
+
+
+class _Search:
+    """One search: both sides, and what was compared so far."""
+
+    def __init__(
+        self,
+        program: ONNXProgram,
+        exported: ExportedProgram,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        tolerances: tuple[float | None, float | None],
+        budget: int,
+    ) -> None:
+        self.program, self.args, self.kwargs, self.tolerances = program, args, kwargs, tolerances
+        self.module: GraphModule = program.model.meta.get(TRANSLATED) or functionalize(exported).graph_module
+        self.inputs = placeholder_values(exported, args, kwargs)
+        self.links = _links(program.model.graph, self.module.graph)
+        self.budget = budget
+        measured = Reference(self.module, probe=True)
+        measured.of(self.inputs)
+        self.bytes, self.random = measured.bytes, measured.random
+        nodes = [n for n in self.module.graph.nodes if n.op == "call_function" and n.name in self.bytes]
+        drawn = [link for link in self.links if link.node.name in self.random]
+        self.links = [link for link in self.links if link.node.name not in self.random]
+        self.result = MismatchResult(comparable=len(self.links), nodes=len(nodes), random=sorted(self.random))
+        self.compared: set[str] = set()
+        self.forced = {link.node.name: {} for link in drawn}
+        self._drawn = drawn
+
+    def first(self, links: list[_Link]) -> tuple[_Link, OutputCheck] | None:
+        """The first of the links that departs, in as few runs as fit the memory."""
+        total = sum(map(self._cost, links))
+        if total <= self.budget or len(links) <= 1:
+            return self._first_of(links)
+        step = min(-(-total // self.budget), len(links))
+        sample = self._fitting(links[step - 1 :: step])[0]
+        found = self._first_of(sample)
+        if found is not None:
+            place = sample.index(found[0])
+            start = links.index(sample[place - 1]) + 1 if place else 0
+            return self.first(links[start : links.index(found[0])]) or found
+        chosen = {id(link.value) for link in sample}
+        rest = [link for link in links if id(link.value) not in chosen]
+        while rest:
+            chunk, rest = self._fitting(rest)
+            found = self._first_of(chunk)
+            if found is not None:
+                return found
+        return None
+
+    def _cost(self, link: _Link) -> int:
+        return 2 * self.bytes.get(link.node.name, 0)
+
+    def _fitting(self, links: list[_Link]) -> tuple[list[_Link], list[_Link]]:
+        """As many of the links as fit the budget, one at least, and the rest."""
+        held = 0
+        for i, link in enumerate(links):
+            held += self._cost(link)
+            if i and held > self.budget:
+                return links[:i], links[i:]
+        return links, []
+
+    def _first_of(self, links: list[_Link]) -> tuple[_Link, OutputCheck] | None:
+        if not links:
+            return None
+        self.result.runs += 1
+        found, expected = self.values([link.value for link in links], [link.node for link in links])
+        for link in links:
+            self.compared.add(str(link.value.name))
+            check = self.check(link, expected[link.node.name], found[str(link.value.name)])
+            if check.problem:
+                return link, check
+        return None
+
+    def values(self, values: Iterable[ir.Value], nodes: Iterable[Node]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Values of the ONNX graph, and of FX nodes, by name; torch takes the random numbers that the model drew."""
+        names = dict.fromkeys(str(value.name) for value in (*values, *(link.value for link in self._drawn)))
+        try:
+            found = self.program.compute_values(list(names), self.args, self.kwargs)
+        except InputError:
+            raise
+        except Exception as error:  # onnxruntime has a class for each of its status codes
+            raise VerificationError(f"The ONNX model does not run on onnxruntime: {error}") from error
+        for link in self._drawn:
+            self.forced[link.node.name][link.index] = found[str(link.value.name)]
+        reference = Reference(self.module, {node.name for node in nodes}, self.forced)
+        return found, reference.of(self.inputs)
+
+    def check(self, link: _Link, expected: Any, found: torch.Tensor) -> OutputCheck:
+        """Compare one value of both sides."""
+        want = expected if link.index is None else expected[link.index]
+        return compare(str(link.value.name), want, _as_complex(want, found), *self.tolerances)
+
+    def describe(self, link: _Link, difference: OutputCheck, folder: Path | None) -> Mismatch:
+        """All about a mismatch, and its reproduction."""
+        graph, node = self.program.model.graph, link.node
+        by_node = {(other.node, other.index): other.value for other in reversed(self.links)}
+        sources = {source: by_node.get((source, None)) for source in node.all_input_nodes}
+        edges = _edges(graph, link, {id(other.value): other.node for other in self.links})
+        extracted = ir.convenience.extract(graph, edges, [link.value])
+        known = [value for value in sources.values() if value is not None]
+        found, fx = self.values([link.value, *known, *edges], [node, *node.all_input_nodes])
+        checks, given = [], {}
+        for source, value in sources.items():
+            given[source] = fx[source.name]
+            if value is not None:
+                actual = found[str(value.name)]
+                checks.append(self.check(_Link(value, source, None), given[source], actual))
+                given[source] = _as_complex(given[source], actual)
+        single, arguments = one_node(self.module, node, given)
+        with torch.no_grad():
+            again = self.check(link, single(*arguments), found[str(link.value.name)])
+        producer = link.value.producer()
+        properties: Mapping[str, str] = {} if producer is None else producer.metadata_props
+        origin = getattr(producer, "origin", None)
+        mismatch = Mismatch(
+            str(link.value.name),
+            "" if producer is None else producer.op_type,
+            node.name,
+            registry.name_of(node.target),
+            metadata.module_path(node),
+            metadata.source_line(node),
+            origin.function_name if origin is not None else properties.get("onnxport.translation", ""),
+            origin.plugin if origin is not None else properties.get("onnxport.plugin", ""),
+            difference,
+            checks,
+            bool(again.problem),
+            [each.op_type for each in extracted],
+        )
+        if folder is not None:
+            feeds = {str(value.name): found[str(value.name)] for value in edges}
+            inputs = {"args": arguments, "feeds": feeds}
+            inputs |= {"expected": fx[node.name], "found": found[str(link.value.name)]}
+            _write_repro(folder, single, extracted, self.program.model, inputs)
+            mismatch.repro = str(folder)
+        return mismatch
+
+
+def _links(graph: ir.Graph, fx: Graph) -> list[_Link]:
+    """The values of the main graph that stand for FX nodes, in the order of those."""
+    nodes = {node.name: (place, node) for place, node in enumerate(fx.nodes) if node.op == "call_function"}
+    found: list[tuple[int, _Link]] = []
+    for node in graph:
+        for value in node.outputs:
+            place, source = nodes.get(value.metadata_props.get(runtime.ORIGIN, ""), (0, None))
+            if source is None or not (value.uses() or value.is_graph_output()):
+                continue
+            index = value.metadata_props.get(RESULT_INDEX)
+            if isinstance(source.meta.get("val"), torch.Tensor) is (index is None):
+                found.append((place, _Link(value, source, None if index is None else int(index))))
+    return [link for _, link in sorted(found, key=lambda item: item[0])]
+
+
+def _as_complex(expected: Any, found: torch.Tensor) -> torch.Tensor:
+    """Pairs of real numbers as the complex numbers that torch has."""
+    if isinstance(expected, torch.Tensor) and expected.is_complex() and not found.is_complex():
+        return torch.view_as_complex(found.contiguous())
+    return found
+
+
+def _edges(graph: ir.Graph, link: _Link, linked: Mapping[int, Node]) -> list[ir.Value]:
+    """The values that the ONNX nodes of one FX node start from: other FX nodes' values, and inputs of the graph."""
+    edges: dict[int, ir.Value] = {}
+    pending, seen = [link.value], {id(link.value)}
+    while pending:
+        producer = pending.pop().producer()
+        for value in [] if producer is None else _inputs_of(producer, graph):
+            if id(value) in seen or value.is_initializer():
+                continue
+            seen.add(id(value))
+            if value.is_graph_input() or linked.get(id(value), link.node) is not link.node:
+                edges[id(value)] = value
+            else:
+                pending.append(value)
+    return list(edges.values())
+
+
+def _inputs_of(node: ir.Node, graph: ir.Graph) -> list[ir.Value]:
+    """What a node reads of the main graph, also inside its subgraphs."""
+    inputs = [value for value in node.inputs if value is not None]
+    for attribute in node.attributes.values():
+        if isinstance(attribute, ir.Attr) and attribute.type is ir.AttributeType.GRAPH:
+            body = attribute.as_graph()
+            used = [*body.outputs, *(value for inner in body.all_nodes() for value in inner.inputs)]
+            inputs += [value for value in used if value is not None and value.graph is graph]
+    return inputs
+
+
+def _write_repro(
+    folder: Path, module: GraphModule, graph: ir.Graph, model: ir.Model, inputs: Mapping[str, Any]
+) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        torch.save(dict(inputs), folder / "inputs.pt")
+        with torch.no_grad():
+            torch.export.save(torch.export.export(module, inputs["args"]), folder / "node.pt2")
+    except OSError as error:
+        raise SaveError(f"The reproduction can't be written to {folder}: {error}. Give another folder.") from error
+    functions = tuple(function.clone() for function in model.functions.values())
+    saving.save(ir.Model(graph, ir_version=model.ir_version, functions=functions), folder / "node.onnx")
