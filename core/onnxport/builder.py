@@ -15,7 +15,7 @@ import torch
 from onnx_ir import AttributeType, DataType
 
 from onnxport import infer, literals
-from onnxport.dtypes import COMPONENT, ONNX_TO_TORCH, onnx_dtype
+from onnxport.dtypes import COMPONENT, ONNX_TO_TORCH, SINCE, UNSATURATED, onnx_dtype
 from onnxport.errors import Unsupported
 from onnxport.schemas import OpSpec, first_opset, spec_of
 from onnxport.symbols import Size, Symbols
@@ -117,31 +117,32 @@ class Builder:
         given = attributes
         attributes = {key: value for key, value in given.items() if value is not None}
         values, types = self._bind(spec, inputs)
-        if spec.without_bfloat16 and any(types.get(kind) is DataType.BFLOAT16 for kind in spec.without_bfloat16):
-            return self._in_float32(spec, values, outputs, given)
+        if spec.without and not spec.without.isdisjoint(types.items()):
+            return self._in_float32(spec, values, types, outputs, given)
         count = outputs if outputs is not None else self._count(spec, attributes)
         dtypes = self._output_types(spec, types, attributes, count, values)
         shape = infer.shape_of(spec.name, values, attributes)
         attrs = [literals.attribute(spec, key, value) for key, value in attributes.items()]
         return self._append("", spec.name, values, attrs, dtypes, shape)
 
-    def _in_float32(self, spec: OpSpec, values: list[Any], outputs: int | None, attributes: dict[str, Any]) -> Any:
-        """An operator that this opset doesn't define for bfloat16, between two casts."""
+    def _in_float32(
+        self, spec: OpSpec, values: list[Any], types: dict[str, DataType], outputs: int | None, attrs: dict[str, Any]
+    ) -> Any:
+        """An operator that this opset doesn't define for bfloat16 or float8, between two casts, which are exact."""
         last = len(spec.inputs) - 1
         wide = [
             self.cast(value, DataType.FLOAT)
-            if isinstance(value, ir.Value)
-            and value.dtype is DataType.BFLOAT16
-            and spec.inputs[min(i, last)] in spec.without_bfloat16
+            if isinstance(value, ir.Value) and (spec.inputs[min(i, last)], value.dtype) in spec.without
             else value
             for i, value in enumerate(values)
         ]
-        results = self._emit(spec, tuple(wide), outputs, attributes)
+        results = self._emit(spec, tuple(wide), outputs, attrs)
         kinds, end = spec.outputs, len(spec.outputs) - 1
-        narrow = [
-            self.cast(r, DataType.BFLOAT16) if kinds[min(i, end)] in spec.without_bfloat16 else r
-            for i, r in enumerate(results if isinstance(results, tuple) else (results,))
-        ]
+        narrow = []
+        for i, result in enumerate(results if isinstance(results, tuple) else (results,)):
+            kind = kinds[min(i, end)]
+            own = types.get(kind) if isinstance(kind, str) else None
+            narrow.append(self.cast(result, own) if own is not None and (kind, own) in spec.without else result)
         return narrow[0] if len(narrow) == 1 else tuple(narrow)
 
     def _append(
@@ -308,7 +309,10 @@ class Builder:
             return self.const(value, wanted)
         if value.dtype is wanted:
             return value  # type: ignore[return-value]
-        return self.Cast(value, to=wanted)
+        for dtype in (value.dtype, wanted):
+            if SINCE.get(dtype, 0) > self.opset:
+                raise Unsupported(f"needs opset {SINCE[dtype]}: {dtype.name}")
+        return self.Cast(value, to=wanted, saturate=0 if wanted in UNSATURATED else None)
 
     def sizes(self, dims: Iterable[int | Size | Tensor]) -> Tensor:
         """A 1-D int64 tensor of ints, sizes and integer scalars."""

@@ -40,6 +40,26 @@ for _torch_name, _onnx_name in (("float8_e8m0fnu", "FLOAT8E8M0"), ("float4_e2m1f
     if hasattr(torch, _torch_name) and hasattr(DataType, _onnx_name):
         TORCH_TO_ONNX[getattr(torch, _torch_name)] = getattr(DataType, _onnx_name)
 
+for _name in ("int4", "uint4", "int2", "uint2"):  # torch keeps an element of these in a byte, and computes nothing
+    if hasattr(torch, _name) and hasattr(DataType, _name.upper()):
+        TORCH_TO_ONNX[getattr(torch, _name)] = getattr(DataType, _name.upper())
+
+#: The first opset whose operators take an element type.
+SINCE: dict[DataType, int] = {
+    DataType.FLOAT8E4M3FN: 19,
+    DataType.FLOAT8E4M3FNUZ: 19,
+    DataType.FLOAT8E5M2: 19,
+    DataType.FLOAT8E5M2FNUZ: 19,
+    DataType.INT4: 21,
+    DataType.UINT4: 21,
+    DataType.FLOAT4E2M1: 23,
+    DataType.FLOAT8E8M0: 24,
+    DataType.INT2: 25,
+    DataType.UINT2: 25,
+}
+#: What torch's casts overflow to infinity or NaN in; float8_e4m3fn overflows to its largest number.
+UNSATURATED = frozenset({DataType.FLOAT8E5M2, DataType.FLOAT8E4M3FNUZ, DataType.FLOAT8E5M2FNUZ})
+
 ONNX_TO_TORCH: dict[DataType, torch.dtype] = {onnx: torch_ for torch_, onnx in TORCH_TO_ONNX.items()}
 
 #: The real element type that holds one component of a complex number.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import onnx
@@ -36,6 +37,15 @@ _ELEMENT_TYPES = {
 }
 
 
+_FLOAT8 = frozenset(
+    {DataType.FLOAT8E4M3FN, DataType.FLOAT8E4M3FNUZ, DataType.FLOAT8E5M2, DataType.FLOAT8E5M2FNUZ, DataType.FLOAT8E8M0}
+)
+#: What converts, or passes its operands to a body: there the narrow type itself is meant.
+_CONVERTS = frozenset({"Cast", "CastLike", "BitCast", "QuantizeLinear", "DequantizeLinear", "If", "Loop", "Scan"})
+#: What else onnxruntime 1.32 has kernels for, from the version of the operator on; none of them for float8e8m0.
+_MOVES_FLOAT8 = {"Identity": 19, "Shape": 19, "Reshape": 21, "Transpose": 21}
+
+
 @dataclass(frozen=True, slots=True)
 class OpSpec:
     """What emitting one operator needs.
@@ -47,7 +57,7 @@ class OpSpec:
         outputs: type of each output, as for ``inputs``.
         min_outputs: results to make when the caller doesn't say.
         attributes: the attribute's type by name.
-        without_bfloat16: type variables that take float32 and not bfloat16.
+        without: type variables that take float32, with the narrow types that they don't take: bfloat16, float8.
     """
 
     name: str
@@ -60,7 +70,7 @@ class OpSpec:
     min_outputs: int
     attributes: dict[str, ir.AttributeType]
     since: int
-    without_bfloat16: frozenset[str] = frozenset()
+    without: frozenset[tuple[str, DataType]] = frozenset()
 
 
 def _types(schema: onnx.defs.OpSchema) -> dict[str, str | DataType]:
@@ -103,12 +113,21 @@ def spec_of(name: str, opset: int, domain: str = "") -> OpSpec | None:
             for key, attr in schema.attributes.items()
         },
         since=schema.since_version,
-        without_bfloat16=frozenset(
-            constraint.type_param_str
-            for constraint in schema.type_constraints
-            if "tensor(float)" in (allowed := constraint.allowed_type_strs) and "tensor(bfloat16)" not in allowed
-        ),
+        without=frozenset(_without(schema)),
     )
+
+
+def _without(schema: onnx.defs.OpSchema) -> Iterator[tuple[str, DataType]]:
+    """See :attr:`OpSpec.without`; float8 also where onnxruntime lacks the kernel."""
+    taken = _FLOAT8 if schema.name in _CONVERTS else frozenset()
+    if schema.since_version >= _MOVES_FLOAT8.get(schema.name, 1 << 30):
+        taken = _FLOAT8 - {DataType.FLOAT8E8M0}
+    for constraint in schema.type_constraints:
+        allowed = constraint.allowed_type_strs
+        if "tensor(float)" in allowed:
+            yield from ((constraint.type_param_str, dtype) for dtype in _FLOAT8 - taken)
+            if "tensor(bfloat16)" not in allowed:
+                yield constraint.type_param_str, DataType.BFLOAT16
 
 
 @functools.cache
