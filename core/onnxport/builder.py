@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx_ir as ir
 import torch
-from onnx_ir import AttributeType, DataType
+from onnx_ir import DataType
 
 from onnxport import infer, literals
 from onnxport.dtypes import COMPONENT, ONNX_TO_TORCH, SINCE, UNSATURATED, onnx_dtype
 from onnxport.errors import Unsupported
 from onnxport.schemas import OpSpec, first_opset, spec_of
+from onnxport.scopes import Result, Scope, detach
 from onnxport.symbols import Size, Symbols
 from onnxport.tensor import Node, Tensor
 from onnxport.weights import TorchTensor
@@ -30,35 +31,6 @@ if TYPE_CHECKING:
     from onnxport.registry import Translation
 
 _SMALL = 1024  # bytes; constants up to this size are shared by content
-_GRAPH_KINDS = (AttributeType.GRAPH, AttributeType.GRAPHS)
-
-
-class Scope:
-    """The nodes of one graph under construction, and what was computed in it."""
-
-    __slots__ = ("bindings", "journal", "nodes", "sizes")
-
-    def __init__(self) -> None:
-        self.nodes: list[ir.Node] = []
-        self.sizes: dict[Any, Tensor] = {}
-        self.bindings: dict[Any, tuple[Tensor, int | None]] = {}
-        self.journal: list[tuple[dict[Any, Any], Any]] = []
-
-    def remember(self, cache: dict[Any, Any], key: Any, value: Any) -> None:
-        """Add to a cache in a way that :meth:`Builder.rollback` can undo."""
-        cache[key] = value
-        self.journal.append((cache, key))
-
-
-class Result:
-    """What the FX node is known to give: element type, shape and complex flag of one of its results."""
-
-    __slots__ = ("dtype", "is_complex", "shape")
-
-    def __init__(self, fake: torch.Tensor, symbols: Symbols) -> None:
-        self.is_complex = fake.dtype in COMPONENT
-        self.dtype = COMPONENT[fake.dtype] if self.is_complex else onnx_dtype(fake.dtype)
-        self.shape = symbols.shape(fake)
 
 
 class Builder:
@@ -475,25 +447,12 @@ class Builder:
         nodes, journal, complexes = mark
         scope = self.scope
         for node in reversed(scope.nodes[nodes:]):
-            _detach(node)
+            detach(node)
         del scope.nodes[nodes:]
         for cache, key in scope.journal[journal:]:
             cache.pop(key, None)
         del scope.journal[journal:]
         del self.complex_tensors[complexes:]
-
-
-def _detach(node: ir.Node) -> None:
-    """Remove a node from the uses of its inputs, and what its subgraphs hold from the uses of outer values."""
-    for attribute in node.attributes.values():
-        if isinstance(attribute, ir.Attr) and attribute.type in _GRAPH_KINDS:
-            graphs = [attribute.as_graph()] if attribute.type is AttributeType.GRAPH else attribute.as_graphs()
-            for graph in graphs:
-                for inner in graph:
-                    _detach(inner)
-    for i, value in enumerate(node.inputs):
-        if value is not None:
-            node.replace_input_with(i, None)
 
 
 def _no_walker(*_args: Any, **_kwargs: Any) -> Any:

@@ -20,11 +20,12 @@ import torch.fx
 from torch.export.graph_signature import InputKind
 
 from onnxport import metadata, model, registry
-from onnxport.builder import Builder, Result
+from onnxport.builder import Builder
 from onnxport.decompose import Decomposer
 from onnxport.dtypes import COMPONENT, SYMBOLIC, component_dtype
 from onnxport.errors import Refusal, TranslationError, Unsupported, UnsupportedOperatorsError
 from onnxport.folding import Folded
+from onnxport.scopes import Result
 from onnxport.symbols import Size
 from onnxport.tensor import Tensor
 from onnxport.weights import Initializer
