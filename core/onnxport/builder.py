@@ -272,6 +272,26 @@ class Builder:
         self.scope.remember(self.initializers, name, tensor)
         return tensor
 
+    def derived(self, what: str, function: Callable[..., torch.Tensor], *values: Tensor) -> Tensor | None:
+        """The weight that a function makes of weights or constants; None where one of them isn't, or has no data.
+
+        It is made again when `ONNXProgram.apply_weights` replaces what it is made of.
+
+        Args:
+            what: names the result, after the first value; equal calls for the same values share it.
+            function: takes the torch tensors and returns one, whose dtype and shape are the result's.
+        """
+        key = (what, *map(id, values))
+        data = [value.const_value for value in values]
+        if key in self._constants or not all(isinstance(d, TorchTensor) and d.has_data for d in data):
+            return self._constants.get(key)
+        first, *others = data
+        made = first.derive(function, self.unique(f"{values[0].name}.{what}"), others)  # type: ignore[union-attr,arg-type]
+        tensor = Tensor(made.name, made.dtype, ir.Shape(list(made.shape)), const_value=made)
+        self.scope.remember(self._constants, key, tensor)
+        self.scope.remember(self.initializers, made.name, tensor)
+        return tensor
+
     def cast(self, value: Any, dtype: DataType | torch.dtype) -> Tensor:
         """The value in another element type; no node where it already has it. Numbers become constants."""
         wanted = onnx_dtype(dtype)
@@ -281,9 +301,9 @@ class Builder:
             return self.const(value, wanted)
         if value.dtype is wanted:
             return value  # type: ignore[return-value]
-        for dtype in (value.dtype, wanted):
-            if SINCE.get(dtype, 0) > self.opset:
-                raise Unsupported(f"needs opset {SINCE[dtype]}: {dtype.name}")
+        for element in (value.dtype, wanted):
+            if SINCE.get(element, 0) > self.opset:  # type: ignore[arg-type]
+                raise Unsupported(f"needs opset {SINCE[element]}: {element.name}")  # type: ignore[index,union-attr]
         return self.Cast(value, to=wanted, saturate=0 if wanted in UNSATURATED else None)
 
     def sizes(self, dims: Iterable[int | Size | Tensor]) -> Tensor:

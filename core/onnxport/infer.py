@@ -204,6 +204,7 @@ RULES: dict[str, Callable[[Sequence[Any], dict[str, Any]], Any]] = {
     **_named("LogSoftmax Mish Neg Not PRelu Reciprocal Relu Round Selu Sigmoid Sign Sin Sinh Softmax Softplus", _same),
     **_named("Softsign Sqrt Tan Tanh ThresholdedRelu Trilu BatchNormalization InstanceNormalization Swish", _same),
     **_named("GroupNormalization RMSNormalization ReverseSequence ScatterND ScatterElements Dropout BitCast", _same),
+    **_named("QuantizeLinear DequantizeLinear", _same),
     **_named(
         "Add Sub Mul Div Pow Mod And Or Xor Equal Less LessOrEqual Greater GreaterOrEqual Where Max Min", _broadcast
     ),

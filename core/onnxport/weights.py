@@ -20,6 +20,8 @@ CHUNK_BYTES = 4 * 1024 * 1024
 """What `TorchTensor.tofile` copies at a time, at most, when it has to copy at all."""
 
 _PACKED = getattr(torch, "float4_e2m1fn_x2", None)  # two elements a byte, counted by torch as one
+_SUB_BYTE = {getattr(torch, name): 8 // bits for name, bits in (("int4", 4), ("uint4", 4), ("int2", 2), ("uint2", 2))}
+"""Elements a byte of the file holds; torch keeps one in a byte."""
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -90,10 +92,16 @@ class TorchTensor(ir.Tensor):
         """Whether the values are, or are made of, weights that `ONNXProgram.apply_weights` can replace."""
         return any(leaf.source is not None for leaf in self.leaves())
 
-    def derive(self, view: Callable[[torch.Tensor], torch.Tensor], name: str | None = None) -> TorchTensor:
-        """Return the tensor `view(self.raw)`; `view` is called at once, and again when the weights are replaced."""
-        made = TorchTensor(view(self.raw.detach()), name)
-        made.source, made.parents, made._function = None, (self,), view
+    def derive(
+        self, view: Callable[..., torch.Tensor], name: str | None = None, others: Sequence[TorchTensor] = ()
+    ) -> TorchTensor:
+        """Return the tensor `view(self.raw, *(other.raw for other in others))`.
+
+        `view` is called at once, and again when the weights are replaced.
+        """
+        parents = (self, *others)
+        made = TorchTensor(view(*(parent.raw.detach() for parent in parents)), name)
+        made.source, made.parents, made._function = None, parents, view
         return made
 
     def combine(
@@ -133,13 +141,15 @@ class TorchTensor(ir.Tensor):
         first, *others = parents
         if self._raw is None:
             return first.combine(self._function, others, self.name)
-        return first.derive(self._function, self.name)
+        return first.derive(self._function, self.name, others)
 
     @unset_fake_temporarily()
     def numpy(self) -> np.ndarray:
         """Return the values, sharing memory where the tensor is on the CPU; bfloat16 and float8 use ml_dtypes."""
         real = _as_real(self.require_data().detach()).cpu()
         bits = real.view(_BITS[real.element_size()]).numpy()
+        if real.dtype in _SUB_BYTE:
+            return bits.view(np.int8).astype(self.dtype.numpy())
         if real.dtype is _PACKED:
             bits = np.stack((bits & 0xF, bits >> 4), axis=-1).reshape(self.shape.numpy())
         return bits.view(self.dtype.numpy())
@@ -167,6 +177,9 @@ class TorchTensor(ir.Tensor):
         bytes at a time. A piece is valid until the next one is asked for.
         """
         tensor = self.require_data().detach()
+        if tensor.dtype in _SUB_BYTE:
+            yield _packed(tensor, _SUB_BYTE[tensor.dtype]).numpy().data
+            return
         for block in _blocks(tensor, limit):
             flat = _as_real(block).contiguous().cpu().reshape(-1)
             if flat.numel():
@@ -223,6 +236,13 @@ def _blocks(tensor: torch.Tensor, limit: int) -> Iterator[torch.Tensor]:
         yield from tensor.split(max(1, limit // row), dim=0)
 
 
+def _packed(tensor: torch.Tensor, count: int) -> torch.Tensor:
+    """The row-major elements, `count` to a byte, the first in the lowest bits."""
+    flat = tensor.view(torch.uint8).cpu().contiguous().reshape(-1) & (0xFF >> (8 - 8 // count))
+    rows = torch.nn.functional.pad(flat, (0, -flat.numel() % count)).reshape(-1, count)
+    return sum((rows[:, i] << (i * 8 // count) for i in range(1, count)), rows[:, 0])
+
+
 @dataclass
 class Initializer:
     """A weight of an exported program: one initializer of the model.
@@ -260,6 +280,8 @@ def initializers_of(program: torch.export.ExportedProgram) -> list[Initializer]:
             tensor = program.constants.get(target)
         if not isinstance(tensor, torch.Tensor):
             raise WeightError(f"The exported program has no data for {target!r} (input {spec.arg.name!r}).")
+        if torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+            continue  # of a torch.func transform: the functional graph has what it stands for
         key = _identity(tensor)
         known = found.get(key)
         if known is None:
