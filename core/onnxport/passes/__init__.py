@@ -31,6 +31,7 @@ PASSES: dict[str, Callable[[ir.Model], int]] = {
     "identities": identities.run,
     "casts": casts.run,
     "merge_layout": merge_layout.run,
+    "merged_identities": identities.run,
     "transposed_weights": transposed_weights.run,
     "fuse_batch_norm": fuse_batch_norm.run,
     "common_subexpressions": common_subexpressions.run,
