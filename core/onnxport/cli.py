@@ -1,4 +1,4 @@
-"""The command line: ``onnxport export|check|verify|ops|explain|plugins``.
+"""The command line: ``onnxport export|check|verify|find-mismatch|ops|explain|plugins``.
 
 Exit codes: 0 done; 1 the model is refused, or the ONNX model computes something else; 2 the call
 itself can't be used (arguments, files, names of plugins); 3 a defect in onnxport or in a plugin.
@@ -298,6 +298,35 @@ def verify(
     if not result.passed:
         for line in result.failures():
             errors_console.print(line, style="red", markup=False)
+        raise typer.Exit(REFUSED)
+
+
+@app.command()
+@_guarded
+def find_mismatch(
+    model: ModelArgument,
+    repro: Annotated[Path | None, typer.Option(help="A folder for a minimal reproduction.")] = None,
+    opset: OpsetOption = None,
+    optimize: Annotated[bool, typer.Option(help="Make the graph leaner.")] = True,
+    rtol: Annotated[float | None, typer.Option(help="Relative tolerance; by default that of the dtype.")] = None,
+    atol: Annotated[float | None, typer.Option(help="Absolute tolerance; by default that of the dtype.")] = None,
+    plugin: PluginsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Find the first ONNX node that computes something else than the torch operator that it comes from."""
+    example = load_example(model)
+    options: dict[str, Any] = {"optimize": optimize, **example.options, **_given(opset, plugin)}
+    import onnxport
+
+    with _progress(f"Exporting {model}") as progress:
+        program = onnxport.export(example.model, example.args, kwargs=example.kwargs, verbose=progress, **options)
+        progress("find mismatch")
+        result = onnxport.find_mismatch(program, rtol=rtol, atol=atol, repro=repro)
+    if as_json:
+        _print_json(result.as_dict())
+    else:
+        print(result)
+    if not result.passed:
         raise typer.Exit(REFUSED)
 
 

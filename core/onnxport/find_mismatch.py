@@ -13,12 +13,12 @@ import torch
 from torch.export import ExportedProgram
 from torch.fx import Graph, GraphModule, Node
 
-from onnxport import metadata, registry, runtime, saving
-from onnxport.errors import InputError, SaveError, VerificationError
+from onnxport import metadata, registry, reproduction, runtime
+from onnxport.errors import InputError, VerificationError
 from onnxport.functionalize import functionalize
 from onnxport.model import RESULT_INDEX
 from onnxport.program import TRANSLATED, ONNXProgram
-from onnxport.reference import Reference, one_node, placeholder_values
+from onnxport.reference import Reference, may_tie, placeholder_values, same_choice
 from onnxport.verify import OutputCheck, VerificationResult, compare, verify
 
 
@@ -27,7 +27,7 @@ class _Link(NamedTuple):
 
     value: ir.Value
     node: Node
-    index: int | None
+    result: int | None
 
 
 @dataclass
@@ -97,6 +97,7 @@ class MismatchResult:
         nodes: how many FX nodes compute tensors; those that were folded, fused or shared have no value of their own.
         runs: how many instrumented runs it took.
         random: FX nodes that draw random numbers; torch went on with the numbers that the ONNX model drew.
+        ties: FX nodes that choose among equal values, such as an unstable sort, and chose others; likewise.
         outputs: the outputs compared without instruments, where no value inside departs and nothing is random.
     """
 
@@ -106,6 +107,7 @@ class MismatchResult:
     nodes: int = 0
     runs: int = 0
     random: list[str] = field(default_factory=list)
+    ties: list[str] = field(default_factory=list)
     outputs: VerificationResult | None = None
 
     @property
@@ -130,6 +132,8 @@ class MismatchResult:
         )
         if self.random:
             lines.append(f"Random, not compared: {', '.join(self.random)}.")
+        if self.ties:
+            lines.append(f"Another choice among equal values: {', '.join(self.ties)}.")
         return "\n".join(lines)
 
 
@@ -182,9 +186,11 @@ def find_mismatch(
     search = _Search(opened, exported, tuple(args or ()), dict(kwargs or {}), (rtol, atol), memory_budget)
     result = search.result
     found = search.first(search.links)
+    while found is not None and search.is_tie(found[0]):
+        found = search.first(search.links)
     if found is not None:
         result.mismatch = search.describe(*found, None if repro is None else Path(repro))
-    elif not result.random:
+    elif not result.random and not result.ties:
         result.outputs = verify(opened, exported, args or (), kwargs, generate=False, rtol=rtol, atol=atol)
         opened.release()
     result.compared = len(search.compared)
@@ -216,7 +222,7 @@ class _Search:
         self.links = [link for link in self.links if link.node.name not in self.random]
         self.result = MismatchResult(comparable=len(self.links), nodes=len(nodes), random=sorted(self.random))
         self.compared: set[str] = set()
-        self.forced = {link.node.name: {} for link in drawn}
+        self.forced: dict[str, dict[int | None, torch.Tensor]] = {link.node.name: {} for link in drawn}
         self._drawn = drawn
 
     def first(self, links: list[_Link]) -> tuple[_Link, OutputCheck] | None:
@@ -274,21 +280,37 @@ class _Search:
         except Exception as error:  # onnxruntime has a class for each of its status codes
             raise VerificationError(f"The ONNX model does not run on onnxruntime: {error}") from error
         for link in self._drawn:
-            self.forced[link.node.name][link.index] = found[str(link.value.name)]
+            self.forced[link.node.name][link.result] = found[str(link.value.name)]
         reference = Reference(self.module, {node.name for node in nodes}, self.forced)
         return found, reference.of(self.inputs)
 
     def check(self, link: _Link, expected: Any, found: torch.Tensor) -> OutputCheck:
         """Compare one value of both sides."""
-        want = expected if link.index is None else expected[link.index]
+        want = expected if link.result is None else expected[link.result]
         return compare(str(link.value.name), want, _as_complex(want, found), *self.tolerances)
+
+    def is_tie(self, link: _Link) -> bool:
+        """Whether a departing index stands for an equal value; the model's choice is then torch's, too."""
+        sources = link.node.all_input_nodes
+        if not sources or not may_tie(link.node):
+            return False
+        found, fx = self.values([link.value], [link.node, sources[0]])
+        index = found[str(link.value.name)]
+        expected = fx[link.node.name] if link.result is None else fx[link.node.name][link.result]
+        if not same_choice(link.node, fx[sources[0].name], expected, index):
+            return False
+        self._drawn.append(link)
+        self.forced.setdefault(link.node.name, {})[link.result] = index
+        self.links.remove(link)
+        self.result.ties.append(link.node.name)
+        return True
 
     def describe(self, link: _Link, difference: OutputCheck, folder: Path | None) -> Mismatch:
         """All about a mismatch, and its reproduction."""
         graph, node = self.program.model.graph, link.node
-        by_node = {(other.node, other.index): other.value for other in reversed(self.links)}
+        by_node = {(other.node, other.result): other.value for other in reversed(self.links)}
         sources = {source: by_node.get((source, None)) for source in node.all_input_nodes}
-        edges = _edges(graph, link, {id(other.value): other.node for other in self.links})
+        edges = reproduction.edges_of(graph, link.value, node, {id(o.value): o.node for o in self.links})
         extracted = ir.convenience.extract(graph, edges, [link.value])
         known = [value for value in sources.values() if value is not None]
         found, fx = self.values([link.value, *known, *edges], [node, *node.all_input_nodes])
@@ -299,7 +321,7 @@ class _Search:
                 actual = found[str(value.name)]
                 checks.append(self.check(_Link(value, source, None), given[source], actual))
                 given[source] = _as_complex(given[source], actual)
-        single, arguments = one_node(self.module, node, given)
+        single, arguments = reproduction.one_node(self.module, node, given)
         with torch.no_grad():
             again = self.check(link, single(*arguments), found[str(link.value.name)])
         producer = link.value.producer()
@@ -323,7 +345,7 @@ class _Search:
             feeds = {str(value.name): found[str(value.name)] for value in edges}
             inputs = {"args": arguments, "feeds": feeds}
             inputs |= {"expected": fx[node.name], "found": found[str(link.value.name)]}
-            _write_repro(folder, single, extracted, self.program.model, inputs)
+            reproduction.write(folder, single, extracted, self.program.model, inputs)
             mismatch.repro = str(folder)
         return mismatch
 
@@ -348,45 +370,3 @@ def _as_complex(expected: Any, found: torch.Tensor) -> torch.Tensor:
     if isinstance(expected, torch.Tensor) and expected.is_complex() and not found.is_complex():
         return torch.view_as_complex(found.contiguous())
     return found
-
-
-def _edges(graph: ir.Graph, link: _Link, linked: Mapping[int, Node]) -> list[ir.Value]:
-    """The values that the ONNX nodes of one FX node start from: other FX nodes' values, and inputs of the graph."""
-    edges: dict[int, ir.Value] = {}
-    pending, seen = [link.value], {id(link.value)}
-    while pending:
-        producer = pending.pop().producer()
-        for value in [] if producer is None else _inputs_of(producer, graph):
-            if id(value) in seen or value.is_initializer():
-                continue
-            seen.add(id(value))
-            if value.is_graph_input() or linked.get(id(value), link.node) is not link.node:
-                edges[id(value)] = value
-            else:
-                pending.append(value)
-    return list(edges.values())
-
-
-def _inputs_of(node: ir.Node, graph: ir.Graph) -> list[ir.Value]:
-    """What a node reads of the main graph, also inside its subgraphs."""
-    inputs = [value for value in node.inputs if value is not None]
-    for attribute in node.attributes.values():
-        if isinstance(attribute, ir.Attr) and attribute.type is ir.AttributeType.GRAPH:
-            body = attribute.as_graph()
-            used = [*body.outputs, *(value for inner in body.all_nodes() for value in inner.inputs)]
-            inputs += [value for value in used if value is not None and value.graph is graph]
-    return inputs
-
-
-def _write_repro(
-    folder: Path, module: GraphModule, graph: ir.Graph, model: ir.Model, inputs: Mapping[str, Any]
-) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        torch.save(dict(inputs), folder / "inputs.pt")
-        with torch.no_grad():
-            torch.export.save(torch.export.export(module, inputs["args"]), folder / "node.pt2")
-    except OSError as error:
-        raise SaveError(f"The reproduction can't be written to {folder}: {error}. Give another folder.") from error
-    functions = tuple(function.clone() for function in model.functions.values())
-    saving.save(ir.Model(graph, ir_version=model.ir_version, functions=functions), folder / "node.onnx")

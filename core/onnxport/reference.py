@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, InputSpec
-from torch.fx import Graph, GraphModule, Interpreter, Node, map_arg
+from torch.fx import GraphModule, Interpreter, Node
 from torch.utils import _pytree as pytree
 
 from onnxport import runtime
@@ -77,6 +77,40 @@ def _differ(tensors: Sequence[torch.Tensor], again: Any) -> bool:
     return any(not torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in zip(tensors, others))
 
 
+_TIES = frozenset(
+    f"aten::{name}" for name in ("sort", "argsort", "topk", "kthvalue", "max", "min", "median", "nanmedian", "mode")
+)
+
+
+def may_tie(node: Node) -> bool:
+    """The operator gives indices of values, and may choose among equal ones."""
+    target = node.target
+    return isinstance(target, torch._ops.OpOverload) and target._schema.name in _TIES and not _value(node, "stable")
+
+
+def same_choice(node: Node, source: torch.Tensor, expected: torch.Tensor, found: torch.Tensor) -> bool:
+    """Whether two different indices of a node's result choose equal values."""
+    dim = _value(node, "dim")
+    if found.dtype is not torch.int64 or found.shape != expected.shape or not isinstance(dim, int) or not source.dim():
+        return False
+    if found.dim() < source.dim():  # without keepdim
+        expected, found = expected.unsqueeze(dim), found.unsqueeze(dim)
+    if found.numel() and not 0 <= int(found.min()) <= int(found.max()) < source.shape[dim]:
+        return False
+    twice = found.sort(dim).values.diff(dim=dim).eq(0).any()
+    values = source.gather(dim, expected), source.gather(dim, found.to(source.device))
+    return not twice and torch.equal(*values)
+
+
+def _value(node: Node, name: str) -> object:
+    """An argument of an operator's call, or its default."""
+    for i, argument in enumerate(node.target._schema.arguments):  # type: ignore[union-attr]
+        if argument.name == name:
+            given = node.args[i] if i < len(node.args) else argument.default_value
+            return node.kwargs.get(name, given)
+    return None
+
+
 def placeholder_values(exported: ExportedProgram, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
     """What each placeholder of the graph stands for."""
     leaves = iter(runtime.flatten_arguments(exported, args, kwargs))
@@ -95,21 +129,3 @@ def placeholder_values(exported: ExportedProgram, args: tuple[Any, ...], kwargs:
 def _weight(exported: ExportedProgram, spec: InputSpec) -> Any:
     value = exported.state_dict.get(spec.target or "", exported.constants.get(spec.target or ""))
     return value.detach() if isinstance(value, torch.Tensor) else value
-
-
-def one_node(owner: GraphModule, node: Node, values: Mapping[Node, Any]) -> tuple[GraphModule, tuple[Any, ...]]:
-    """A module that calls one node's operator, and its arguments; numbers are baked in."""
-    graph = Graph()
-    env: dict[Node, Any] = {}
-    arguments = []
-    for source in node.all_input_nodes:
-        if source.op == "get_attr":
-            env[source] = graph.get_attr(str(source.target))
-        elif isinstance(values[source], torch.Tensor):
-            env[source] = graph.placeholder(source.name)
-            arguments.append(values[source])
-        else:
-            env[source] = values[source]
-    args, kwargs = map_arg((node.args, node.kwargs), env.__getitem__)
-    graph.output(graph.create_node("call_function", node.target, args, kwargs))
-    return GraphModule(owner, graph), tuple(arguments)

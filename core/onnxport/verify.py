@@ -125,8 +125,7 @@ class VerificationResult:
             listing = "\n".join(f"  {line}" for line in self.failures())
             raise VerificationError(
                 f"The ONNX model differs from the torch model:\n{listing}\n{self.table()}\n"
-                "Compare values inside the graph with ONNXProgram.compute_values, or widen rtol and atol if this is "
-                "rounding."
+                "onnxport.find_mismatch(program) tells where it starts. Widen rtol and atol if this is rounding."
             )
 
     def table(self) -> str:

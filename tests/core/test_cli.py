@@ -52,6 +52,10 @@ def as_dict():
     return {"model": Net().eval(), "args": (torch.randn(2, 4),), "dynamic_shapes": ({0: "batch"}, None),
             "input_names": ["image"]}
 
+def wrong_relu():
+    table = {torch.ops.aten.relu.default: lambda op, self: op.Neg(self)}
+    return {"model": Net().eval(), "args": (torch.randn(2, 4),), "custom_translation_table": table}
+
 def refused():
     return Strange().eval(), (torch.randn(2, 4),)
 
@@ -174,6 +178,15 @@ def test_verify(models):
     result = run("verify", "net.onnx", f"{models}:other_net", "--json")
     assert result.exit_code == cli.REFUSED
     assert json.loads(result.stdout)["passed"] is False
+
+
+def test_find_mismatch(models, tmp_path):
+    result = run("find-mismatch", f"{models}:as_dict", "--json")
+    assert result.exit_code == cli.OK, result.output
+    assert json.loads(result.stdout)["passed"] is True
+    result = run("find-mismatch", f"{models}:wrong_relu", "--repro", "repro")
+    assert result.exit_code == cli.REFUSED
+    assert "aten::relu" in result.stdout and (tmp_path / "repro" / "node.onnx").exists()
 
 
 def test_internal_errors(models, monkeypatch):
