@@ -9,33 +9,14 @@ from typing import TYPE_CHECKING, Any
 from onnxport import Tensor, Unsupported
 
 from onnxport_builtin.aten.complex_elementwise import result_of
-from onnxport_builtin.aten.complex_parts import Pair, complex_translation, on_part, pair
+from onnxport_builtin.aten.complex_parts import Pair, bilinear, complex_translation, matrix_product, on_part, pair
 
 if TYPE_CHECKING:
     from onnxport import Builder
 
-Product = Callable[[Tensor, Tensor], Tensor]
-
-
-def bilinear(op: Builder, a: Pair, b: Pair, product: Product) -> Pair:
-    """``product(a, b)`` for complex a and b; real ones cost no products."""
-    re = product(a.re, b.re)
-    if a.im is None and b.im is None:
-        return Pair(op, re, None)
-    if a.im is None:
-        return Pair(op, re, product(a.re, b.imag))
-    if b.im is None:
-        return Pair(op, re, product(a.im, b.re))
-    re = op.Sub(re, product(a.im, b.im))
-    return Pair(op, re, op.Add(product(a.re, b.im), product(a.im, b.re)))
-
 
 def _pairs(op: Builder, *values: Any) -> list[Pair]:
     return [pair(op, value, op.result.dtype) for value in values]
-
-
-def matrix_product(op: Builder, a: Pair, b: Pair) -> Pair:
-    return bilinear(op, a, b, lambda x, y: op.MatMul(x, y))
 
 
 #: real translations that are bilinear in these two arguments
@@ -61,7 +42,7 @@ def _bilinear_translation(name: str, first: str, second: str) -> Callable[..., T
         def run(x: Tensor, y: Tensor) -> Tensor:
             return on_part(op, f"aten::{name}", **{**arguments, first: x, second: y})
 
-        return result_of(op, bilinear(op, a, b, run))
+        return result_of(op, bilinear(a, b, run))
 
     return product
 
@@ -73,7 +54,7 @@ for _name, _arguments in _BILINEAR.items():
 @complex_translation("aten::vdot")
 def vdot(op: Builder, self: Tensor, other: Tensor) -> Tensor:
     a, b = _pairs(op, self, other)
-    return result_of(op, matrix_product(op, a.conj(), b))
+    return result_of(op, matrix_product(a.conj(), b))
 
 
 @complex_translation("aten::linalg_vecdot")
@@ -90,7 +71,7 @@ def linear(op: Builder, input: Tensor, weight: Tensor, bias: Tensor | None = Non
     a, b = _pairs(op, input, weight)
     if len(weight.shape) > 1:
         b = Pair(op, *(None if part is None else op.Transpose(part, perm=[1, 0]) for part in (b.re, b.im)))  # type: ignore[arg-type]
-    value = matrix_product(op, a, b)
+    value = matrix_product(a, b)
     return result_of(op, value if bias is None else value + _pairs(op, bias)[0])
 
 
@@ -104,22 +85,22 @@ def _accumulated(op: Builder, self: Tensor, product: Pair, beta: Any, alpha: Any
 
 @complex_translation("aten::addmm")
 def addmm(op: Builder, self: Tensor, mat1: Tensor, mat2: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
-    return _accumulated(op, self, matrix_product(op, *_pairs(op, mat1, mat2)), beta, alpha)
+    return _accumulated(op, self, matrix_product(*_pairs(op, mat1, mat2)), beta, alpha)
 
 
 @complex_translation("aten::addmv")
 def addmv(op: Builder, self: Tensor, mat: Tensor, vec: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
-    return _accumulated(op, self, matrix_product(op, *_pairs(op, mat, vec)), beta, alpha)
+    return _accumulated(op, self, matrix_product(*_pairs(op, mat, vec)), beta, alpha)
 
 
 @complex_translation("aten::baddbmm")
 def baddbmm(op: Builder, self: Tensor, batch1: Tensor, batch2: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
-    return _accumulated(op, self, matrix_product(op, *_pairs(op, batch1, batch2)), beta, alpha)
+    return _accumulated(op, self, matrix_product(*_pairs(op, batch1, batch2)), beta, alpha)
 
 
 @complex_translation("aten::addbmm")
 def addbmm(op: Builder, self: Tensor, batch1: Tensor, batch2: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
-    product = matrix_product(op, *_pairs(op, batch1, batch2))
+    product = matrix_product(*_pairs(op, batch1, batch2))
     total = Pair(op, *(op.ReduceSum(part, [0], keepdims=0) for part in (product.re, product.imag)))
     return _accumulated(op, self, total, beta, alpha)
 
@@ -160,7 +141,7 @@ def _signed_sum(op: Builder, a: tuple[int, Tensor], b: tuple[int, Tensor]) -> tu
 
 @complex_translation("aten::linalg_multi_dot")
 def multi_dot(op: Builder, tensors: Sequence[Tensor]) -> Tensor:
-    return result_of(op, functools.reduce(lambda a, b: matrix_product(op, a, b), _pairs(op, *tensors)))
+    return result_of(op, functools.reduce(matrix_product, _pairs(op, *tensors)))
 
 
 @complex_translation("aten::chain_matmul")
@@ -183,7 +164,7 @@ def _filter_translation(target: str) -> Callable[..., Tensor]:
         def run(x: Tensor, y: Tensor) -> Tensor:
             return on_part(op, target, input=x, weight=y, bias=None, **rest)
 
-        value = bilinear(op, a, b, run)
+        value = bilinear(a, b, run)
         if bias is not None:
             spatial = len(weight.shape) - 2
             added = _pairs(op, bias)[0]

@@ -76,8 +76,17 @@ class Pair:
 
     __slots__ = ("im", "op", "re")
 
-    def __init__(self, op: Builder, re: Tensor, im: Tensor | None) -> None:
+    def __init__(self, op: Builder, re: Tensor, im: Tensor | None = None) -> None:
         self.op, self.re, self.im = op, re, im
+
+    @property
+    def parts(self) -> list[Tensor]:
+        """The real parts and, where there are any, the imaginary ones: `Pair(op, *parts)` is the pair again."""
+        return [self.re] if self.im is None else [self.re, self.im]
+
+    def each(self, function: Callable[[Tensor], Tensor]) -> Pair:
+        """What is linear, done to the parts."""
+        return Pair(self.op, *(function(part) for part in self.parts))
 
     @property
     def imag(self) -> Tensor:
@@ -182,6 +191,26 @@ class Pair:
     def join(self) -> Tensor:
         """The complex tensor."""
         return self.op.complex(self.re, self.imag)
+
+
+Product = Callable[[Tensor, Tensor], Tensor]
+
+
+def bilinear(a: Pair, b: Pair, product: Product) -> Pair:
+    """``product(a, b)`` for complex a and b; real ones cost no products."""
+    op, re = a.op, product(a.re, b.re)
+    if a.im is None and b.im is None:
+        return Pair(op, re)
+    if a.im is None:
+        return Pair(op, re, product(a.re, b.imag))
+    if b.im is None:
+        return Pair(op, re, product(a.im, b.re))
+    re = op.Sub(re, product(a.im, b.im))
+    return Pair(op, re, op.Add(product(a.re, b.im), product(a.im, b.re)))
+
+
+def matrix_product(a: Pair, b: Pair) -> Pair:
+    return bilinear(a, b, lambda x, y: a.op.MatMul(x, y))
 
 
 def pair(op: Builder, value: Any, dtype: DataType | None = None) -> Pair:
