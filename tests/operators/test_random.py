@@ -44,6 +44,8 @@ CASES: dict[str, Callable[[torch.Tensor], Any]] = {
     "multinomial": lambda x: torch.multinomial(x, 5),
     "multinomial_replacement": lambda x: torch.multinomial(x, 7, replacement=True),
     "dropout": lambda x: F.dropout(x, 0.3, True),
+    "dropout_of_a_result": lambda x: F.dropout(x + 1, 0.3, True) * 2,
+    "native_dropout_of_a_result": lambda x: torch.native_dropout(x + 1, 0.3, True)[0] * 2,
     "dropout_of_all": lambda x: F.dropout(x, 1.0, True),
     "native_dropout": lambda x: torch.native_dropout(x, 0.3, True),
     "alpha_dropout": lambda x: F.alpha_dropout(x, 0.3, True),
@@ -67,6 +69,23 @@ def test_distribution(name: str, dynamic: bool) -> None:
         five_sigma = 5 * (2 / want.numel()) ** 0.5  # of the difference of two sample means, in units of the spread
         assert abs(got.mean() - want.mean()) <= five_sigma * spread + 1e-9
         assert abs(got.std() - spread) <= max(five_sigma, 0.1) * spread + 1e-9
+
+
+def _attend(x: torch.Tensor) -> torch.Tensor:
+    return F.scaled_dot_product_attention(x, x, x, dropout_p=0.5)
+
+
+@pytest.mark.parametrize(
+    "module",
+    [FunctionModule(_attend), torch.nn.LSTM(6, 8, num_layers=2, dropout=0.5), torch.nn.GRU(6, 8, 2, dropout=0.5)],
+    ids=["attention", "lstm", "gru"],
+)
+def test_dropout_inside_of_a_layer(module: torch.nn.Module) -> None:
+    """Two runs differ: onnxruntime mustn't find a Dropout that it would remove."""
+    x = torch.rand(3, 4, 6)
+    program = onnxport.export(torch.export.export(module.train(), (x,)))
+    first, second = (run_model(program, (x,))[0] for _ in range(2))
+    assert not torch.equal(first, second)
 
 
 def test_permutations_and_draws_without_replacement_have_no_repeats() -> None:

@@ -10,6 +10,7 @@ from onnxport import DataType, Size, Tensor, Unsupported, translation
 
 from onnxport_builtin.aten.matmul import swap_last
 from onnxport_builtin.aten.normalization import layer_norm
+from onnxport_builtin.aten.random import dropout
 from onnxport_builtin.aten.shape import expand, iota, permute, reshape
 from onnxport_builtin.aten.windows import is_used
 
@@ -103,7 +104,7 @@ def _attention(
     if scores.rows is not None and with_weights:
         weights = op.Where(scores.rows, weights, 0)
     if dropout_p > 0:
-        weights = op.Dropout(weights, op.const(dropout_p, DataType.FLOAT), op.const(True, DataType.BOOL))
+        weights = dropout(op, weights, dropout_p, train=True)
     result = op.MatMul(weights, value)
     if scores.rows is not None and not with_weights:
         result = op.Where(scores.rows, result, 0)

@@ -297,14 +297,18 @@ def mask_of(op: Any, x: Tensor, p: float, *, features: bool) -> Tensor:
 def dropout(op: Any, input: Tensor, p: float, train: bool) -> Tensor:
     if p >= 1:
         return op.Mul(input, 0)
-    return op.Dropout(input, op.const(p, DataType.FLOAT), op.const(True), seed=whole_seed(op), outputs=2)[0]
+    dropped, kept = op.Dropout(input, op.const(p, DataType.FLOAT), op.const(True), seed=whole_seed(op), outputs=2)
+    # It is chosen once more by its mask: onnxruntime 1.32 removes a Dropout whose mask nobody reads, training mode or
+    # not, from all but the inputs of a graph.
+    return op.Where(kept, dropped, 0)
 
 
 @translation("aten::native_dropout", priority=-1)
 def native_dropout(op: Any, input: Tensor, p: float, train: bool | None) -> tuple[Tensor, Tensor]:
     if p >= 1:
         return op.Mul(input, 0), op.Expand(op.const(False), list(input.shape))
-    return op.Dropout(input, op.const(p, DataType.FLOAT), op.const(True), seed=whole_seed(op), outputs=2)
+    dropped, kept = op.Dropout(input, op.const(p, DataType.FLOAT), op.const(True), seed=whole_seed(op), outputs=2)
+    return op.Where(kept, dropped, 0), kept  # as in `dropout`
 
 
 def whole_seed(op: Any) -> int | None:

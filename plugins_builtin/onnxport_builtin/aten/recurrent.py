@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from onnxport import DataType, Size, Tensor, Unsupported, translation
 
+from onnxport_builtin.aten import random
 from onnxport_builtin.aten.matmul import matrix_product
 
 if TYPE_CHECKING:
@@ -295,7 +296,7 @@ def _network(
         else:
             x = op.Reshape(op.Transpose(y, perm=[2, 0, 1, 3] if transposed else [0, 2, 1, 3]), [0, 0, -1])
         if train and dropout > 0 and not final_layer:
-            x = op.Dropout(x, op.const(dropout, DataType.FLOAT), op.const(True, DataType.BOOL))
+            x = random.dropout(op, x, dropout, train=True)
     joined = [
         finals[0][s] if num_layers == 1 else op.Concat(*(f[s] for f in finals), axis=0) for s in range(len(states))
     ]
