@@ -29,7 +29,8 @@ onnxruntime {onnxruntime} (CPU): exported, checked with `onnx.checker`, run, and
   neither are dynamic cases whose capture fixed every size.
 * Random operators are compared by dtype, shape and statistics; `svd`, `eigh`, `qr` and the like by what they promise.
 * float16 and bfloat16 stay what they are in the file. Where onnxruntime's CPU has no kernel for that, the case ran on
-  ONNX's reference implementation, and is marked *r*.
+  ONNX's reference implementation, and is marked *r*. Where that fails too, bfloat16 ran on onnxruntime with each
+  operator in float32 between casts, and is marked *w*; `tests/conformance/reproductions.py` shows of what it fails.
 """
 
 
@@ -106,7 +107,7 @@ def _table(results: Results) -> list[str]:
     lines = [
         "## Op by op",
         "",
-        "Passed of counted, static and dynamic together; *r*: some on the reference; –: none.",
+        "Passed of counted, static and dynamic together; *r*, *w*: some were not run by onnxruntime alone; –: none.",
         "",
     ]
     lines += [f"| operator | {' | '.join(DTYPES)} | translations |", f"| --- |{' ---: |' * len(DTYPES)} --- |"]
@@ -121,7 +122,8 @@ def _cell(outcomes: list[Any]) -> str:
     if not counted:
         return "–" if outcomes else ""
     passed = sum(o.kind == "pass" for o in counted)
-    mark = " *r*" if any(o.detail.startswith("reference") for o in counted) else ""
+    runners = [word for word in ("reference", "widened") if any(o.detail.startswith(word) for o in counted)]
+    mark = "".join(f" *{word[0]}*" for word in runners)
     return f"{passed}/{len(counted)}{mark}"
 
 
