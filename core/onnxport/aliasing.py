@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterable, Mapping
+from itertools import takewhile
 from typing import Any, NamedTuple
 
 import torch
@@ -16,6 +17,7 @@ from torch.fx import GraphModule, Node
 from torch.fx.node import map_aggregate, map_arg
 from torch.utils import _pytree as pytree
 
+from onnxport.assignments import VALUES
 from onnxport.errors import Unsupported
 from onnxport.regions import GraphWriter, attribute_of
 from onnxport.views import (
@@ -26,7 +28,7 @@ from onnxport.views import (
     invert,
     is_same_shape,
     same_geometry,
-    sizes_of,
+    scatter,
 )
 from onnxport.writes import (
     PYTHON_INPLACE,
@@ -130,13 +132,9 @@ class Rewriter:
 
     def current(self, alias: Alias) -> Node:
         """The node of an alias, made anew from its parent when the storage was written since."""
-        stale = []
-        root, above = alias.root, alias
-        while above.parent is not None and (above.node is None or above.version != root.version):
-            stale.append(above)
-            above = above.parent
-        for view in reversed(stale):
-            view.node, view.version = self._replay(view), root.version
+        stale = takewhile(lambda a: a.parent and (a.node is None or a.version != a.root.version), _up(alias))
+        for view in reversed(list(stale)):
+            view.node, view.version = self._replay(view), view.root.version
         if alias.node is None:
             raise RuntimeError("a storage without a value")
         return alias.node
@@ -262,11 +260,13 @@ class Rewriter:
             self._batch_norm(node)
         elif target._schema.name in SAME_TENSOR:
             self.env[node] = self.alias(node.args[0])  # type: ignore[arg-type]
+        elif target._schema.name == "aten::set_":
+            raise self.refusal("it gives a tensor the memory of another")
         elif target._schema.name in TURNS_INTO_VIEW:
             self._turn_into_view(node)
-        elif target._schema.name in _VALUES:
+        elif target._schema.name in VALUES:
             alias = self.alias(node.args[0])  # type: ignore[arg-type]
-            self.store(alias, _VALUES[target._schema.name](self, node, alias))
+            self.store(alias, VALUES[target._schema.name](self, node, alias))
             self.env[node] = alias
         else:
             self._mutate(node)
@@ -386,16 +386,21 @@ class Rewriter:
             value = self.emit(aten._to_copy.default, (value,), alias.val, dtype=alias.val.dtype)
         if alias.node is value and alias.version == alias.root.version:
             return
-        version = alias.root.version + 1
+        version, chain, values = alias.root.version + 1, [alias], [value]
         try:
-            while alias.parent is not None and alias.step is not None:
-                whole = self.current(alias.parent)
-                alias.node, alias.version = value, version
-                value = invert(self.emit, alias.step, whole, alias.parent.val, value)
-                alias = alias.parent
-        except CannotInvert as error:
-            raise self.refusal(str(error)) from None
-        alias.node, alias.version = value, version
+            while chain[-1].parent is not None and chain[-1].step is not None:
+                step, parent = chain[-1].step, chain[-1].parent
+                values.append(invert(self.emit, step, self.current(parent), parent.val, values[-1]))
+                chain.append(parent)
+        except CannotInvert:
+            steps = [(above.step, above.val) for above in _up(alias) if above.step]
+            try:
+                whole = scatter(self.emit, steps, self.current(alias.root), alias.root.val, value)
+            except CannotInvert as error:
+                raise self.refusal(str(error)) from None
+            chain, values = [alias, alias.root], [value, whole]
+        for above, new in zip(chain, values):
+            above.node, above.version = new, version
 
     def _batch_norm(self, node: Node) -> None:
         """Batch norm in training, as the operator that returns its new running statistics."""
@@ -425,66 +430,12 @@ class Rewriter:
         self.env[node] = self.emit(aten.instance_norm.default, (*args[:3], None, None, *args[5:]), node.meta["val"])
 
 
-def _fill(rewriter: Rewriter, alias: Alias, value: Any) -> Node:
-    """A tensor like `alias` full of a number, which doesn't depend on the present content where sizes are static."""
-    val = alias.val
-    if isinstance(value, (int, float)) and not val.dtype.is_complex:
-        kind = bool if val.dtype is torch.bool else float if val.dtype.is_floating_point else int
-        value = kind(value)
-    if all(isinstance(size, int) for size in val.shape):
-        return rewriter.emit(aten.full.default, (list(val.shape), value), val, dtype=val.dtype, device=val.device)
-    return rewriter.emit(aten.full_like.default, (rewriter.current(alias), value), val)
-
-
-def _fill_(rewriter: Rewriter, node: Node, alias: Alias) -> Node:
-    value = node.args[1] if len(node.args) > 1 else node.kwargs.get("value", 0)
-    if isinstance(value, Node) and isinstance(rewriter.fakes.get(value), torch.Tensor):
-        return _copied(rewriter, value, alias)
-    return _fill(rewriter, alias, map_arg(value, rewriter.read))
-
-
-def _copy_(rewriter: Rewriter, node: Node, alias: Alias) -> Node:
-    if rewriter.env[node.args[1]] is alias:  # type: ignore[index]
-        return rewriter.current(alias)
-    return _copied(rewriter, node.args[1], alias)
-
-
-def _copied(rewriter: Rewriter, source: Any, alias: Alias) -> Node:
-    """The value of the old node `source` in the dtype and shape of `alias`."""
-    value, val = rewriter.read(source), rewriter.fakes[source]
-    if val.dtype != alias.val.dtype:
-        val = val.to(alias.val.dtype)
-        value = rewriter.emit(aten._to_copy.default, (value,), val, dtype=val.dtype)
-    if not is_same_shape(val, alias.val):
-        sizes = sizes_of(rewriter.emit, rewriter.current(alias), alias.val)
-        value = rewriter.emit(aten.expand.default, (value, sizes), alias.val)
-    return value
-
-
-def _fill_diagonal_(rewriter: Rewriter, node: Node, alias: Alias) -> Node:
-    value, wrap = (*node.args[1:], *node.kwargs.values(), False)[:2]
-    if alias.val.dim() != 2 or wrap:
-        raise rewriter.refusal("only the diagonal of a matrix can be filled")
-    whole = rewriter.current(alias)
-    diagonal = alias.val.diagonal()
-    filled = rewriter.emit(
-        aten.full_like.default, (rewriter.emit(aten.diagonal.default, (whole,), diagonal), value), diagonal
-    )
-    return rewriter.emit(aten.diagonal_scatter.default, (whole, filled), alias.val)
-
-
-def _index_put_impl_(rewriter: Rewriter, node: Node, alias: Alias) -> Node:
-    return rewriter.emit(aten.index_put.default, map_arg(node.args[:4], rewriter.read), alias.val)
-
-
-# In-place operators whose new value is best written in other terms than their twin's.
-_VALUES: Mapping[str, Callable[[Rewriter, Node, Alias], Node]] = {
-    "aten::zero_": _fill_,
-    "aten::fill_": _fill_,
-    "aten::copy_": _copy_,
-    "aten::fill_diagonal_": _fill_diagonal_,
-    "aten::_index_put_impl_": _index_put_impl_,
-}
+def _up(alias: Alias) -> Iterable[Alias]:
+    """The alias and those that it is a view of, up to its storage."""
+    above: Alias | None = alias
+    while above is not None:
+        yield above
+        above = above.parent
 
 
 def _key(step: ViewStep) -> tuple[Any, ...]:

@@ -8,6 +8,7 @@ evaluated, and neither is anything that would make the file much larger.
 from __future__ import annotations
 
 import logging
+import math
 import operator
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -115,12 +116,14 @@ def _weights(functional: FunctionalProgram, program: ExportedProgram) -> dict[No
 def _may_fold(node: Node) -> bool:
     """Whether the operator gives the same static tensors each time."""
     leaves = pytree.tree_leaves(node.meta.get("val"))
-    if not leaves or not all(_is_static(leaf) for leaf in leaves) or sum(leaf.nbytes for leaf in leaves) > _EVALUATED:
+    if not leaves or not all(_is_static(leaf) for leaf in leaves) or sum(map(_size, leaves)) > _EVALUATED:
         return False
     target: Any = node.target
     if not isinstance(target, torch._ops.OpOverload):
         return target is operator.getitem
     if target.namespace not in ("aten", "prims") or "empty" in target._schema.name:
+        return False
+    if "fake_quant" in target._schema.name:  # a rounded weight is stored as its integers
         return False
     if torch.Tag.nondeterministic_seeded in target.tags:
         return target in _RANDOM_IN_TRAINING and node.args[2] is False
@@ -152,6 +155,11 @@ def _evaluate(node: Node, known: Mapping[Node, _Known]) -> _Known | None:
         any(source.is_weight for source in sources),
         is_view and len(sources) == 1 and sources[0].is_view and _bytes(values) >= sources[0].source,
     )
+
+
+def _size(fake: torch.Tensor) -> int:
+    """Bytes of a tensor of static sizes; its strides may be symbolic."""
+    return math.prod(fake.shape) * fake.dtype.itemsize
 
 
 def _bytes(values: list[torch.Tensor]) -> int:

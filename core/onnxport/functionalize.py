@@ -14,9 +14,12 @@ from torch.export.graph_signature import InputKind, OutputKind
 from torch.fx import GraphModule, Node
 
 from onnxport.aliasing import NotFunctionalizable, Rewriter
-from onnxport.errors import CaptureError
+from onnxport.errors import CaptureError, Unsupported
 from onnxport.regions import attribute_of, inline_regions
+from onnxport.transforms import records_transforms, without_transforms
 from onnxport.writes import is_assertion, is_write
+
+_REFUSED = "The model writes to a tensor, or transforms a function, in a way that can't be exported"
 
 
 class Mutation(NamedTuple):
@@ -63,12 +66,16 @@ def functionalize(program: ExportedProgram, *, inline_subgraphs: bool = False) -
     """
     try:
         return _functionalize(program, inline_subgraphs, None)
-    except NotFunctionalizable as error:
+    except Unsupported as error:
         reason = error.reason
     try:
-        return _functionalize(program.run_decompositions({}), inline_subgraphs, reason)
-    except NotFunctionalizable as error:
-        raise CaptureError(f"The model writes to a tensor in a way that can't be exported: {error.reason}") from error
+        decomposed = program.run_decompositions({})
+    except Exception as error:  # what torch can't do either has the first reason
+        raise CaptureError(f"{_REFUSED}: {reason}\ntorch says: {str(error).splitlines()[0]}") from error
+    try:
+        return _functionalize(decomposed, inline_subgraphs, reason)
+    except Unsupported as error:
+        raise CaptureError(f"{_REFUSED}: {error.reason}") from error
 
 
 def functionalize_graph(graph_module: GraphModule) -> GraphModule:
@@ -78,6 +85,8 @@ def functionalize_graph(graph_module: GraphModule) -> GraphModule:
     Raises: NotFunctionalizable (an `Unsupported`) when it writes to one of its inputs.
     """
     graph_module = inline_regions(graph_module)
+    if records_transforms(graph_module):
+        graph_module = without_transforms(graph_module, {})
     if not _must_change(graph_module):
         return graph_module
     rewriter = Rewriter(graph_module, functionalize_graph)
@@ -91,9 +100,10 @@ def functionalize_graph(graph_module: GraphModule) -> GraphModule:
 
 def _functionalize(program: ExportedProgram, inline_subgraphs: bool, reason: str | None) -> FunctionalProgram:
     graph_module = inline_regions(program.graph_module, subgraphs=inline_subgraphs)
-    if reason is None and (transform := _functorch_transform(graph_module)):
-        raise NotFunctionalizable(f"the graph records {transform}, which only torch's own retracing resolves")
     signature = program.graph_signature
+    if records_transforms(graph_module):
+        constants = {spec.arg.name: program.constants.get(str(spec.target)) for spec in signature.input_specs}
+        graph_module = without_transforms(graph_module, constants)
     rewriter = Rewriter(graph_module, functionalize_graph) if _must_change(graph_module) else None
     returned = rewriter.run() if rewriter else graph_module.graph.output_node().args[0]
     mutations: list[Mutation] = []
@@ -117,14 +127,6 @@ def _functionalize(program: ExportedProgram, inline_subgraphs: bool, reason: str
         graph_module = rewriter.writer.finish()
     dropped = tuple(rewriter.dropped) if rewriter else ()
     return FunctionalProgram(graph_module, tuple(mutations), tuple(outputs), reason, dropped)
-
-
-def _functorch_transform(graph_module: GraphModule) -> str:
-    """The name of a recorded step of ``vmap`` or ``jvp``, if any: it changes the meaning of what follows."""
-    for node in graph_module.graph.nodes:
-        if node.op == "call_function" and getattr(node.target, "__module__", "").startswith("torch._functorch"):
-            return str(node.target.__name__)
-    return ""
 
 
 def _must_change(graph_module: GraphModule) -> bool:

@@ -7,13 +7,14 @@ storage. What shares storage is read from the recorded fake tensors.
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
 from torch.fx import GraphModule, Node
-from torch.fx.node import map_arg
+from torch.fx.experimental.symbolic_shapes import statically_known_true
+from torch.fx.node import map_aggregate, map_arg
 from torch.utils import _pytree as pytree
 
 from onnxport.regions import FOREIGN_STORAGES
@@ -81,7 +82,7 @@ def sizes_of(emit: Emit, node: Node, val: torch.Tensor) -> list[Any]:
     ]
 
 
-def _reshape(emit: Emit, step: ViewStep, parent: Node, val: torch.Tensor, value: Node) -> Node:
+def _reshape(emit: Emit, step: ViewStep | None, parent: Node, val: torch.Tensor, value: Node) -> Node:
     symbolic = [axis for axis, size in enumerate(val.shape) if not isinstance(size, int)]
     if len(symbolic) == 1 and 0 not in val.shape:
         sizes: list[Any] = list(val.shape)
@@ -229,6 +230,57 @@ def invert(emit: Emit, step: ViewStep, parent: Node, val: torch.Tensor, value: N
     if inverse is None:
         raise CannotInvert(f"nothing undoes the view {step.target}")
     return inverse(emit, step, parent, val, value)
+
+
+def scatter(
+    emit: Emit, steps: Sequence[tuple[ViewStep, torch.Tensor]], root: Node, val: torch.Tensor, value: Node
+) -> Node:
+    """The content of a storage after `value` was written to a view of it, whatever views lead there.
+
+    Args:
+        steps: the views with their fake values, the written one first.
+        root: the storage's content before, of fake value `val`.
+
+    Raises: CannotInvert, where the view overlaps itself or doesn't only choose among the storage's elements.
+    """
+    chosen = steps[0][1]
+    if any(fake.dtype != val.dtype or fake.is_conj() != val.is_conj() for _, fake in steps):
+        raise CannotInvert("the view doesn't show the elements as they are")
+    if value.target not in (aten.full.default, aten.full_like.default) and _may_overlap(chosen):
+        raise CannotInvert("several elements of the view are one element of the tensor")
+    count = val.numel()
+    number = count if isinstance(count, int) else emit(aten.sym_numel.default, (root,), count)
+    fake = val.new_empty([count], dtype=torch.int64)
+    places = _reshape(emit, None, root, val.to(torch.int64), emit(aten.arange.default, (number,), fake))
+    for step, shown in reversed(steps):
+        args = map_aggregate(step.args, lambda a: places if a is PARENT else a)  # noqa: B023 - used at once
+        several = isinstance(step.val, (tuple, list))
+        vals = pytree.tree_map(lambda item: item.to(torch.int64), step.val)
+        places = emit(step.target, args, vals, **step.kwargs)
+        if several:
+            places = emit(operator.getitem, (places, step.result), shown.to(torch.int64))
+    flat = emit(aten.reshape.default, (root, [-1]), val.new_empty([count]))
+    ones = [chosen.new_empty([chosen.numel()], dtype=item.meta["val"].dtype) for item in (places, value)]
+    index, written = (emit(aten.reshape.default, (x, [-1]), fake) for x, fake in zip((places, value), ones))
+    return _reshape(
+        emit, None, root, val, emit(aten.index_put.default, (flat, [index], written), val.new_empty([count]))
+    )
+
+
+def _may_overlap(val: torch.Tensor) -> bool:
+    """Whether two elements of a fake tensor may lie at one place. Never adds a guard."""
+    reach: Any = 0
+    axes = [(stride, size) for stride, size in zip(val.stride(), val.shape) if not statically_known_true(size <= 1)]
+    for stride, size in sorted(axes, key=lambda axis: _hint(axis[0])):
+        if not statically_known_true(stride > reach):
+            return True
+        reach = reach + stride * (size - 1)
+    return False
+
+
+def _hint(size: Any) -> int:
+    """The size in the example; for sorting."""
+    return size if isinstance(size, int) else (size.node.hint if size.node.has_hint() else 0)
 
 
 _CERTAIN_VIEWS = (

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 from functional_support import Model, check, write_targets
-from onnxport.errors import Unsupported
+from onnxport import aliasing, views
+from onnxport.errors import CaptureError, Unsupported
 from onnxport.functionalize import functionalize, functionalize_graph
 from torch.export import Dim
 from torch.fx.experimental.proxy_tensor import make_fx
@@ -340,6 +341,16 @@ def expand_read(x):
 def expand_fill(x):
     y = x[:1].clone()
     y.expand(3, 6).fill_(2.0)
+    return y
+
+
+@_case
+def unfold_write(x):
+    y = x.clone()
+    y.unfold(1, 2, 2)[:, 1:].add_(1)
+    y.unfold(1, 3, 1)[:, ::3].mul_(2)
+    y[:1].expand(4, 6)[2].sub_(3)
+    y.unfold(1, 4, 1)[:, 1].fill_(0.5)
     return y
 
 
@@ -830,14 +841,21 @@ def _fill_first(x: torch.Tensor) -> torch.Tensor:
     return y * 2
 
 
-def test_fallback_says_why() -> None:
-    def function(x: torch.Tensor) -> torch.Tensor:
-        y = x.clone()
-        y.unfold(0, 2, 2).add_(1)
-        return y
+def test_a_write_to_what_overlaps_itself_is_refused() -> None:
+    program = torch.export.export(Model(lambda x: x.clone().unfold(0, 2, 1).add_(1)), (X,))
+    with pytest.raises(CaptureError, match="several elements of the view are one element"):
+        functionalize(program)
 
-    functional = check(Model(function), (X,), fallback=True)
-    assert "unfold" in (functional.fallback or "")
+
+def test_fallback_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(views._INVERSES, "aten::slice", _refuse)
+    monkeypatch.setattr(aliasing, "scatter", _refuse)
+    functional = check(Model(CASES["input_written_through_view"]), (X,), fallback=True)
+    assert "nothing undoes it" in (functional.fallback or "")
+
+
+def _refuse(*_: Any) -> Any:
+    raise views.CannotInvert("nothing undoes it")
 
 
 @pytest.mark.parametrize("affine", [False, True])

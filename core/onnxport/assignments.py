@@ -1,0 +1,79 @@
+"""In-place operators whose new value is best written in other terms than those of their pure twin."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.fx import Node
+from torch.fx.node import map_arg
+
+from onnxport.views import is_same_shape, sizes_of
+
+if TYPE_CHECKING:
+    from onnxport.aliasing import Alias, Rewriter
+
+aten = torch.ops.aten
+
+
+def _fill(rewriter: Rewriter, alias: Alias, value: Any) -> Node:
+    """A tensor like `alias` full of a number, which doesn't depend on the present content where sizes are static."""
+    val = alias.val
+    if isinstance(value, (int, float)) and not val.dtype.is_complex:
+        kind = bool if val.dtype is torch.bool else float if val.dtype.is_floating_point else int
+        value = kind(value)
+    if all(isinstance(size, int) for size in val.shape):
+        return rewriter.emit(aten.full.default, (list(val.shape), value), val, dtype=val.dtype, device=val.device)
+    return rewriter.emit(aten.full_like.default, (rewriter.current(alias), value), val)
+
+
+def _fill_(rewriter: Rewriter, node: Node, alias: Alias) -> Node:
+    value = node.args[1] if len(node.args) > 1 else node.kwargs.get("value", 0)
+    if isinstance(value, Node) and isinstance(rewriter.fakes.get(value), torch.Tensor):
+        return _copied(rewriter, value, alias)
+    return _fill(rewriter, alias, map_arg(value, rewriter.read))
+
+
+def _copy_(rewriter: Rewriter, node: Node, alias: Alias) -> Node:
+    if rewriter.env[node.args[1]] is alias:  # type: ignore[index]
+        return rewriter.current(alias)
+    return _copied(rewriter, node.args[1], alias)
+
+
+def _copied(rewriter: Rewriter, source: Any, alias: Alias) -> Node:
+    """The value of the old node `source` in the dtype and shape of `alias`."""
+    value, val = rewriter.read(source), rewriter.fakes[source]
+    if val.dtype != alias.val.dtype:
+        val = val.to(alias.val.dtype)
+        value = rewriter.emit(aten._to_copy.default, (value,), val, dtype=val.dtype)
+    if not is_same_shape(val, alias.val):
+        sizes = sizes_of(rewriter.emit, rewriter.current(alias), alias.val)
+        value = rewriter.emit(aten.expand.default, (value, sizes), alias.val)
+    return value
+
+
+def _fill_diagonal_(rewriter: Rewriter, node: Node, alias: Alias) -> Node:
+    value, wrap = (*node.args[1:], *node.kwargs.values(), False)[:2]
+    if alias.val.dim() != 2 or wrap:
+        raise rewriter.refusal("only the diagonal of a matrix can be filled")
+    whole = rewriter.current(alias)
+    diagonal = alias.val.diagonal()
+    filled = rewriter.emit(
+        aten.full_like.default, (rewriter.emit(aten.diagonal.default, (whole,), diagonal), value), diagonal
+    )
+    return rewriter.emit(aten.diagonal_scatter.default, (whole, filled), alias.val)
+
+
+def _index_put_impl_(rewriter: Rewriter, node: Node, alias: Alias) -> Node:
+    return rewriter.emit(aten.index_put.default, map_arg(node.args[:4], rewriter.read), alias.val)
+
+
+VALUES: Mapping[str, Callable[[Rewriter, Node, Alias], Node]] = {
+    "aten::zero_": _fill_,
+    "aten::fill_": _fill_,
+    "aten::copy_": _copy_,
+    "aten::fill_diagonal_": _fill_diagonal_,
+    "aten::_index_put_impl_": _index_put_impl_,
+}
+"""By operator, what gives the new value of the tensor that it writes."""
