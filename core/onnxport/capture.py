@@ -39,6 +39,7 @@ from onnxport.errors import CaptureError, DynamicShapesError
 from onnxport.examples import Sizes, example_of
 from onnxport.exporting import exporting, is_in_onnx_export
 from onnxport.shapes import torch_shapes
+from onnxport.transforms import contained
 
 if TYPE_CHECKING:
     from onnxport.request import Request
@@ -187,7 +188,8 @@ class _Capture:
             print(f"[onnxport] {message}")
         for _ in range(2):
             try:
-                with shape_config.patch(backed_size_oblivious=True) if oblivious else contextlib.nullcontext():  # type: ignore[attr-defined]
+                patch = shape_config.patch(backed_size_oblivious=True) if oblivious else contextlib.nullcontext()  # type: ignore[attr-defined]
+                with contained(), patch:
                     return torch.export.export(self._model, args, kwargs, dynamic_shapes=shapes, strict=strict)
             except Exception as error:  # kept, and raised when no attempt succeeds
                 if "not a known type" in str(error) and self._register_outputs(args, kwargs):
