@@ -6,8 +6,10 @@ one of its operators.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from importlib import import_module
+from typing import Any
 
 from onnxport import Translation, hookimpl
 
@@ -17,6 +19,12 @@ def onnxport_translations() -> list[Translation]:
     """All records of all families."""
     records: list[Translation] = import_module(f"{__name__}.families").translations()
     return records
+
+
+@hookimpl
+def onnxport_decompositions() -> dict[Any, Callable[..., Any]]:
+    """Operators on lists of tensors."""
+    return import_module(f"{__name__}.foreach").decompositions()  # type: ignore[no-any-return]
 
 
 @hookimpl
