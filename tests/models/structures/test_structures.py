@@ -22,7 +22,12 @@ _REFUSED = [name for name, item in STRUCTURES.items() if item.refused or item.un
 
 def _export(item: Structure, **options: Any) -> onnxport.ONNXProgram:
     args = copy.deepcopy(item.args)
-    return onnxport.export(item.build(), args, dynamic_shapes=item.dynamic_shapes, **{**item.options, **options})
+    program = onnxport.export(item.build(), args, dynamic_shapes=item.dynamic_shapes, **{**item.options, **options})
+    assert pytree.tree_structure(args) == pytree.tree_structure(item.args), "the caller's containers were changed"
+    for given, kept in zip(pytree.tree_leaves(args), pytree.tree_leaves(item.args)):
+        if isinstance(kept, torch.Tensor):
+            expect_equal(given, kept, 0, 0)
+    return program
 
 
 @pytest.fixture
@@ -39,24 +44,21 @@ def second_traces(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     yield found
 
 
-def _state(model: torch.nn.Module, args: tuple[Any, ...], placeholders: list[str]) -> dict[str, torch.Tensor]:
-    """The buffers, and the inputs by the name of their placeholder."""
-    inputs = dict(zip(placeholders, pytree.tree_leaves(args)))
-    tensors = {**dict(model.named_buffers()), **dict(model.named_parameters()), **inputs}
-    return {name: value.detach().clone() for name, value in tensors.items() if isinstance(value, torch.Tensor)}
-
-
 def _compare(program: onnxport.ONNXProgram, item: Structure, args: tuple[Any, ...]) -> None:
     """One run against eager. A buffer or input changes exactly where the file says so, and to the file's value."""
     model, eager_args = item.build(), copy.deepcopy(args)
     model.load_state_dict(program.exported_program.state_dict, strict=False)
     placeholders = list(program.exported_program.graph_signature.user_inputs)
-    before = _state(model, eager_args, placeholders)
+    inputs = dict(zip(placeholders, pytree.tree_leaves(eager_args)))  # before forward changes the containers
+    tensors = {**dict(model.named_buffers()), **dict(model.named_parameters()), **inputs}
+    tensors = {name: value for name, value in tensors.items() if isinstance(value, torch.Tensor)}
+    before = {name: value.detach().clone() for name, value in tensors.items()}
     with torch.no_grad():
         returned = model(*eager_args)
     # What forward returns may be changed by nobody any more: it may share memory with a buffer.
     expected = [tensor.clone() for tensor in flat_tensors(returned)]
-    after = _state(model, eager_args, placeholders)
+    kept = dict(model.named_buffers())  # forward may have put another tensor under a buffer's name
+    after = {name: kept.get(name, value).detach().clone() for name, value in tensors.items()}
     values = program.run(copy.deepcopy(args))
     outputs = list(zip(program.model.graph.outputs, values, strict=True))
     user = [value for output, value in outputs if output.metadata_props.get(_KIND, "USER_OUTPUT") == "USER_OUTPUT"]
