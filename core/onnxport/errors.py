@@ -88,6 +88,7 @@ class Refusal:
         count: number of calls in the model.
         module: path of the first call's module, such as ``encoder.layers.0.attn``.
         source: ``file:line: code`` of the first call in the user's model.
+        sources: the same of all calls, each line once.
         reasons: what each candidate, and then the decomposition, said.
         advice: what would serve it, such as a pack to install.
     """
@@ -98,6 +99,7 @@ class Refusal:
     source: str
     reasons: list[str] = field(default_factory=list)
     advice: str = ""
+    sources: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
         calls = "call" if self.count == 1 else "calls"
@@ -106,6 +108,7 @@ class Refusal:
             lines.append(f"    module: {self.module}")
         if self.source:
             lines.append(f"    source: {self.source}")
+        lines.extend(f"       and: {source}" for source in self.sources[1:])
         lines.extend(f"    reason: {reason}" for reason in self.reasons)
         if self.advice:
             lines.append(f"    advice: {self.advice}")

@@ -25,13 +25,14 @@ from onnxport.exportable import ExportableModule
 from onnxport.folding import fold_constants
 from onnxport.functionalize import FunctionalProgram, functionalize
 from onnxport.inputs import Interface, Request, interface_of, prepare
+from onnxport.kernels import MissingKernel, missing_kernels
 from onnxport.metadata import LEVELS
+from onnxport.module_functions import Selection
 from onnxport.plugins import Plugins, load
 from onnxport.program import TRANSLATED, ONNXProgram
 from onnxport.report import Run
 from onnxport.schemas import DEFAULT_OPSET, MAX_OPSET, MIN_OPSET
 from onnxport.translate import Names, Translated, Translator, raise_refusals
-from onnxport.verify import verify as verify_program
 from onnxport.weights import initializers_of
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ _DEPRECATED = {
     "operator_export_type": "only ONNX operators are written",
     "do_constant_folding": "constants are always folded; see optimize=",
     "custom_opsets": "use custom_translation_table or a plugin",
-    "export_modules_as_functions": "modules are written inline",
+    "export_modules_as_functions": "name the module classes in functions=",
     "autograd_inlining": "autograd functions are always inlined",
 }
 
@@ -75,6 +76,7 @@ def export(
     dynamic_axes: Mapping[str, Any] | None = None,
     plugins: Sequence[Any] | None = None,
     mutation: str = "outputs",
+    functions: Sequence[type[torch.nn.Module] | str] = (),
     metadata: str = "full",
     seed: int | None = None,
     target: str = "onnx",
@@ -107,6 +109,7 @@ def export(
         plugins: which op packs take part: None for all that are installed, names, or ``()`` for the built-ins alone.
         mutation: what becomes of buffers and inputs that forward changes: ``"outputs"`` appends their new values as
             outputs, ``"error"`` refuses, ``"drop"`` warns and drops them.
+        functions: module classes, or their qualified names, whose calls become calls of ONNX local functions.
         metadata: how much provenance is written: ``"full"``, ``"module"`` or ``"none"``.
         seed: seed of the random nodes of the file.
         target: which runtime's operators may be used; only ``"onnx"``, those of the standard, so far.
@@ -118,8 +121,10 @@ def export(
     Raises:
         OnnxExporterError: one of its subclasses, which name what can't be exported, where and why.
     """
-    _check_arguments(dynamo, mutation, metadata, target, deprecated)
-    settings = Settings(_opset(opset_version), custom_translation_table, plugins, mutation, metadata, optimize, seed)
+    _check_arguments(dynamo, mutation, functions, metadata, target, deprecated)
+    settings = Settings(
+        _opset(opset_version), custom_translation_table, plugins, mutation, metadata, optimize, seed, tuple(functions)
+    )
     observer = verbose if callable(verbose) else None
     run = Run(verbose=bool(verbose) and observer is None, artifacts=Path(artifacts_dir), observer=observer)
     try:
@@ -144,6 +149,8 @@ def export(
                     external_data=external_data,
                 )
         if verify:
+            from onnxport.verify import verify as verify_program  # onnxruntime, which an export alone doesn't need
+
             with run.stage("verify"):
                 run.verification = verify_program(onnx_program, args=request.args, kwargs=request.kwargs)
     except BaseException as error:
@@ -162,18 +169,20 @@ class CheckResult:
     """What :func:`check` found.
 
     Attributes:
-        refusals: operators that can't be translated, each with its count, places and reasons.
-        operators: number of calls of each operator that is translated, by its translation.
+        refusals: operators that can't be translated, each with its count, places, reasons and what would serve it.
+        operators: number of calls of each operator that is translated.
         decomposed: number of calls of each operator that is expanded by a decomposition.
+        missing_kernels: ONNX operators that onnxruntime can't run on the CPU, or not on CUDA, with these types.
     """
 
     refusals: list[Refusal]
     operators: dict[str, int] = field(default_factory=dict)
     decomposed: dict[str, int] = field(default_factory=dict)
+    missing_kernels: list[MissingKernel] = field(default_factory=list)
 
     @property
     def passed(self) -> bool:
-        """Nothing is refused."""
+        """Nothing is refused: the model can be exported."""
         return not self.refusals
 
     def as_dict(self) -> dict[str, Any]:
@@ -183,6 +192,7 @@ class CheckResult:
             "refusals": [vars(refusal) for refusal in self.refusals],
             "operators": self.operators,
             "decomposed": self.decomposed,
+            "missing_kernels": [vars(missing) for missing in self.missing_kernels],
         }
 
     def to_json(self) -> str:
@@ -190,9 +200,13 @@ class CheckResult:
         return json.dumps(self.as_dict(), indent=2)
 
     def __str__(self) -> str:
+        lines = [str(refusal) for refusal in self.refusals]
         if self.passed:
-            return f"Every operator can be translated ({sum(self.operators.values())} calls)."
-        return "\n".join(str(refusal) for refusal in self.refusals)
+            lines = [f"Every operator can be translated ({sum(self.operators.values())} calls)."]
+        for provider in dict.fromkeys(missing.provider for missing in self.missing_kernels):
+            lines.append(f"onnxruntime's {provider} has no kernel for:")
+            lines += [f"  {missing}" for missing in self.missing_kernels if missing.provider == provider]
+        return "\n".join(lines)
 
 
 def check(
@@ -207,10 +221,11 @@ def check(
 ) -> CheckResult:
     """Find everything in a model that can't be exported, without building a model.
 
-    Takes the arguments of :func:`export` that matter for it; weights may be fake or on the meta device.
+    Takes the arguments of :func:`export` that matter for it. Weights may be fake or on the meta device, and onnxruntime
+    need not be installed.
 
     Returns:
-        All refusals; none when the model can be exported.
+        All refusals, none when the model can be exported; and what onnxruntime has no kernel for.
 
     Raises:
         OnnxExporterError: the model can't even be captured, or the arguments are bad.
@@ -218,11 +233,12 @@ def check(
     settings = Settings(_opset(opset_version), custom_translation_table, plugins)
     run = Run()
     _, program, interface = _captured(run, settings, model, args, kwargs, dynamic_shapes, None, None, None)
-    translated = translate_program(program, interface, settings, run, fold=False)
+    translated = translate_program(program, interface, settings, run)
     operators: dict[str, int] = {}
     for (operator, _function), count in translated.served.items():
         operators[operator] = operators.get(operator, 0) + count
-    return CheckResult(translated.refusals, operators, dict(translated.decomposed))
+    lacking = missing_kernels(translated.model)
+    return CheckResult(translated.refusals, operators, dict(translated.decomposed), lacking)
 
 
 @dataclass(frozen=True)
@@ -236,6 +252,7 @@ class Settings:
     metadata: str = "full"
     optimize: bool = True
     seed: int | None = None
+    functions: tuple[type | str, ...] = ()
 
 
 def _captured(
@@ -274,9 +291,7 @@ def _captured(
 
 
 @unset_fake_temporarily()  # a caller may export under its own fake mode; constants are computed for real
-def translate_program(
-    program: ExportedProgram, interface: Interface, settings: Settings, run: Run, *, fold: bool = True
-) -> Translated:
+def translate_program(program: ExportedProgram, interface: Interface, settings: Settings, run: Run) -> Translated:
     """The middle arrows: an exported program as an ONNX model, with what was refused."""
     host = load(settings.plugins)
     with run.stage("functionalize"):
@@ -284,7 +299,7 @@ def translate_program(
         functional = _with_mutations(functional, settings.mutation)
         functional = _with_plugin_passes(functional, host, run)
         run.fallback, run.dropped_assertions = functional.fallback, functional.dropped_assertions
-        folded = fold_constants(functional, program) if fold and settings.optimize else {}
+        folded = fold_constants(functional, program) if settings.optimize else {}
     with run.stage("translate"):
         table = host.registry(settings.opset)
         if settings.table:
@@ -303,6 +318,7 @@ def translate_program(
             level=settings.metadata,
             advice=host.advice,
             seed=settings.seed,
+            functions=Selection(settings.functions, functional.graph_module) if settings.functions else None,
         )
         run.translated = translator.run()
         _name_output_axes(run.translated.model, interface)
@@ -374,11 +390,15 @@ def _opset(version: int | None) -> int:
     return version
 
 
-def _check_arguments(dynamo: bool, mutation: str, metadata: str, target: str, deprecated: dict[str, Any]) -> None:
+def _check_arguments(
+    dynamo: bool, mutation: str, functions: Any, metadata: str, target: str, deprecated: dict[str, Any]
+) -> None:
     if not dynamo:
         raise InputError("dynamo=False asks for the TorchScript exporter, which onnxport doesn't have: leave it out.")
     if mutation not in _MUTATIONS:
         raise InputError(f"mutation={mutation!r}: it must be one of {', '.join(map(repr, _MUTATIONS))}.")
+    if isinstance(functions, str) or not all(isinstance(f, (str, type)) for f in functions):
+        raise InputError(f"functions={functions!r}: it must be a list of module classes or of their qualified names.")
     if metadata not in LEVELS:
         raise InputError(f"metadata={metadata!r}: it must be one of {', '.join(map(repr, LEVELS))}.")
     if target != "onnx":

@@ -31,6 +31,9 @@ BUILTIN = "builtin"
 # By name: the core holds no operators, and the plugin that does gets no other privilege than to be here.
 _BUILTIN_MODULE = "onnxport_builtin"
 _KNOWN_PACKS = {"torchvision": "onnxport-torchvision"}
+PACKS_GROUP = "onnxport.packs"
+"""Entry points by which any distribution tells, without being imported, which pack serves an operator namespace: the
+name is the namespace, the value the pack's distribution."""
 
 
 @dataclass(slots=True)
@@ -238,7 +241,8 @@ class Plugins:
                 return f"plugin {info.name!r} would serve it, but failed: {info.error}"
         if namespace in installed_plugins() and namespace not in self.names:
             return f"plugin {namespace!r} is installed, but left out by plugins=[...] or {ENVIRONMENT_VARIABLE}"
-        pack = _KNOWN_PACKS.get(namespace)
+        named = {entry.name: entry.value for entry in importlib_metadata.entry_points(group=PACKS_GROUP)}
+        pack = {**_KNOWN_PACKS, **named}.get(namespace)
         return f"pip install {pack}" if pack and namespace not in self.names else ""
 
 

@@ -7,10 +7,11 @@ run names every refusal.
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import operator
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
@@ -21,10 +22,13 @@ from torch.export.graph_signature import InputKind
 
 from onnxport import metadata, model, registry
 from onnxport.builder import Builder
+from onnxport.complex_values import any_complex, fake_complex
 from onnxport.decompose import Decomposer
 from onnxport.dtypes import COMPONENT, SYMBOLIC, component_dtype
 from onnxport.errors import Refusal, TranslationError, Unsupported, UnsupportedOperatorsError
 from onnxport.folding import Folded
+from onnxport.model import Names, Translated
+from onnxport.module_functions import ModuleFunctions, Selection
 from onnxport.scopes import Result
 from onnxport.symbols import Size
 from onnxport.tensor import Tensor
@@ -37,38 +41,6 @@ if TYPE_CHECKING:
 
     from onnxport.functionalize import FunctionalProgram
     from onnxport.registry import Registry, Translation
-
-
-@dataclass
-class Names:
-    """What the file's inputs, outputs and dimensions are called.
-
-    Attributes:
-        inputs: name by placeholder of the FX graph.
-        outputs: names of the user's outputs, in order.
-        dims: name by symbol of the shape environment.
-    """
-
-    inputs: Mapping[str, str] = field(default_factory=dict)
-    outputs: Sequence[str] = ()
-    dims: Mapping[Any, str] = field(default_factory=dict)
-
-
-@dataclass
-class Translated:
-    """The result of the walk.
-
-    Attributes:
-        model: the ONNX model.
-        refusals: operators that nothing translated; the model is of use only when there are none.
-        served: how many nodes each translation served, by (operator, translation).
-        decomposed: how many nodes of each operator were expanded by decomposition.
-    """
-
-    model: ir.Model
-    refusals: list[Refusal]
-    served: Counter[tuple[str, str]]
-    decomposed: Counter[str]
 
 
 class Translator:
@@ -84,6 +56,7 @@ class Translator:
         level: how much provenance is written (``metadata.LEVELS``).
         advice: what to suggest for an operator that nothing serves.
         seed: seed of random nodes; ``op.seed`` for translations.
+        functions: the module classes whose calls become functions.
     """
 
     def __init__(
@@ -98,6 +71,7 @@ class Translator:
         level: str = "full",
         advice: Callable[[str], str] = lambda _target: "",
         seed: int | None = None,
+        functions: Selection | None = None,
     ) -> None:
         self._program = program
         self._functional = functional
@@ -112,11 +86,14 @@ class Translator:
         self._served: Counter[tuple[str, str]] = Counter()
         self._decomposed: Counter[str] = Counter()
         self._modules: list[torch.nn.Module] = []
-        self._env: dict[torch.fx.Node, Any] = {}
+        self.env: dict[torch.fx.Node, Any] = {}
         self.op = Builder(table.opset, metadata=level, names=dict(names.dims))
         self.op.seed = seed
         self.op.inline = self.inline
         self.op.translate = self._translate_by_name
+        of_weights = [n for w in weights if w.kind is not InputKind.CONSTANT_TENSOR for n in w.placeholders]
+        walker = ModuleFunctions(self, functions, of_weights, functional.graph_module) if functions else None
+        self.functions = walker
 
     def run(self) -> Translated:
         """Walk the graph and assemble the model."""
@@ -125,11 +102,39 @@ class Translator:
             self.op.unique(name)  # what users see comes first: nothing else may take these names
         self._modules.append(graph_module)
         inputs = self._placeholders(graph_module)
-        for node in graph_module.graph.nodes:
-            if node.op not in ("placeholder", "output") and node not in self._interior:
-                self._visit(node)
+        self._walk(graph_module)
         assembled = model.assemble(self.op, inputs, self._outputs(), self._program)
-        return Translated(assembled, list(self._refused.values()), self._served, self._decomposed)
+        translated = Translated(assembled, list(self._refused.values()), self._served, self._decomposed)
+        if self.functions is not None:
+            translated.functions, translated.inlined = list(self.functions.uses.values()), self.functions.inlined
+        return translated
+
+    def _walk(self, graph_module: torch.fx.GraphModule) -> None:
+        nodes = [n for n in graph_module.graph.nodes if n.op not in _ENDS and n not in self._interior]
+        if self.functions is not None:
+            self.functions.walk(nodes)
+            return
+        for node in nodes:
+            self.visit(node)
+
+    def is_constant(self, node: torch.fx.Node) -> bool:
+        """The node was evaluated at export time."""
+        return node in self._folded or node in self._interior
+
+    def is_overridden(self, target: Any) -> bool:
+        """A translation other than a built-in one is tried first for the operator."""
+        candidates = self._table.candidates(target)
+        return bool(candidates and candidates[0].tier)
+
+    @contextlib.contextmanager
+    def tentatively(self) -> Iterator[list[str]]:
+        """Take back refusals and counts where something is refused; the list then has the reasons."""
+        before = copy.deepcopy(self._refused), self._served.copy(), self._decomposed.copy()
+        reasons: list[str] = []
+        yield reasons
+        if self._refused != before[0]:
+            reasons += [str(r) for name, r in self._refused.items() if r != before[0].get(name)]
+            self._refused, self._served, self._decomposed = before
 
     def _placeholders(self, graph_module: torch.fx.GraphModule) -> list[Tensor]:
         """Give every placeholder its value; the graph's inputs."""
@@ -145,11 +150,11 @@ class Translator:
             if weight is not None:
                 if weight.name not in tensors:
                     tensors[weight.name] = model.initializer(self.op, weight, node)
-                self._env[node] = tensors[weight.name]
+                self.env[node] = tensors[weight.name]
             elif spec is not None and spec.kind in (InputKind.TOKEN, InputKind.CUSTOM_OBJ):
-                self._env[node] = None
+                self.env[node] = None
             else:
-                self._env[node] = model.graph_input(self.op, node, self._names.inputs.get(node.name), inputs)
+                self.env[node] = model.graph_input(self.op, node, self._names.inputs.get(node.name), inputs)
         for tensor in inputs:
             self.op.symbols.solve(tensor, tensor.shape)  # type: ignore[arg-type]
         return inputs
@@ -159,21 +164,21 @@ class Translator:
         outputs: list[Tensor] = []
         names = [*self._names.outputs, *[None] * len(self._functional.user_outputs)]
         for name, (_kind, arg) in zip(names, self._functional.user_outputs):
-            value = _argument(arg, self._env)
+            value = _argument(arg, self.env)
             if value is not None:
                 outputs.append(model.graph_output(self.op, value, name, "USER_OUTPUT", outputs))
         for mutation in self._functional.mutations:
             name = self.op.unique(f"{mutation.target}_out")
-            tensor = model.graph_output(self.op, self._env[mutation.node], name, mutation.kind, outputs)
+            tensor = model.graph_output(self.op, self.env[mutation.node], name, mutation.kind, outputs)
             tensor.metadata_props[f"{model.SIGNATURE}.OutputSpec.target"] = mutation.target
             outputs.append(tensor)
         return outputs
 
     # Nodes ---------------------------------------------------------------------------------------------------------
 
-    def _visit(self, node: torch.fx.Node) -> None:
+    def visit(self, node: torch.fx.Node) -> None:
         if node.op == "get_attr":
-            self._env[node] = self._attribute(node)
+            self.env[node] = self._attribute(node)
             return
         if node.op != "call_function":
             raise TranslationError(
@@ -184,9 +189,9 @@ class Translator:
         self.op.node = node
         try:
             if folded is not None:
-                self._env[node] = self.op.const(folded) if node.users else None
+                self.env[node] = self.op.const(folded) if node.users else None
             else:
-                self._env[node] = self._call(node)
+                self.env[node] = self._call(node)
         finally:
             self.op.node, self.op.origin = outer
 
@@ -199,7 +204,7 @@ class Translator:
     def _call(self, node: torch.fx.Node) -> Any:
         target = node.target
         if target is operator.getitem:
-            return _argument(node.args[0], self._env)[node.args[1]]
+            return _argument(node.args[0], self.env)[node.args[1]]
         fake = node.meta.get("val")
         candidates = self._table.candidates(target)
         if isinstance(fake, SYMBOLIC) and not (candidates and candidates[0].tier):
@@ -208,8 +213,8 @@ class Translator:
                 return known
         elif fake is None and not candidates and not node.users:
             return None
-        args = tuple(_argument(arg, self._env) for arg in node.args)
-        kwargs = {key: _argument(value, self._env) for key, value in node.kwargs.items()}
+        args = tuple(_argument(arg, self.env) for arg in node.args)
+        kwargs = {key: _argument(value, self.env) for key, value in node.kwargs.items()}
         reasons: list[str] = []
         for candidate in candidates:
             result = self._attempt(candidate, node, args, kwargs, reasons)
@@ -241,7 +246,7 @@ class Translator:
         reasons: list[str],
     ) -> Any:
         op = self.op
-        if not candidate.complex and (_any_complex((args, kwargs)) or _fake_complex(node.meta.get("val"))):
+        if not candidate.complex and (any_complex((args, kwargs)) or fake_complex(node.meta.get("val"))):
             reasons.append(f"{candidate.function_name}: not written for complex tensors")
             return _FAILED
         mark = op.mark()
@@ -249,7 +254,7 @@ class Translator:
         try:
             positional, keyword = registry.bind(candidate, node.target, args, kwargs)
             value = candidate.function(op, *positional, **keyword)
-            result = self._accept(node, value, candidate)
+            result = self.accept(node, value, candidate)
         except Unsupported as refusal:
             op.rollback(mark)
             reasons.append(f"{candidate.function_name}: {refusal.reason}")
@@ -284,42 +289,36 @@ class Translator:
             return _FAILED
         name = registry.name_of(node.target)
         self._decomposed[name] += 1
-        return self._accept(node, expansion.pack(values), None)
+        return self.accept(node, expansion.pack(values), None)
 
     def inline(self, graph_module: torch.fx.GraphModule, *args: Any) -> list[Any]:
         """Translate a GraphModule's nodes where the builder stands; its flat outputs."""
         outer = self.op.node
         self._modules.append(graph_module)
-        values = iter(args)
-        outputs: list[Any] = []
+        placeholders = [node for node in graph_module.graph.nodes if node.op == "placeholder"]
         try:
-            for node in graph_module.graph.nodes:
-                if node.op == "placeholder":
-                    value = next(values)
-                    self._env[node] = value
-                    fake = node.meta.get("val")
-                    if isinstance(value, Tensor) and isinstance(fake, torch.Tensor):
-                        if value.shape is None:
-                            value.shape = self.op.symbols.shape(fake)
-                        self.op.symbols.bind_shape(value, self.op.symbols.shape(fake))
-                    elif isinstance(value, Tensor) and isinstance(fake, SYMBOLIC):
-                        self._accept_number(value, fake)
-                elif node.op == "output":
-                    returned = node.args[0]
-                    flat = returned if isinstance(returned, (list, tuple)) else [returned]
-                    outputs = [_argument(value, self._env) for value in flat]
-                else:
-                    self._visit(node)
+            for node, value in zip(placeholders, args):
+                self.env[node] = value
+                fake = node.meta.get("val")
+                if isinstance(value, Tensor) and isinstance(fake, torch.Tensor):
+                    if value.shape is None:
+                        value.shape = self.op.symbols.shape(fake)
+                    self.op.symbols.bind_shape(value, self.op.symbols.shape(fake))
+                elif isinstance(value, Tensor) and isinstance(fake, SYMBOLIC):
+                    self._accept_number(value, fake)
+            self._walk(graph_module)
+            returned = graph_module.graph.output_node().args[0]
+            flat = returned if isinstance(returned, (list, tuple)) else [returned]
+            return [_argument(value, self.env) for value in flat]
         finally:
             self._modules.pop()
             self.op.node = outer
-        return outputs
 
     def _translate_by_name(self, target: str, /, *args: Any, **kwargs: Any) -> Any:
         """Run the translation of another operator on values that are already ONNX."""
         reasons: list[str] = []
         for candidate in self._table.candidates(target):
-            if not candidate.complex and _any_complex((args, kwargs)):
+            if not candidate.complex and any_complex((args, kwargs)):
                 continue
             candidate = candidate.loaded()
             mark = self.op.mark()
@@ -334,7 +333,7 @@ class Translator:
 
     # Results -------------------------------------------------------------------------------------------------------
 
-    def _accept(self, node: torch.fx.Node, value: Any, candidate: Translation | None) -> Any:
+    def accept(self, node: torch.fx.Node, value: Any, candidate: Translation | None) -> Any:
         """Check a translation's results against the FX node, name them and give them their shapes."""
         fake = node.meta.get("val")
         if isinstance(fake, torch.Tensor):
@@ -409,18 +408,20 @@ class Translator:
 
     def _refuse(self, node: torch.fx.Node, reasons: list[str]) -> None:
         name = registry.name_of(node.target)
-        known = self._refused.get(name)
+        known, source = self._refused.get(name), metadata.source_line(node)
         if known is not None:
             known.count += 1
+            known.sources += [] if source in known.sources else [source]
             known.reasons.extend(reason for reason in reasons if reason not in known.reasons)
             return
         self._refused[name] = Refusal(
             name,
             1,
             metadata.module_path(node),
-            metadata.source_line(node),
+            source,
             reasons or ["no translation"],
             self._advice(name),
+            [source],
         )
 
     def _stand_in(self, fake: Any) -> Any:
@@ -453,6 +454,7 @@ def raise_refusals(translated: Translated) -> None:
 
 
 _FAILED = object()
+_ENDS = ("placeholder", "output")
 
 
 def _blame(candidate: Translation | None, node: torch.fx.Node, what: str) -> str:
@@ -473,19 +475,3 @@ def _argument(arg: Any, env: Mapping[torch.fx.Node, Any]) -> Any:
     if isinstance(arg, dict):
         return {key: _argument(item, env) for key, item in arg.items()}
     return arg
-
-
-def _any_complex(value: Any) -> bool:
-    if isinstance(value, Tensor):
-        return value.is_complex
-    if isinstance(value, (list, tuple)):
-        return any(_any_complex(item) for item in value)
-    if isinstance(value, dict):
-        return any(_any_complex(item) for item in value.values())
-    return isinstance(value, complex)
-
-
-def _fake_complex(fake: Any) -> bool:
-    if isinstance(fake, torch.Tensor):
-        return fake.dtype in COMPONENT
-    return isinstance(fake, (list, tuple)) and any(_fake_complex(item) for item in fake)
