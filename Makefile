@@ -9,7 +9,7 @@ PACK := $(wildcard plugins/torchvision/pyproject.toml)
 PACK_INSTALLED := $(if $(PACK),$(VENV)/.installed-torchvision-pack)
 PACK_SOURCES := $(if $(PACK),$(PACK) $(shell find plugins/torchvision -name '*.py' -not -path '*/build/*'))
 
-.PHONY: example test lint bench conformance promises clean
+.PHONY: example test lint bench conformance grid promises clean
 
 example: $(INSTALLED)  ## export a torchvision model, check it, and run it against eager torch
 	$(BIN)/python docs/example.py
@@ -26,6 +26,9 @@ bench: $(INSTALLED)  ## ratios against torch.onnx.export
 
 conformance: $(INSTALLED)  ## torch's operator database through export and onnxruntime
 	$(BIN)/python tests/conformance/grid.py
+
+grid: $(INSTALLED)  ## the tests that are left out of `make test`: larger models at every opset, ...
+	$(BIN)/python -m pytest -n 2 -m grid $(PYTEST_ARGS)
 
 promises: $(INSTALLED)  ## docs/promises.md, from the marks of the tests
 	$(BIN)/python tests/api/promises.py

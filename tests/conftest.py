@@ -13,6 +13,7 @@ import torch
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "slow: takes more than a few seconds")
     config.addinivalue_line("markers", "conformance: runs cases of torch's operator database")
+    config.addinivalue_line("markers", "grid: a longer grid, run by `make grid` and left out otherwise")
     torch.set_num_threads(1)
 
 

@@ -58,12 +58,8 @@ def gelu(op: Builder, self: Tensor, *, approximate: str = "none") -> Tensor:
 
 @translation("aten::silu")
 def silu(op: Builder, self: Tensor) -> Tensor:
+    # Not Swish, which opset 24 has: onnxruntime 1.32 runs it at opset 24 alone, and fuses these two anyway.
     return op.Mul(self, op.Sigmoid(self))
-
-
-@translation("aten::silu", opset=24)
-def silu_swish(op: Builder, self: Tensor) -> Tensor:
-    return op.Swish(self)
 
 
 @translation("aten::mish")
