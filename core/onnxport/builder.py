@@ -14,7 +14,8 @@ import onnx_ir as ir
 import torch
 from onnx_ir import DataType
 
-from onnxport import infer, literals
+from onnxport import functions, infer, literals
+from onnxport.complex_values import ComplexValues
 from onnxport.dtypes import COMPONENT, ONNX_TO_TORCH, SINCE, UNSATURATED, onnx_dtype
 from onnxport.errors import Unsupported
 from onnxport.schemas import OpSpec, first_opset, spec_of
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 _SMALL = 1024  # bytes; constants up to this size are shared by content
 
 
-class Builder:
+class Builder(ComplexValues):
     """Emits the nodes of one model; see the module's docstring.
 
     Attributes:
@@ -42,6 +43,7 @@ class Builder:
         source: the node of the user's graph that ``node`` is a decomposed step of, if it is one.
         origin: the translation being run.
         seed: the seed that the user wants for random nodes, or None.
+        root: in a function, the path of the module whose call it is: metadata of its nodes is relative to it.
         inline: translates a GraphModule's nodes here; ``op.inline(graph_module, *values)`` gives its flat outputs.
         translate: runs another operator's translation on values; ``op.translate("aten::relu", value)``.
     """
@@ -55,14 +57,17 @@ class Builder:
         self.symbols = Symbols(self, names)
         self.domains: dict[str, int] = {"": opset}
         self.functions: dict[tuple[str, str, str], ir.Function] = {}
+        self.local = functions.Functions()
+        self.within: functions.Body | None = None
+        self.root: str | None = None
         self.initializers: dict[str, Tensor] = {}
         self.complex_tensors: list[Tensor] = []
         self.seed: int | None = None
         self.inline: Callable[..., list[Any]] = _no_walker
         self.translate: Callable[..., Any] = _no_walker
         self._metadata = metadata
-        self._names: dict[str, int] = {}
-        self._constants: dict[Any, Tensor] = {}
+        self.taken: dict[str, int] = {}
+        self.constants: dict[Any, Tensor] = {}
 
     # Nodes ---------------------------------------------------------------------------------------------------------
 
@@ -141,6 +146,7 @@ class Builder:
             fx_node=self.source or self.node,
             origin=self.origin,
             level=self._metadata,
+            root=self.root,
         )
         self.scopes[-1].nodes.append(node)
         return results[0] if len(results) == 1 else tuple(results)
@@ -220,6 +226,30 @@ class Builder:
         attrs = [literals.any_attribute(key, value) for key, value in attributes.items() if value is not None]
         return self._append(domain, name, values, attrs, kinds, None, overload)
 
+    def function(
+        self,
+        domain: str,
+        name: str,
+        body: Callable[..., Any] | torch.fx.GraphModule,
+        *inputs: Any,
+        key: Any = None,
+        **attributes: Any,
+    ) -> Any:
+        """A call of a local function of the model, whose body is emitted once.
+
+        Args:
+            domain: the function's domain, such as ``"com.example"``.
+            name: its name. Where calls need bodies that differ, the later ones are called ``name_2`` and so on.
+            body: takes the inputs, and the attributes as references that nodes take as attributes; emits nodes and
+                returns one tensor or several. It sees nothing else of the model: no FX node, no outer tensors. A
+                GraphModule is translated; its results come as a tuple.
+            inputs: tensors, None, or Python numbers and sizes, which the body gets as they are.
+            key: what the body depends on besides its inputs and their shapes, where ``body`` isn't the same object
+                each time.
+            attributes: attributes of the call.
+        """
+        return functions.call(self, domain, name, body, inputs, key, attributes)
+
     # Values --------------------------------------------------------------------------------------------------------
 
     def tensor(self, value: Any, dtype: DataType | None = None) -> Tensor | None:
@@ -255,11 +285,11 @@ class Builder:
             is_complex = False
             shape = ir.Shape(array.shape)
             key = (element, array.shape, array.tobytes()) if array.nbytes <= _SMALL else None
-            found = self._constants.get(key) if key is not None else None
+            found = self.constants.get(key) if key is not None else None
             if found is not None:
                 return found
             data = ir.Tensor(array, dtype=element)
-        found = self._constants.get(key) if key is not None else None
+        found = self.constants.get(key) if key is not None else None
         if found is not None and found.is_complex == is_complex:
             return found
         name = self.unique(self.node.name + "_const" if key is None and self.node is not None else "const")
@@ -268,7 +298,7 @@ class Builder:
         if is_complex:
             self.complex_tensors.append(tensor)
         if key is not None:
-            self.scope.remember(self._constants, key, tensor)
+            self.scope.remember(self.constants, key, tensor)
         self.scope.remember(self.initializers, name, tensor)
         return tensor
 
@@ -283,12 +313,12 @@ class Builder:
         """
         key = (what, *map(id, values))
         data = [value.const_value for value in values]
-        if key in self._constants or not all(isinstance(d, TorchTensor) and d.has_data for d in data):
-            return self._constants.get(key)
+        if key in self.constants or not all(isinstance(d, TorchTensor) and d.has_data for d in data):
+            return self.constants.get(key)
         first, *others = data
         made = first.derive(function, self.unique(f"{values[0].name}.{what}"), others)  # type: ignore[union-attr,arg-type]
         tensor = Tensor(made.name, made.dtype, ir.Shape(list(made.shape)), const_value=made)
-        self.scope.remember(self._constants, key, tensor)
+        self.scope.remember(self.constants, key, tensor)
         self.scope.remember(self.initializers, made.name, tensor)
         return tensor
 
@@ -339,45 +369,6 @@ class Builder:
             raise Unsupported(f"the rank of {value.name} isn't known")
         return len(value.shape)
 
-    # Complex numbers -----------------------------------------------------------------------------------------------
-
-    def real(self, value: Tensor) -> Tensor:
-        """The real parts of a complex value; a real value as it is."""
-        if not value.is_complex:
-            return value
-        return self._component(value, 0)
-
-    def imag(self, value: Tensor) -> Tensor:
-        """The imaginary parts of a complex value."""
-        return self._component(value, 1)
-
-    def _component(self, value: Tensor, index: int) -> Tensor:
-        part = self.Gather(value, self.const(index), axis=-1)
-        part.shape = value.shape
-        return part
-
-    def complex(self, real: Tensor, imag: Tensor) -> Tensor:
-        """A complex value of its parts, two real tensors of one shape."""
-        joined = self.Concat(self.Unsqueeze(real, [-1]), self.Unsqueeze(imag, [-1]), axis=-1)
-        return self.as_complex(joined, real.shape)
-
-    def as_complex(self, value: Tensor, shape: ir.Shape | None = None) -> Tensor:
-        """A real tensor with a last axis of 2, taken as complex numbers.
-
-        Args:
-            shape: the logical shape; by default the value's without its last axis.
-        """
-        if value.is_complex:
-            return value
-        if value.producer() is None or value in (self.initializers.get(value.name or ""),):
-            value = self.Identity(value)
-        if shape is None and value.shape is not None:
-            shape = ir.Shape(list(value.shape)[:-1])
-        value.shape = shape
-        value.is_complex = True
-        self.complex_tensors.append(value)
-        return value
-
     # The FX node ---------------------------------------------------------------------------------------------------
 
     @property
@@ -401,16 +392,16 @@ class Builder:
 
     def unique(self, base: str) -> str:
         """A name that no other value of the model has."""
-        count = self._names.get(base)
+        count = self.taken.get(base)
         if count is None:
-            self._names[base] = 1
+            self.taken[base] = 1
             return base
         while True:
             name = f"{base}_{count}"
             count += 1
-            if name not in self._names:
-                self._names[base] = count
-                self._names[name] = 1
+            if name not in self.taken:
+                self.taken[base] = count
+                self.taken[name] = 1
                 return name
 
     def subgraph(
@@ -455,7 +446,7 @@ class Builder:
             yield scope
         finally:
             self.scopes.pop()
-            shared = (self._constants, self.initializers)
+            shared = (self.constants, self.initializers)
             self.scope.journal.extend(entry for entry in scope.journal if any(entry[0] is cache for cache in shared))
 
     def mark(self) -> tuple[int, int, int]:

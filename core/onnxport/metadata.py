@@ -85,17 +85,53 @@ def target_name(target: Any) -> str:
     return getattr(target, "__name__", str(target))
 
 
-def node_properties(node: torch.fx.Node | None, origin: Any, level: str) -> dict[str, str]:
+def relative_path(path: str, root: str | None) -> str:
+    """A module's path as seen from the module ``root``, which itself is the empty path."""
+    return path if not root else path[len(root) + 1 :]
+
+
+def _stack_below(node: torch.fx.Node, root: str | None) -> list[tuple[str, str]]:
+    """The module stack from the module ``root`` on, in paths relative to it; all of it for None."""
+    stack = module_stack(node)
+    if not root:
+        return stack
+    inside = [(path, name) for path, name in stack if path == root or path.startswith(f"{root}.")]
+    return [(relative_path(path, root), name) for path, name in inside]
+
+
+def call_properties(node: torch.fx.Node | None, module: str, level: str, root: str | None = None) -> dict[str, str]:
+    """The metadata of the call of a function that stands for a module: that of the module's own call.
+
+    Args:
+        node: an FX node of the call.
+        module: the module's path.
+        level: as for :func:`node_properties`.
+        root: the module whose function holds the call.
+    """
+    if node is None or level == "none":
+        return {}
+    inner = relative_path(module, root)
+    stack = [(path, name) for path, name in _stack_below(node, root) if path == inner or inner.startswith(f"{path}.")]
+    stack = stack or [("", "")]
+    return {
+        "namespace": "/".join(f"{path}: {name}" if path else name for path, name in stack),
+        "pkg.torch.onnx.class_hierarchy": repr([name for _, name in stack]),
+        "pkg.torch.onnx.name_scopes": repr([path for path, _ in stack]),
+    }
+
+
+def node_properties(node: torch.fx.Node | None, origin: Any, level: str, root: str | None = None) -> dict[str, str]:
     """The metadata of an ONNX node.
 
     Args:
         node: the FX node it was translated from.
         origin: the :class:`Translation` that emitted it.
         level: ``"full"``, ``"module"`` (no FX text, no stack trace) or ``"none"``.
+        root: for a node of a function, the path of the module whose call it was made of.
     """
     if node is None or level == "none":
         return {}
-    stack = module_stack(node)
+    stack = _stack_below(node, root)
     target = target_name(node.target)
     scopes = [path for path, _ in stack] + [node.name]
     properties = {

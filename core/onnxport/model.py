@@ -1,16 +1,20 @@
-"""The outside of an ONNX model: its inputs, weights and outputs with their metadata, and the model itself."""
+"""The outside of an ONNX model: its inputs, weights and outputs with their names and metadata, and the model itself."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 import torch
 import torch.fx
 
+from onnxport import functions
 from onnxport.dtypes import COMPONENT, SYMBOLIC, component_dtype
-from onnxport.errors import TranslationError
+from onnxport.errors import InputError, Refusal, TranslationError
+from onnxport.module_functions import FunctionUse
 from onnxport.schemas import ir_version
 from onnxport.tensor import Tensor
 
@@ -26,6 +30,42 @@ _ORIGINAL = "pkg.torch.onnx.original_node_name"
 #: Which of the FX node's results a value is, where it has several.
 RESULT_INDEX = "onnxport.result_index"
 _COMPLEX = "onnxport.complex"
+
+
+@dataclass
+class Names:
+    """What the file's inputs, outputs and dimensions are called.
+
+    Attributes:
+        inputs: name by placeholder of the FX graph.
+        outputs: names of the user's outputs, in order.
+        dims: name by symbol of the shape environment.
+    """
+
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    outputs: Sequence[str] = ()
+    dims: Mapping[Any, str] = field(default_factory=dict)
+
+
+@dataclass
+class Translated:
+    """The result of the walk.
+
+    Attributes:
+        model: the ONNX model.
+        refusals: operators that nothing translated; the model is of use only when there are none.
+        served: how many nodes each translation served, by (operator, translation).
+        decomposed: how many nodes of each operator were expanded by decomposition.
+        functions: the functions that stand for modules.
+        inlined: calls of modules that were to be functions and aren't, by path, with the reason.
+    """
+
+    model: ir.Model
+    refusals: list[Refusal]
+    served: Counter[tuple[str, str]]
+    decomposed: Counter[str]
+    functions: list[FunctionUse] = field(default_factory=list)
+    inlined: dict[str, str] = field(default_factory=dict)
 
 
 def initializer(op: Builder, weight: Initializer, node: torch.fx.Node) -> Tensor:
@@ -75,6 +115,8 @@ def graph_input(op: Builder, node: torch.fx.Node, name: str | None, inputs: list
 
 def graph_output(op: Builder, value: Any, name: str | None, kind: str, taken: Sequence[Tensor]) -> Tensor:
     """A value as a graph output. One that is also an input, a weight or another output gets an ``Identity``."""
+    if isinstance(value, str):
+        raise InputError(f"The model returns the string {value!r}, which no ONNX output can be: don't return it.")
     tensor = op.tensor(value)
     if tensor is None:
         raise TranslationError("An output of the model is None.")
@@ -121,6 +163,5 @@ def assemble(op: Builder, inputs: list[Tensor], outputs: list[Tensor], program: 
     properties = graph.metadata_props
     properties["pkg.torch.export.ExportedProgram.graph_signature"] = str(program.graph_signature)
     properties["pkg.torch.export.ExportedProgram.range_constraints"] = str(program.range_constraints)
-    return ir.Model(
-        graph, ir_version=ir_version(op.opset), producer_name="onnxport", functions=list(op.functions.values())
-    )
+    used = functions.reachable(op, graph)
+    return ir.Model(graph, ir_version=ir_version(op.opset), producer_name="onnxport", functions=used)

@@ -158,7 +158,11 @@ class Symbols:
             self._names[symbol] = place if axis is None else f"{place}_dim_{axis}"
 
     def bound(self, symbol: sympy.Basic) -> tuple[Tensor, int | None] | None:
-        """Where a symbol is read from, looked up from the current scope outwards."""
+        """Where a symbol is read from, looked up from the current scope outwards; from outside a function, an input."""
+        place = self._inside(symbol)
+        return self._op.within.capture(symbol) if place is None and self._op.within is not None else place
+
+    def _inside(self, symbol: sympy.Basic) -> tuple[Tensor, int | None] | None:
         for scope in reversed(self._op.scopes):
             place = scope.bindings.get(symbol)
             if place is not None:
@@ -168,7 +172,7 @@ class Symbols:
     def bind_shape(self, tensor: Tensor, shape: ir.Shape) -> None:
         """Bind every symbol that is a dimension of ``tensor`` by itself and has no place yet."""
         for axis, dim in enumerate(shape):
-            if isinstance(dim, Size) and dim.expr.is_Symbol and self.bound(dim.expr) is None:
+            if isinstance(dim, Size) and dim.expr.is_Symbol and self._inside(dim.expr) is None:
                 self.bind(dim.expr, tensor, axis)
 
     def solve(self, tensor: Tensor, shape: ir.Shape) -> None:

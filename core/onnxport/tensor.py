@@ -56,17 +56,30 @@ class Node(ir.Node):
     The metadata strings are made when they are first read (by a user, or by saving), not while translating.
     """
 
-    __slots__ = ("_level", "fx_node", "origin")
+    __slots__ = ("_level", "_root", "fx_node", "origin")
 
-    def __init__(self, *args: Any, fx_node: torch.fx.Node | None, origin: Any, level: str, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        fx_node: torch.fx.Node | None,
+        origin: Any,
+        level: str,
+        root: str | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **kwargs)
         self.fx_node = fx_node
         self.origin = origin
         self._level = level
+        self._root = root
+
+    def stands_for(self, module: str) -> None:
+        """It calls the function of a module: its provenance is that of the module's call, not of one FX node."""
+        self._metadata_props = metadata.call_properties(self.fx_node, module, self._level, self._root)
 
     @property
     def metadata_props(self) -> dict[str, str]:  # type: ignore[override]
         """Provenance of the node as strings, with the documented keys."""
         if self._metadata_props is None:
-            self._metadata_props = metadata.node_properties(self.fx_node, self.origin, self._level)
+            self._metadata_props = metadata.node_properties(self.fx_node, self.origin, self._level, self._root)
         return self._metadata_props

@@ -1,0 +1,431 @@
+"""``export(functions=)``: the calls of chosen module classes become calls of local functions.
+
+The nodes of one call are found by `nn_module_stack`. Where they can be taken out of the graph as one, they are
+described (:mod:`onnxport.fingerprints`); the first call of a description is translated, the others are only called.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import onnx_ir as ir
+import torch
+import torch.fx
+
+from onnxport import metadata
+from onnxport.components import components
+from onnxport.dtypes import SYMBOLIC
+from onnxport.errors import InputError
+from onnxport.fingerprints import Structure, content, small_constant
+from onnxport.functions import Call, define
+from onnxport.tensor import Node, Tensor
+
+if TYPE_CHECKING:
+    import sympy
+
+    from onnxport.translate import Translator
+
+
+@dataclass
+class FunctionUse:
+    """What became of one class.
+
+    Attributes:
+        name: ``domain::name`` of the function; a class whose calls differ has several.
+        module: qualified name of the class.
+        nodes: number of nodes of the function.
+        calls: paths of the modules whose calls became calls of the function.
+    """
+
+    name: str
+    module: str
+    nodes: int
+    calls: list[str] = field(default_factory=list)
+
+
+@dataclass(eq=False)
+class _Region:
+    """The nodes of one call of a module, in order."""
+
+    key: str
+    path: str
+    module: str
+    nodes: list[torch.fx.Node] = field(default_factory=list)
+
+    @property
+    def label(self) -> str:
+        """The module's path; of later calls of one module, also which it is."""
+        _, at, count = self.key.rpartition("@")
+        return f"{self.path} (call {int(count) + 1})" if at and count.isdigit() else self.path
+
+
+@dataclass
+class _Interface:
+    """What a region reads and gives.
+
+    Attributes:
+        fingerprint: equal for regions that one function can stand for.
+        reads: the nodes outside that the region reads.
+        arguments: the tensors among their values that the function takes.
+        gives: the nodes whose values are read outside.
+        numbers: symbols that the region brings forth and that are read outside, but not from the shape of a result.
+    """
+
+    fingerprint: Any
+    reads: list[torch.fx.Node]
+    arguments: list[Tensor]
+    gives: list[torch.fx.Node]
+    numbers: list[sympy.Basic]
+
+
+@dataclass
+class _Made:
+    """A function for a fingerprint: its call, and the Python values of results that are no tensors."""
+
+    call: Call
+    values: list[Any]
+
+
+class Selection:
+    """The module classes that are to be functions.
+
+    Args:
+        wanted: classes, or names: qualified ones or their last parts.
+        graph_module: the captured graph.
+
+    Raises:
+        InputError: no operator of the graph belongs to such a class.
+    """
+
+    def __init__(self, wanted: Sequence[type | str], graph_module: torch.fx.GraphModule) -> None:
+        names = [w if isinstance(w, str) else f"{w.__module__}.{w.__qualname__}" for w in wanted]
+        present = sorted({name for node in _all_nodes(graph_module) for name in _classes(node)})
+        self._classes = {p for p in present for n in names if p == n or p.endswith(f".{n}")}
+        for name in names:
+            if not any(p == name or p.endswith(f".{name}") for p in present):
+                near = _near(name, present)
+                raise InputError(f"functions=: no operator of the model was called in a module {name}. {near}")
+        self._matches: dict[Any, list[tuple[str, str, str]]] = {}
+
+    def calls(self, node: torch.fx.Node) -> list[tuple[str, str, str]]:
+        """The calls of chosen classes that the node belongs to, from the outside in: key, path and class."""
+        stack = node.meta.get("nn_module_stack") or {}
+        known = self._matches.get(tuple(stack))
+        if known is None:
+            paths = [path for path, _ in metadata.module_stack(node)]
+            known = [call for call in zip(stack, paths, _classes(node)) if call[2] in self._classes]
+            self._matches[tuple(stack)] = known
+        return known
+
+
+class ModuleFunctions:
+    """Walks the nodes of a graph for a translator, and puts calls of functions where it can.
+
+    Args:
+        translator: translates single nodes.
+        selection: the classes.
+        weights: placeholders of weights, which functions take as inputs, however small.
+        graph_module: the graph that has these placeholders.
+
+    Attributes:
+        uses: by name of the function.
+        inlined: calls that were translated in place, by path, with the reason.
+    """
+
+    def __init__(
+        self,
+        translator: Translator,
+        selection: Selection,
+        weights: Iterable[str],
+        graph_module: torch.fx.GraphModule,
+    ) -> None:
+        self._translator = translator
+        self._op = translator.op
+        self._selection = selection
+        self._inside: list[str] = []
+        self._apart: set[str] = set()
+        self._made: dict[Any, _Made | str] = {}
+        self._arithmetic: set[torch.fx.Node] = set()
+        self._readers: dict[sympy.Basic, list[torch.fx.Node]] = {}
+        self._of_weights: set[torch.fx.Node] = set()
+        names = frozenset(weights)
+        for node in graph_module.graph.nodes:
+            of_weights = translator.is_constant(node) and not self._of_weights.isdisjoint(node.all_input_nodes)
+            if of_weights or (node.op == "placeholder" and node.name in names):
+                self._of_weights.add(node)
+        self.uses: dict[str, FunctionUse] = {}
+        self.inlined: dict[str, str] = {}
+
+    def walk(self, nodes: Sequence[torch.fx.Node]) -> None:
+        """Translate nodes, in an order in which the nodes of a call stand together."""
+        for unit in self._units(nodes):
+            if isinstance(unit, _Region):
+                self._call(unit)
+            else:
+                self._translator.visit(unit)
+
+    # Which nodes go together ---------------------------------------------------------------------------------------
+
+    def _units(self, nodes: Sequence[torch.fx.Node]) -> list[torch.fx.Node | _Region]:
+        """The nodes and the calls, each after what it depends on. Takes time linear in the number of edges."""
+        regions: dict[str, _Region] = {}
+        unit_of: dict[torch.fx.Node, torch.fx.Node | _Region] = {}
+        through: dict[torch.fx.Node, list[torch.fx.Node]] = {}
+        for node in nodes:
+            if self._is_arithmetic(node):
+                through[node] = self._number(node, through)
+                continue
+            entry = self._open_call(node)
+            if entry is None:
+                unit_of[node] = node
+            else:
+                region = regions.setdefault(entry[0], _Region(*entry))
+                region.nodes.append(node)
+                unit_of[node] = region
+        units = list(dict.fromkeys(unit_of.values()))
+        if not regions:
+            return units
+
+        def dependencies(unit: torch.fx.Node | _Region) -> Iterator[torch.fx.Node | _Region]:
+            for node in unit.nodes if isinstance(unit, _Region) else [unit]:
+                for source in node.all_input_nodes:
+                    for read in through.get(source, (source,)):
+                        if read in unit_of and unit_of[read] is not unit:
+                            yield unit_of[read]
+
+        place = {node: i for i, node in enumerate(unit_of)}
+        ordered: list[torch.fx.Node | _Region] = []
+        for component in components(units, dependencies):
+            if len(component) == 1:
+                ordered += component
+                continue
+            self._take_apart(component)
+            parts = [n for unit in component for n in (unit.nodes if isinstance(unit, _Region) else [unit])]
+            ordered += self._units(sorted(parts, key=place.__getitem__))
+        return ordered
+
+    def _is_arithmetic(self, node: torch.fx.Node) -> bool:
+        """A size, or a number computed of sizes: its expression says all, unless a table translates the operator."""
+        if not isinstance(node.meta.get("val"), SYMBOLIC) or node.op != "call_function":
+            return False
+        if self._translator.is_overridden(node.target):
+            return False
+        tensors = any(not isinstance(n.meta.get("val"), SYMBOLIC) for n in node.all_input_nodes)
+        return not tensors or node.target in _SIZES
+
+    def _number(self, node: torch.fx.Node, through: dict[torch.fx.Node, list[torch.fx.Node]]) -> list[torch.fx.Node]:
+        """Give a number its value; the nodes that must be translated before it is read."""
+        fake = node.meta["val"]
+        self._translator.env[node] = self._op.symbols.of_torch(fake)
+        self._arithmetic.add(node)
+        unbacked = [symbol for symbol in fake.node.expr.free_symbols if str(symbol).startswith(("u", "zu"))]
+        for symbol in unbacked:
+            self._readers.setdefault(symbol, []).append(node)
+        return [read for n in node.all_input_nodes for read in through.get(n, [n])] if unbacked else []
+
+    def _open_call(self, node: torch.fx.Node) -> tuple[str, str, str] | None:
+        """The outermost call that the node belongs to and that is no function yet where the walk stands."""
+        if node.op != "call_function" or self._translator.is_constant(node):
+            return None
+        calls = self._selection.calls(node)
+        return next((c for c in calls if c[0] not in self._inside and c[0] not in self._apart), None)
+
+    def _take_apart(self, component: Sequence[torch.fx.Node | _Region]) -> None:
+        """Give up calls that can't be run as one, since each waits for what the others compute."""
+        for region in [unit for unit in component if isinstance(unit, _Region)]:
+            between = next(unit for unit in component if unit is not region)
+            if isinstance(between, _Region):
+                other = f"the call of {between.label}"
+            else:
+                line = metadata.source_line(between)
+                other = f"{between.name} ({metadata.target_name(between.target)}{f', {line}' if line else ''})"
+            self._keep_inline(region, f"what it computes goes through {other} and comes back to it")
+
+    def _keep_inline(self, region: _Region, reason: str) -> None:
+        self._apart.add(region.key)
+        self.inlined[region.label] = reason
+
+    # Calls ---------------------------------------------------------------------------------------------------------
+
+    def _call(self, region: _Region) -> None:
+        interface = self._interface(region)
+        made = self._made.get(interface.fingerprint)
+        if made is None:
+            made = self._made[interface.fingerprint] = self._translated(region, interface)
+        if isinstance(made, str):
+            self._keep_inline(region, made)
+            self.walk(region.nodes)
+            return
+        op, env = self._op, self._translator.env
+        outer = op.node, op.source, op.origin
+        op.node, op.source, op.origin = interface.gives[-1] if interface.gives else region.nodes[-1], None, None
+        try:
+            results = iter(made.call.emit(op, interface.arguments))
+            for node, value in zip(interface.gives, made.values):
+                env[node] = self._translator.accept(node, _filled(value, results), None)
+            for symbol, number in zip(interface.numbers, results):
+                if number is not None and op.symbols.bound(symbol) is None:
+                    op.symbols.bind(symbol, number, None)
+            self._record(region, made.call.function, op.scope.nodes[-1])
+        finally:
+            op.node, op.source, op.origin = outer
+
+    def _record(self, region: _Region, function: ir.Function | None, call: ir.Node) -> None:
+        if function is None or call.op_identifier() != function.identifier():
+            return
+        name = f"{function.domain}::{function.name}"
+        nodes = sum(1 for _ in function.all_nodes())
+        self.uses.setdefault(name, FunctionUse(name, region.module, nodes)).calls.append(region.label)
+        if isinstance(call, Node):
+            call.stands_for(region.path)
+
+    def _interface(self, region: _Region) -> _Interface:
+        env, op = self._translator.env, self._op
+        structure = Structure(op)
+        reads: dict[torch.fx.Node, int] = {}
+        values: list[Any] = []
+        arguments: list[Tensor] = []
+
+        def outside(node: torch.fx.Node) -> int:
+            if node not in reads:
+                reads[node] = len(reads)
+                values.append(structure.value(_mapped(env[node], lambda tensor: described(tensor, node))))
+            return reads[node]
+
+        def described(tensor: Tensor, node: torch.fx.Node) -> Any:
+            data = self._held(tensor, node)
+            if data is None:
+                arguments.append(tensor)
+            return tensor if data is None else content(data)
+
+        nodes = structure.nodes(region.nodes, outside)
+        members = set(region.nodes)
+        inside = members | self._arithmetic
+        gives = [n for n in region.nodes if any(user not in inside for user in n.users) and _is_value(n)]
+        numbers = self._numbers(structure, members, gives)
+        nested = [[(key, module) for key, _, module in self._selection.calls(n)] for n in region.nodes]
+        keys: dict[str, int] = {}
+        levels = tuple(tuple((keys.setdefault(key, len(keys)), m) for key, m in calls) for calls in nested)
+        places = {node: i for i, node in enumerate(region.nodes)}
+        given = tuple(places[node] for node in gives), tuple(structure.fresh[s] for s in numbers)
+        fingerprint = region.module, nodes, tuple(values), given, levels
+        return _Interface(fingerprint, list(reads), arguments, gives, numbers)
+
+    def _numbers(
+        self, structure: Structure, members: set[torch.fx.Node], gives: Sequence[torch.fx.Node]
+    ) -> list[sympy.Basic]:
+        """Fresh symbols that are read outside, but that no result has as a dimension."""
+        if not structure.fresh:
+            return []
+        dims: list[Any] = [d for n in gives for t in torch.utils._pytree.tree_leaves(n.meta["val"]) for d in t.shape]
+        exprs = [d.node.expr for d in dims if isinstance(d, torch.SymInt)]
+        read = {symbol for expr in exprs for symbol in expr.free_symbols}
+        for symbol in structure.fresh:
+            sources = [*self._readers.get(symbol, ()), *(n for n in members if _has_symbol(n, symbol))]
+            if any(user not in members and user not in self._arithmetic for n in sources for user in n.users):
+                read.add(symbol)
+        return [symbol for symbol in structure.fresh if symbol in read and symbol not in exprs]
+
+    def _held(self, tensor: Tensor, node: torch.fx.Node) -> ir.TensorProtocol | None:
+        """The content of a constant that functions hold themselves: a small one that isn't made of weights."""
+        return None if node in self._of_weights else small_constant(tensor)
+
+    def _translated(self, region: _Region, interface: _Interface) -> _Made | str:
+        """The region as a function, or why it can't be one."""
+        translator, op = self._translator, self._op
+        env = translator.env
+        values: list[Any] = []
+
+        def emit(parameters: list[Tensor]) -> list[Tensor | None]:
+            following = iter(parameters)
+
+            def inner(tensor: Tensor, node: torch.fx.Node) -> Tensor:
+                data = self._held(tensor, node)
+                return next(following) if data is None else op.const(data.numpy(), data.dtype)
+
+            outer = {node: env[node] for node in interface.reads}
+            self._inside.append(region.key)
+            try:
+                env.update({n: _mapped(value, lambda t, n=n: inner(t, n)) for n, value in outer.items()})  # type: ignore[misc]
+                self.walk(region.nodes)
+                values.extend(env[node] for node in interface.gives)
+                bound = [symbol if op.symbols.bound(symbol) else None for symbol in interface.numbers]
+                return [*_tensors(values), *(None if s is None else op.symbols.vector(s) for s in bound)]
+            finally:
+                self._inside.pop()
+                env.update(outer)
+                for node in region.nodes:
+                    env.pop(node, None)
+
+        root = region.path
+        names = [_input_name(tensor, metadata.relative_path(root, op.root)) for tensor in interface.arguments]
+        package, name = region.module.partition(".")[0], region.module.rpartition(".")[2]
+        with translator.tentatively() as refused:
+            call = define(op, f"pkg.{package}", name, interface.arguments, emit, names=names, root=root)
+        if refused:
+            return f"inside a function, {'; '.join(refused)}"
+        return _Made(call, [_mapped(value, lambda _tensor: _TENSOR) for value in values])
+
+
+_SIZES = frozenset([torch.ops.aten.sym_size.int, torch.ops.aten.sym_numel.default, torch.ops.aten.sym_stride.int])
+_TENSOR = object()
+"""Stands for a tensor among the values of a region."""
+
+
+def _mapped(value: Any, function: Callable[[Tensor], Any]) -> Any:
+    """A value of an FX node with its tensors replaced."""
+    if isinstance(value, (list, tuple)):
+        return [_mapped(item, function) for item in value]
+    return function(value) if isinstance(value, Tensor) else value
+
+
+def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
+    for value in values:
+        if isinstance(value, (list, tuple)):
+            yield from _tensors(value)
+        elif isinstance(value, Tensor):
+            yield value
+
+
+def _filled(value: Any, results: Iterator[Any]) -> Any:
+    """A recorded value with the results of a call for its tensors."""
+    if isinstance(value, list):
+        return [_filled(item, results) for item in value]
+    return next(results) if value is _TENSOR else value
+
+
+def _is_value(node: torch.fx.Node) -> bool:
+    return not isinstance(node.meta.get("val"), SYMBOLIC)
+
+
+def _has_symbol(node: torch.fx.Node, symbol: sympy.Basic) -> bool:
+    fake = node.meta.get("val")
+    return isinstance(fake, SYMBOLIC) and symbol in fake.node.expr.free_symbols
+
+
+def _input_name(tensor: Tensor, path: str) -> str:
+    """Weights are called as in the state dict of the module, what was computed before just `input`."""
+    if tensor.producer() is not None:
+        return "input"
+    return str(tensor.name).removeprefix(f"{path}.")
+
+
+def _classes(node: torch.fx.Node) -> list[str]:
+    stack = node.meta.get("nn_module_stack") or {}
+    return [kind if isinstance(kind, str) else f"{kind.__module__}.{kind.__qualname__}" for _, kind in stack.values()]
+
+
+def _near(name: str, present: Sequence[str]) -> str:
+    """What may have been meant."""
+    last = {p.rpartition(".")[2]: p for p in present}
+    near = difflib.get_close_matches(name.rpartition(".")[2], last, 3, 0.5)
+    return f"Did you mean {', '.join(last[n] for n in near)}?" if near else f"There are: {', '.join(present)}."
+
+
+def _all_nodes(graph_module: torch.fx.GraphModule) -> Iterator[torch.fx.Node]:
+    for module in graph_module.modules():
+        if isinstance(module, torch.fx.GraphModule):
+            yield from module.graph.nodes
