@@ -56,5 +56,14 @@ def test_zero_dimensions_and_nothing() -> None:
     export_and_compare(function, (torch.tensor(3.0), torch.tensor(True), torch.zeros(2, 0)))
 
 
+def test_nothing_left_at_run_time() -> None:
+    def function(x: torch.Tensor) -> list[Any]:
+        picked = x.masked_select(x > 0)
+        return [picked.cumprod(0), picked.logcumsumexp(0), picked.cumsum(0)]
+
+    for x in (torch.tensor([2.0, -1.0, 3.0]), -torch.ones(3)):
+        export_and_compare(function, (x,))
+
+
 def test_cumsum_is_one_node() -> None:
     assert op_types(export_and_compare(lambda x: x.cumsum(1), (torch.rand(3, 4),))) == ["CumSum"]

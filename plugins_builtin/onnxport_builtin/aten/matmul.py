@@ -11,6 +11,7 @@ from onnxport import DataType, Size, Tensor, Unsupported, promote, translation
 
 from onnxport_builtin.aten.shape import product as extent
 from onnxport_builtin.aten.shape import reshape
+from onnxport_builtin.aten.whole_numbers import whole_sum
 
 if TYPE_CHECKING:
     from onnxport import Builder
@@ -42,9 +43,9 @@ def swap_last(op: Builder, x: Tensor, rank: int) -> Tensor:
 
 def total(op: Builder, x: Tensor, axes: Sequence[int], *, keepdims: bool = False) -> Tensor:
     """The sum of `x` over `axes`, in x's own dtype (small integers wrap around, as in C)."""
-    dtype = x.dtype
-    wide = _WIDENED.get(dtype, dtype)
-    return op.cast(op.ReduceSum(op.cast(x, wide), list(axes), keepdims=int(keepdims)), dtype)
+    if x.dtype.is_floating_point():
+        return op.ReduceSum(x, list(axes), keepdims=int(keepdims))
+    return op.cast(whole_sum(op, x, sorted(axes), keepdims=keepdims), x.dtype)
 
 
 def times(op: Builder, a: Tensor, b: Any) -> Tensor:

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 from onnxport import DataType, Size, Tensor, Unsupported, translation
 from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
+from onnxport_builtin.aten.whole_numbers import whole_product, whole_sum
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -26,7 +28,6 @@ if TYPE_CHECKING:
 
 FLOATS = frozenset({DataType.FLOAT, DataType.DOUBLE, DataType.FLOAT16, DataType.BFLOAT16})
 NARROW_FLOATS = frozenset({DataType.FLOAT16, DataType.BFLOAT16})
-SUMMABLE = FLOATS | {DataType.INT32, DataType.INT64}
 Dims = "int | Sequence[int] | None"
 
 
@@ -77,10 +78,12 @@ def accumulated(op: Any, x: Tensor, name: str, axes: Sequence[int], keepdim: boo
     out = op.result.dtype
     if out == DataType.BOOL:
         return logical(op, x, axes, keepdim, every=name == "ReduceProd")
-    x = op.cast(x, out)
-    if out in SUMMABLE:
-        return reduce(op, name, x, axes, keepdim)
-    return op.cast(reduce(op, name, op.cast(x, DataType.INT64), axes, keepdim), out)
+    if out.is_floating_point():
+        return reduce(op, name, op.cast(x, out), axes, keepdim)
+    if x.dtype.is_floating_point():
+        x = op.cast(x, out)
+    whole = whole_product if name == "ReduceProd" else whole_sum
+    return op.cast(whole(op, x, axes, keepdims=keepdim), out)
 
 
 @translation("aten::sum", "aten::sum.dim_IntList")
@@ -129,7 +132,10 @@ def sum_to_size(op: Any, self: Tensor, size: Sequence[int | Size]) -> Tensor:
     axes += [lead + i for i, n in enumerate(size) if n == 1 and x.shape[lead + i] != 1]
     if not axes:
         return x
-    summed = reduce(op, "ReduceSum", x, axes, keepdim=lead == 0)
+    if x.dtype.is_floating_point():
+        summed = reduce(op, "ReduceSum", x, axes, keepdim=lead == 0)
+    else:
+        summed = op.cast(whole_sum(op, x, axes, keepdims=lead == 0), x.dtype)
     return summed if lead in (0, len(axes)) else op.Reshape(summed, list(size))
 
 
@@ -139,9 +145,13 @@ def trace(op: Any, self: Tensor) -> Tensor:
     if columns == 0:
         return op.const(0, op.result.dtype)
     # The diagonal is every (columns + 1)th element of the first columns * columns ones.
-    flat = op.Reshape(op.cast(self, op.result.dtype), [-1])
+    whole = not op.result.dtype.is_floating_point()
+    flat = op.Reshape(op.cast(self, DataType.INT64 if whole else op.result.dtype), [-1])
     diagonal = op.Slice(flat, [0], [columns * columns], [0], [columns + 1])
-    return op.ReduceSum(diagonal, keepdims=0)
+    if not whole:
+        return op.ReduceSum(diagonal, keepdims=0)
+    # A dot product with ones, since neither size need be known.
+    return op.cast(op.MatMul(diagonal, op.Expand(op.const(1), op.Shape(diagonal))), op.result.dtype)
 
 
 # --- logic ---------------------------------------------------------------------------------------------------------

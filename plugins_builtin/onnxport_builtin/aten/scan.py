@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from onnxport import DataType, Tensor, translation
 
+from onnxport_builtin.aten.shape import may_be_zero
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -36,12 +38,16 @@ def scan(op: Any, x: Tensor, axis: int, states: Sequence[Tensor], step: Callable
         outputs: how many results ``step`` gives behind the new states.
     """
     slice_shape = [dim for i, dim in enumerate(x.shape) if i != axis]
+    padded = may_be_zero(x.shape[axis])  # onnxruntime 1.32 has no Scan over nothing
+    if padded:
+        x = op.Concat(x, op.Unsqueeze(initial(op, x, axis, 0, x.dtype), [axis]), axis=axis)
     inputs = [(state.dtype, state.shape) for state in states] + [(x.dtype, slice_shape)]
     body = op.subgraph(step, inputs)
     results = op.Scan(
         *states, x, body=body, num_scan_inputs=1, scan_input_axes=[axis], scan_output_axes=[axis] * outputs
     )
-    return results[len(states) :]
+    found = results[len(states) :]
+    return [op.Slice(result, [0], [-1], [axis]) for result in found] if padded else found
 
 
 def initial(op: Any, x: Tensor, axis: int, value: float, dtype: DataType) -> Tensor:
