@@ -321,6 +321,9 @@ def translate_program(program: ExportedProgram, interface: Interface, settings: 
             functions=Selection(settings.functions, functional.graph_module) if settings.functions else None,
         )
         run.translated = translator.run()
+        if run.translated.inlined:
+            listed = "\n".join(f"    {path}: {reason}" for path, reason in run.translated.inlined.items())
+            warnings.warn(f"Calls that could not become functions (functions=) stay inline:\n{listed}", stacklevel=4)
         _name_output_axes(run.translated.model, interface)
         run.translated.model.meta[reweight.FOLDED] = reweight.folded_weights(folded, program)
         run.translated.model.meta[TRANSLATED] = functional.graph_module

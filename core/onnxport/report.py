@@ -99,7 +99,8 @@ class Run:
 
     def count(self, model: ir.Model, after: bool) -> None:
         """Keep the operator counts of the model before or after the passes."""
-        counts = Counter(node.op_type for node in model.graph.all_nodes())
+        graphs = [model.graph, *model.functions.values()]
+        counts = Counter(node.op_type for graph in graphs for node in graph.all_nodes())
         if after:
             self.nodes_after = counts
         else:
@@ -156,6 +157,8 @@ class Run:
             if translated is None
             else [{"operator": op, "translation": fn, "nodes": n} for (op, fn), n in sorted(translated.served.items())],
             "decomposed": {} if translated is None else dict(translated.decomposed),
+            "functions": [] if translated is None else [vars(use) for use in translated.functions],
+            "kept_inline": {} if translated is None else translated.inlined,
             "refusals": [vars(refusal) for refusal in refusals],
             "verification": None if self.verification is None else self.verification.as_dict(),
         }
@@ -173,6 +176,10 @@ class Run:
         used = [[t["operator"], t["translation"], str(t["nodes"])] for t in data["translations"]]
         parts += ["## Translations used", "", _table(["torch operator", "translation", "nodes"], used), ""]
         parts += ["## Decomposed operators", "", *(f"- {k}: {v}" for k, v in data["decomposed"].items()), ""]
+        if data["functions"] or data["kept_inline"]:
+            rows = [[f["name"], f["module"], str(f["nodes"]), ", ".join(f["calls"])] for f in data["functions"]]
+            parts += ["## Functions", "", _table(["function", "class", "nodes", "calls"], rows), ""]
+            parts += [*(f"- {path} stayed inline: {reason}" for path, reason in data["kept_inline"].items()), ""]
         if self.fallback:
             parts += [f"The program was traced a second time: {self.fallback}", ""]
         verification = "Not run." if self.verification is None else self.verification.table()

@@ -7,7 +7,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from onnxport.passes.rewriting import RANDOM, forward
+from onnxport.passes.rewriting import RANDOM, bodies, forward
 
 _GRAPHS = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
 _PLAIN = (ir.AttributeType.INT, ir.AttributeType.FLOAT, ir.AttributeType.STRING)
@@ -16,13 +16,33 @@ _LISTS = (ir.AttributeType.INTS, ir.AttributeType.FLOATS, ir.AttributeType.STRIN
 
 def run(model: ir.Model) -> int:
     """See the module's docstring."""
-    return _share(model.graph, {}, model.functions)
+    repeatable = _repeatable(model)
+    return sum(_share(graph, {}, repeatable) for graph in bodies(model))
+
+
+def _repeatable(model: ir.Model) -> set[Any]:
+    """The functions that give the same for the same inputs: those without random nodes and unknown operators."""
+    different: set[Any] = set()
+    callers: dict[Any, list[Any]] = {}
+    for key, function in model.functions.items():
+        for node in function.all_nodes():
+            callee = node.op_identifier()
+            if callee in model.functions:
+                callers.setdefault(callee, []).append(key)
+            elif node.domain or node.op_type in RANDOM:
+                different.add(key)
+    pending = list(different)
+    while pending:
+        found = [key for key in callers.get(pending.pop(), ()) if key not in different]
+        different.update(found)
+        pending += found
+    return set(model.functions) - different
 
 
 def _share(graph: ir.Graph, outer: dict[Any, ir.Node], functions: Container[Any]) -> int:
     """One forward sweep; a subgraph also sees what the graphs around it have computed before.
 
-    What an operator of another domain does isn't known, unless it is a function of the model.
+    What an operator of another domain does isn't known, unless it is one of ``functions``.
     """
     seen = dict(outer)
     changes = 0

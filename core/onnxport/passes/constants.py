@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from onnxport.passes.rewriting import RANDOM, add_initializer, all_nodes, constant, remove_if_unused
+from onnxport.passes.rewriting import RANDOM, add_constant, bodies, constant, remove_if_unused
 
 logger = logging.getLogger(__name__)
 _LIMIT = 1024  # bytes, of every input and output
@@ -17,8 +17,12 @@ _NEVER = RANDOM | {"Constant", "ConstantOfShape", "QuantizeLinear", "DequantizeL
 
 def run(model: ir.Model) -> int:
     """See the module's docstring."""
+    return sum(_fold(model, graph) for graph in bodies(model))
+
+
+def _fold(model: ir.Model, graph: ir.Graph) -> int:
     changes = 0
-    for node in all_nodes(model):
+    for node in tuple(graph.all_nodes()):
         if node.graph is None or node.domain or node.op_type in _NEVER or not node.inputs or len(node.outputs) != 1:
             continue
         static = _static_shape(node)
@@ -37,7 +41,7 @@ def run(model: ir.Model) -> int:
         )
         ir.convenience.replace_all_uses_with(result, value)
         remove_if_unused(node)
-        add_initializer(model, value)
+        add_constant(graph, value, model)
         changes += 1
     return changes
 

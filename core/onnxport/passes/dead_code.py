@@ -1,10 +1,11 @@
-"""Remove nodes whose results nobody uses, and weights that no node reads."""
+"""Remove nodes whose results nobody uses, functions that nobody calls, and weights that no node reads."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from onnxport.passes.rewriting import remove_if_unused
+from onnxport.passes.rewriting import bodies, calls_by_function, remove_if_unused
+from onnxport.scopes import graphs_of
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -12,7 +13,15 @@ if TYPE_CHECKING:
 
 def run(model: ir.Model) -> int:
     """See the module's docstring."""
-    changes = _sweep(model.graph)
+    changes = sum(_sweep(graph) for graph in bodies(model))
+    unused = [key for key, calls in calls_by_function(model).items() if not calls]
+    while unused:
+        for key in unused:
+            for node in model.functions.pop(key).all_nodes():
+                for i in range(len(node.inputs)):
+                    node.replace_input_with(i, None)
+        changes += len(unused)
+        unused = [key for key, calls in calls_by_function(model).items() if not calls]
     initializers = model.graph.initializers
     for name, value in list(initializers.items()):
         if not value.uses() and not value.is_graph_output() and not value.is_graph_input():
@@ -28,7 +37,6 @@ def _sweep(graph: ir.Graph) -> int:
         if remove_if_unused(node):
             changes += 1
             continue
-        for attribute in node.attributes.values():
-            if attribute.type.name == "GRAPH":
-                changes += _sweep(attribute.as_graph())
+        for inner in graphs_of(node):
+            changes += _sweep(inner)
     return changes

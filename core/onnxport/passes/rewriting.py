@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
+from onnxport.functions import constant_node
 from onnxport.weights import TorchTensor
 
 if TYPE_CHECKING:
@@ -18,9 +19,17 @@ RANDOM = frozenset(
 )
 
 
+def bodies(model: ir.Model) -> Iterator[ir.Graph]:
+    """The main graph and the graphs of the functions."""
+    yield model.graph
+    for function in model.functions.values():
+        yield function.graph
+
+
 def all_nodes(model: ir.Model) -> Iterator[ir.Node]:
-    """Nodes of the main graph and of all subgraphs; safe against removal of the node at hand."""
-    yield from tuple(model.graph.all_nodes())
+    """Nodes of the main graph, of functions and of all subgraphs; safe against removal of the node at hand."""
+    for graph in bodies(model):
+        yield from tuple(graph.all_nodes())
 
 
 def is_standard(node: ir.Node, *op_types: str) -> bool:
@@ -98,6 +107,23 @@ def add_initializer(model: ir.Model, value: ir.Value) -> ir.Value:
     value.name = name
     initializers[name] = value
     return value
+
+
+def add_constant(graph: ir.Graph, value: ir.Value, model: ir.Model) -> None:
+    """Let the nodes of a body read a constant: the main graph has initializers, a function nodes that give them."""
+    if graph is model.graph:
+        add_initializer(model, value)
+    else:
+        graph.insert_before(graph[0], constant_node(value, value.const_value))  # type: ignore[arg-type]
+
+
+def calls_by_function(model: ir.Model) -> dict[Any, list[ir.Node]]:
+    """The nodes that call each function of the model, those in functions too."""
+    found: dict[Any, list[ir.Node]] = {key: [] for key in model.functions}
+    for node in all_nodes(model):
+        if node.op_identifier() in found:
+            found[node.op_identifier()].append(node)
+    return found
 
 
 def sole_use(value: ir.Value) -> ir.Node | None:
