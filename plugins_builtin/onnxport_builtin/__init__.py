@@ -29,5 +29,8 @@ def onnxport_decompositions() -> dict[Any, Callable[..., Any]]:
 
 @hookimpl
 def onnxport_patches() -> list[AbstractContextManager[None]]:
-    """Recurrent networks keep a dynamic time axis."""
-    return [import_module(f"{__name__}.recurrent_capture").recurrent_shapes()]
+    """Recurrent networks and scans keep a dynamic time axis; fake quantization is captured as a pure operator."""
+    recurrent, structures, quantization = (
+        import_module(f"{__name__}.{name}_capture") for name in ("recurrent", "structure", "quantization")
+    )
+    return [recurrent.recurrent_shapes(), structures.structures(), quantization.pure_modules()]

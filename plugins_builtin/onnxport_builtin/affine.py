@@ -85,10 +85,11 @@ def quantize(
         return _quantize_by_arithmetic(op, real, scale, zero_point, dtype, low, high, axis, block)
     _check_block(op, block)
     narrow = (low, high) != (least, most)
-    if narrow and low == least and isinstance(scale, float) and isinstance(zero_point, int):
+    bound = _bound(op, scale, zero_point, high) if narrow and low == least and axis is None else None
+    if bound is not None:
         # Clipped before, so that QuantizeLinear and DequantizeLinear stay neighbours, as runtimes look for them. Where
         # the lower end is cut off too, that would put NaN below it.
-        real, narrow = op.Min(real, (high - zero_point) * scale), False
+        real, narrow = op.Min(real, bound), False
     scale = _scale(op, scale)
     zero = _zero_point(op, zero_point, dtype, scale)
     result = op.QuantizeLinear(real, scale, zero, axis=axis, block_size=block)
@@ -252,7 +253,7 @@ def _zero_point(op: Builder, zero_point: Any, dtype: DataType, scale: Tensor) ->
             low, high = RANGES[dtype]
             if data.raw.min() < low or data.raw.max() > high:
                 raise Unsupported(f"a zero point outside the range of {dtype.name}")
-        stored = op.derived(dtype.name.lower(), _converter(dtype), zero_point) if dtype in _TORCH else None
+        stored = op.derived(dtype.name.lower(), as_integers(dtype), zero_point) if dtype in _TORCH else None
         return op.cast(zero_point, dtype) if stored is None else stored
     number = 0 if zero_point is None else zero_point
     if dtype in RANGES and not RANGES[dtype][0] <= number <= RANGES[dtype][1]:
@@ -262,14 +263,24 @@ def _zero_point(op: Builder, zero_point: Any, dtype: DataType, scale: Tensor) ->
     if shape is not None and len(shape) == 0:
         return scalar
     if shape is not None and all(isinstance(size, int) for size in shape) and dtype in _TORCH:
-        return op.const(_converter(dtype)(torch.full(tuple(shape), number)))
+        return op.const(as_integers(dtype)(torch.full(tuple(shape), number)))
     return op.Expand(scalar, op.shape(scale) if shape is not None else op.Shape(scale))
 
 
-def _converter(dtype: DataType) -> Callable[[torch.Tensor], torch.Tensor]:
+def as_integers(dtype: DataType) -> Callable[[torch.Tensor], torch.Tensor]:
+    """A function that converts a tensor of whole numbers to the torch dtype of an integer type."""
     target = _TORCH[dtype]
     stored = target if dtype.bitwidth >= 8 else torch.int8  # torch keeps narrower ones in a byte, and can't convert
     return lambda tensor: tensor.to(stored).view(target)
+
+
+def _bound(op: Builder, scale: Any, zero_point: Any, high: float) -> Any:
+    """The real number that ``high`` stands for; None where it isn't known at export time."""
+    if isinstance(scale, Tensor) and isinstance(zero_point, Tensor):
+        return op.derived(f"most{high}", lambda step, zero: ((high - zero) * step).to(torch.float32), scale, zero_point)
+    if isinstance(scale, Tensor) or isinstance(zero_point, Tensor):
+        return None
+    return (high - (zero_point or 0)) * scale
 
 
 def _clipped(op: Builder, integer: Tensor, low: float, high: float) -> Tensor:
