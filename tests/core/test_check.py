@@ -34,7 +34,7 @@ class Strange(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         for layer in self.layers:
             x = torch.ops.checked.strange(layer(x))
-        return torch.ops.checked.strange(x) + torch.linalg.eig(x)[0].real
+        return torch.ops.checked.strange(x) + torch.relu(x)
 
 
 def test_every_refusal_has_its_count_lines_and_reasons() -> None:

@@ -12,6 +12,14 @@ import torch
 from torch import nn
 
 
+@torch.library.custom_op("report::unserved", mutates_args=())
+def unserved(x: torch.Tensor) -> torch.Tensor:
+    return x * 2
+
+
+unserved.register_fake(lambda x: torch.empty_like(x))
+
+
 class Model(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -51,15 +59,15 @@ def test_verification_is_reported(tmp_path: Path) -> None:
 
 
 def test_a_failed_export_is_reported_with_its_refusals(tmp_path: Path) -> None:
-    class Eigen(nn.Module):
+    class Unserved(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return torch.linalg.eig(x)[0]
+            return torch.ops.report.unserved(x)
 
     with pytest.raises(onnxport.UnsupportedOperatorsError):
-        onnxport.export(Eigen(), (torch.randn(3, 3),), report=True, artifacts_dir=tmp_path)
+        onnxport.export(Unserved(), (torch.randn(3, 3),), report=True, artifacts_dir=tmp_path)
     data = json.loads(next(tmp_path.glob("*.json")).read_text())
     assert not data["succeeded"]
-    assert [refusal["target"] for refusal in data["refusals"]] == ["aten::linalg_eig"]
+    assert [refusal["target"] for refusal in data["refusals"]] == ["report::unserved"]
 
 
 def test_profile_and_captured_program_are_written(tmp_path: Path) -> None:

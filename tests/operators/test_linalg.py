@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import onnxport
 import pytest
 import torch
 from support import export_and_compare, op_types
@@ -234,8 +233,3 @@ def test_nothing() -> None:
 
 def test_det_of_float32_is_one_node() -> None:
     assert op_types(export_and_compare(torch.linalg.det, (regular(3, 3, dtype=torch.float32),))) == ["Det"]
-
-
-def test_eig_is_refused() -> None:
-    with pytest.raises(onnxport.UnsupportedOperatorsError, match="linalg_eig"):
-        export_and_compare(torch.linalg.eigvals, (matrices(3, 3),))
