@@ -8,7 +8,7 @@ inverse operators up to the storage (`views.py`); reading an alias after its sto
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import takewhile
 from typing import Any, NamedTuple
 
@@ -75,14 +75,31 @@ class Results(NamedTuple):
 
 
 class Rewriter:
-    """Copies one graph, in order, into a graph of pure operators; the graphs nested in it by `nested`."""
+    """Copies one graph, in order, into a graph of pure operators.
 
-    def __init__(self, owner: GraphModule, nested: Callable[[GraphModule], GraphModule]) -> None:
+    Args:
+        owner: the graph.
+        nested: gives a nested graph without writes, which then also returns its inputs at some positions.
+        writes: the positions of the inputs that a nested graph writes.
+    """
+
+    def __init__(
+        self,
+        owner: GraphModule,
+        nested: Callable[[GraphModule, Sequence[int]], GraphModule],
+        writes: Callable[[GraphModule], Sequence[int]],
+    ) -> None:
         self.owner = owner
         self.nested = nested
+        self.kept = {
+            node: sorted({i for body in node.args[1:3] for i in writes(attribute_of(owner, str(body.target)))})  # type: ignore[union-attr]
+            for node in owner.graph.nodes
+            if node.target is torch.ops.higher_order.cond
+        }
+        """The operands that the branches of each `cond` write."""
         self.writer = GraphWriter()
         self.dropped: list[str] = []
-        self.tracks = any(node.op == "call_function" and is_write(node) for node in owner.graph.nodes)
+        self.tracks = any(n.op == "call_function" and (is_write(n) or self.kept.get(n)) for n in owner.graph.nodes)
         self.fakes: Mapping[Node, Any] = fakes_of(owner) if self.tracks else {}
         self.env: dict[Node, Any] = {}
         self.first: dict[int, Node] = {}
@@ -100,7 +117,7 @@ class Rewriter:
             if node.op == "get_attr":
                 value = attribute_of(self.owner, str(node.target))
                 if isinstance(value, GraphModule):
-                    value = self.nested(value)
+                    value = self.nested(value, next((self.kept[user] for user in node.users if user in self.kept), ()))
                 new = self.writer.graph.get_attr(self.writer.attribute(str(node.target), value))
                 new.meta = dict(node.meta)
                 self.bind(node, new)
@@ -250,6 +267,8 @@ class Rewriter:
             self._take(node)
         elif target in PYTHON_INPLACE and not isinstance(self.fakes.get(node), torch.Tensor):
             self.env[node] = self.emit(PYTHON_INPLACE[target], map_arg(node.args, self.read), node.meta.get("val"))
+        elif self.kept.get(node):
+            self._cond(node)
         elif not is_write(node):
             self.bind(node, self.writer.copy(node, self.read))
         elif not isinstance(target, torch._ops.OpOverload):
@@ -281,6 +300,15 @@ class Rewriter:
         if storage is not None:
             self.first[storage] = node
         self.env[node] = self.writer.copy(node, self.read)
+
+    def _cond(self, node: Node) -> None:
+        """Branches that write their operands return the new values too."""
+        new = self.writer.copy(node, self.read)
+        aliases = [self.alias(node.args[3][i]) for i in self.kept[node]]  # type: ignore[index, arg-type]
+        new.meta["val"] = (*node.meta["val"], *(alias.val for alias in aliases))
+        self.bind(node, new)
+        for i, alias in enumerate(aliases, len(node.meta["val"])):
+            self.store(alias, self._item(new, i, alias.val))
 
     def _turn_into_view(self, node: Node) -> None:
         """`x.t_()`: from here on, x is a view of what it was."""

@@ -6,6 +6,7 @@ is not understood there is decomposed by torch, at the price of a second trace, 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -78,24 +79,48 @@ def functionalize(program: ExportedProgram, *, inline_subgraphs: bool = False) -
         raise CaptureError(f"{_REFUSED}: {error.reason}") from error
 
 
-def functionalize_graph(graph_module: GraphModule) -> GraphModule:
-    """A nested or freshly traced graph without in-place operators, assertions, dead nodes and regions.
+def functionalize_graph(graph_module: GraphModule, kept: Sequence[int] = ()) -> GraphModule:
+    """A nested or freshly traced graph without in-place operators, assertions, dead nodes, regions and transforms.
+
+    Args:
+        graph_module: never changed.
+        kept: positions of the inputs that it may write: their new values come behind its results.
 
     Returns: `graph_module` itself when nothing has to change.
-    Raises: NotFunctionalizable (an `Unsupported`) when it writes to one of its inputs.
+    Raises: NotFunctionalizable (an `Unsupported`) when it writes to another of its inputs.
     """
-    graph_module = inline_regions(graph_module)
-    if records_transforms(graph_module):
-        graph_module = without_transforms(graph_module, {})
-    if not _must_change(graph_module):
+    graph_module = _without_regions(graph_module)
+    if not kept and not _must_change(graph_module):
         return graph_module
-    rewriter = Rewriter(graph_module, functionalize_graph)
-    result = rewriter.run()
-    for placeholder, alias in rewriter.written_inputs():
-        raise NotFunctionalizable(f"a nested graph writes to its input {placeholder.name!r} ({alias.val})")
-    rewriter.writer.graph.output(result)
+    rewriter = Rewriter(graph_module, functionalize_graph, written_inputs)
+    results = rewriter.run()
+    inputs = [node for node in graph_module.graph.nodes if node.op == "placeholder"]
+    for placeholder, _ in rewriter.written_inputs():
+        if inputs.index(placeholder) not in kept:
+            raise NotFunctionalizable(
+                f"the body of a higher order operator writes to {placeholder.name!r}, which lies outside: return the "
+                "new value from the body instead"
+            )
+    new = tuple(rewriter.read(inputs[position]) for position in kept)
+    rewriter.writer.graph.output((*results, *new) if new else results)
     rewriter.writer.prune()
     return rewriter.writer.finish()
+
+
+def written_inputs(graph_module: GraphModule) -> list[int]:
+    """Positions of the inputs that a nested graph writes to."""
+    graph_module = _without_regions(graph_module)
+    if not _must_change(graph_module):
+        return []
+    rewriter = Rewriter(graph_module, functionalize_graph, written_inputs)
+    rewriter.run()
+    inputs = [node for node in graph_module.graph.nodes if node.op == "placeholder"]
+    return [inputs.index(placeholder) for placeholder, _ in rewriter.written_inputs()]
+
+
+def _without_regions(graph_module: GraphModule) -> GraphModule:
+    graph_module = inline_regions(graph_module)
+    return without_transforms(graph_module, {}) if records_transforms(graph_module) else graph_module
 
 
 def _functionalize(program: ExportedProgram, inline_subgraphs: bool, reason: str | None) -> FunctionalProgram:
@@ -104,7 +129,7 @@ def _functionalize(program: ExportedProgram, inline_subgraphs: bool, reason: str
     if records_transforms(graph_module):
         constants = {spec.arg.name: program.constants.get(str(spec.target)) for spec in signature.input_specs}
         graph_module = without_transforms(graph_module, constants)
-    rewriter = Rewriter(graph_module, functionalize_graph) if _must_change(graph_module) else None
+    rewriter = Rewriter(graph_module, functionalize_graph, written_inputs) if _must_change(graph_module) else None
     returned = rewriter.run() if rewriter else graph_module.graph.output_node().args[0]
     mutations: list[Mutation] = []
     outputs: list[UserOutput] = []
