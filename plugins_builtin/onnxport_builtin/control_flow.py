@@ -162,6 +162,12 @@ def scan(
     return results if isinstance(results, tuple) else (results,)
 
 
+@translation("higher_order::invoke_subgraph", complex=True)
+def invoke_subgraph(op: Any, subgraph: GraphModule, identifier: str, *operands: Any) -> Any:
+    """A call of a local function: the body of a nested compile region is in the file once."""
+    return op.function("pkg.torch", identifier, subgraph, *operands)
+
+
 @translation("higher_order::map_impl")
 def map_impl(op: Any, f: GraphModule, xs: Sequence[Tensor], pos_args: Sequence[Any] = ()) -> Any:
     """A Scan without state."""
