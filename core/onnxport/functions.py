@@ -17,8 +17,10 @@ import torch.fx
 from onnx_ir import AttributeType, DataType
 
 from onnxport import metadata
+from onnxport.dtypes import SYMBOLIC
 from onnxport.fingerprints import Structure, content
 from onnxport.scopes import Scope, graphs_of
+from onnxport.symbols import Size
 from onnxport.tensor import Tensor
 
 if TYPE_CHECKING:
@@ -182,6 +184,8 @@ def call(
 ) -> Any:
     """Emit the call of a function, and its body where no equal one was emitted: see :meth:`Builder.function`."""
     references = {k: ir.convenience.convert_attribute(k, v) for k, v in attributes.items()}
+    if isinstance(body, torch.fx.GraphModule):
+        inputs = _with_own_symbols(op, body, inputs)
     structure = Structure(op)
     is_graph = isinstance(body, torch.fx.GraphModule)
     identity = structure.value(body) if is_graph else (body if key is None else key)
@@ -213,6 +217,16 @@ def call(
         op.local.calls[signature] = made
     results = made.emit(op, tensors, attributes)
     return results[0] if made.single else tuple(results)
+
+
+def _with_own_symbols(op: Builder, body: torch.fx.GraphModule, inputs: Sequence[Any]) -> list[Any]:
+    """Sizes that the body has a symbol of its own for are passed as tensors, which that symbol is then read from."""
+    placeholders = [node.meta.get("val") for node in body.graph.nodes if node.op == "placeholder"]
+    given = []
+    for fake, value in zip(placeholders, inputs):
+        own = isinstance(value, Size) and isinstance(fake, SYMBOLIC) and fake.node.expr != value.expr
+        given.append(op.tensor(value) if own else value)
+    return given
 
 
 @contextlib.contextmanager

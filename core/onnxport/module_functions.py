@@ -269,6 +269,7 @@ class ModuleFunctions:
             for symbol, number in zip(interface.numbers, results):
                 if number is not None and op.symbols.bound(symbol) is None:
                     op.symbols.bind(symbol, number, None)
+            env.update({n: op.symbols.of_torch(n.meta["val"]) for n in region.nodes if not _is_value(n)})
             self._record(region, made.call.function, op.scope.nodes[-1])
         finally:
             op.node, op.source, op.origin = outer

@@ -99,7 +99,7 @@ class Run:
 
     def count(self, model: ir.Model, after: bool) -> None:
         """Keep the operator counts of the model before or after the passes."""
-        graphs = [model.graph, *model.functions.values()]
+        graphs = [model.graph, *(function.graph for function in model.functions.values())]
         counts = Counter(node.op_type for graph in graphs for node in graph.all_nodes())
         if after:
             self.nodes_after = counts
