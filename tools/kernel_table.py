@@ -4,9 +4,10 @@ The CPU provider's come from the onnxruntime that is installed. Those of other p
 onnxruntime publishes for each release (``docs/OperatorKernels.md`` of its repository), since a build with them doesn't
 import without their libraries::
 
-    python tools/kernel_table.py [OperatorKernels.md]
+    python tools/kernel_table.py [OperatorKernels.md VERSION]
 
-Without the argument, other providers keep what the file has. Only what a model of opset 18 or later can reach is kept.
+``VERSION`` is a release or commit, kept in the file. Without arguments, other providers keep what the file has. Only
+what a model of opset 18 or later can reach is kept.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as state
 
 FILE = Path(__file__).parents[1] / "core" / "onnxport" / "kernels.json"
 CPU = "CPUExecutionProvider"
+KEPT = {"CUDAExecutionProvider"}
 OPEN = 2**31 - 1
 DOMAINS = {"ai.onnx": "", "": "", "com.microsoft": "com.microsoft"}
 
@@ -32,7 +34,8 @@ Rows = dict[str, list[tuple[int, int, dict[str, list[str]]]]]
 
 def main() -> None:
     """Read, reduce and write the table."""
-    old = json.loads(FILE.read_text()) if FILE.exists() else {"sets": [], "providers": {}}
+    old = json.loads(FILE.read_text()) if FILE.exists() else {"versions": {}, "sets": [], "providers": {}}
+    versions = {**old["versions"], CPU: onnxruntime.__version__}
     providers: dict[str, Rows] = {
         name: {
             operator: [(a, b or OPEN, {kind: old["sets"][i] for kind, i in types.items()}) for a, b, types in rows]
@@ -41,17 +44,19 @@ def main() -> None:
         for name, operators in old["providers"].items()
     }
     providers[CPU] = installed()
-    for path in sys.argv[1:]:
-        providers |= {name: rows for name, rows in published(Path(path).read_text()).items() if name != CPU}
+    if len(sys.argv) == 3:
+        table = published(Path(sys.argv[1]).read_text())
+        providers |= {name: rows for name, rows in table.items() if name in KEPT}
+        versions |= dict.fromkeys(KEPT & set(table), sys.argv[2])
     sets: list[list[str]] = []
-    data: dict[str, Any] = {"onnxruntime": onnxruntime.__version__, "sets": sets, "providers": {}}
+    data: dict[str, Any] = {"providers": {}}
     for name, operators in sorted(providers.items()):
         data["providers"][name] = {
             operator: encoded
             for operator, rows in sorted(operators.items())
             if (encoded := [encode(row, sets) for row in rows if reachable(operator, row)])
         }
-    lines = [f'{{"onnxruntime": "{data["onnxruntime"]}",', f'"sets": {json.dumps(sets)},', '"providers": {']
+    lines = [f'{{"versions": {json.dumps(versions)},', f'"sets": {json.dumps(sets)},', '"providers": {']
     for i, (name, operators) in enumerate(data["providers"].items()):
         rows = [f"{json.dumps(operator)}: {json.dumps(rows)}" for operator, rows in operators.items()]
         lines += [f'"{name}": {{', ",\n".join(rows), "}" + ("," if i + 1 < len(data["providers"]) else "")]

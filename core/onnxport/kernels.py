@@ -1,7 +1,7 @@
 """Which nodes of a model onnxruntime has no kernel for, by execution provider, without running anything.
 
-The table is onnxruntime's own where it is installed (CPU), and else what ``tools/kernel_table.py`` wrote to
-``kernels.json`` of the builds that it was given.
+The table is that of the installed onnxruntime, for the providers that it was built with, and else what
+``tools/kernel_table.py`` wrote to ``kernels.json``, which names the versions that it is of.
 """
 
 from __future__ import annotations
@@ -103,24 +103,23 @@ def tables() -> Mapping[str, Table]:
                 for first, last, types in rows
             ]
         known[provider] = table
-    installed = _installed()
-    return {**known, CPU: installed} if installed else known
+    return {**known, **_installed()}
 
 
-def _installed() -> Table:
-    """The CPU kernels of the onnxruntime that is installed, if it tells."""
+def _installed() -> Mapping[str, Table]:
+    """The kernels of the onnxruntime that is installed, if it tells, for the providers that the file has."""
     try:
         from onnxruntime.capi import onnxruntime_pybind11_state as state
 
         kernels = state.get_all_opkernel_def()
     except (ImportError, AttributeError):
         return {}
-    table: dict[tuple[str, str], list[Kernel]] = {}
+    tables: dict[str, dict[tuple[str, str], list[Kernel]]] = {}
     for kernel in kernels:
-        if kernel.provider == CPU:
-            row = (*kernel.version_range, kernel.type_constraints)
-            table.setdefault((kernel.domain, kernel.op_name), []).append(row)
-    return table
+        if kernel.provider in (CPU, CUDA):
+            rows = tables.setdefault(kernel.provider, {}).setdefault((kernel.domain, kernel.op_name), [])
+            rows.append((*kernel.version_range, kernel.type_constraints))
+    return tables
 
 
 def _nodes(model: ir.Model) -> Iterator[ir.Node]:
