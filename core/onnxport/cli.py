@@ -71,21 +71,19 @@ def _guarded(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def run(*args: Any, **kwargs: Any) -> None:
-        from onnxport import errors
-
         try:
             command(*args, **kwargs)
-        except (UsageError, errors.InputError, errors.PluginError) as error:
-            _fail(USAGE, error)
-        except errors.TranslationError as error:
-            _fail(INTERNAL, error)
-        except errors.OnnxExporterError as error:
-            _fail(REFUSED, error)
         except (typer.Exit, typer.Abort):
             raise
         except Exception as error:
             if hasattr(error, "exit_code"):  # typer's own, which it knows how to show
                 raise
+            from onnxport import errors  # which imports torch: nothing that succeeds without it needs that
+
+            if isinstance(error, (UsageError, errors.InputError, errors.PluginError)):
+                _fail(USAGE, error)
+            if isinstance(error, errors.OnnxExporterError):
+                _fail(INTERNAL if isinstance(error, errors.TranslationError) else REFUSED, error)
             errors_console.print("".join(traceback.format_exception(error)), markup=False)
             _fail(INTERNAL, "This is a defect in onnxport or in a plugin; please report it with the lines above.")
 
