@@ -203,6 +203,7 @@ class ONNXProgram:
         include_initializers: bool = True,
         keep_initializers_as_inputs: bool = False,
         external_data: bool | None = None,
+        shard_bytes: int | None = None,
     ) -> None:
         """Save the model. Either the whole of it is at the destination afterwards, or what was there before.
 
@@ -212,6 +213,7 @@ class ONNXProgram:
             keep_initializers_as_inputs: whether the initializers are listed as inputs, which can override them.
             external_data: True: weights go to `<destination>.data`; False: into the .onnx file; None: to
                 `<destination>.data` only if the model is larger than 2 GiB.
+            shard_bytes: the size from which external data goes on in `<destination>.data_1` and so on.
 
         Raises:
             TypeError: `external_data` is True and `destination` is not a path.
@@ -224,6 +226,7 @@ class ONNXProgram:
             include_initializers=include_initializers,
             keep_initializers_as_inputs=keep_initializers_as_inputs,
             external_data=external_data,
+            shard_bytes=shard_bytes,
         )
 
     def optimize(self) -> None:

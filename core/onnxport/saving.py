@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import io
 import os
+import shutil
 from collections.abc import Iterator, Sequence
-from typing import IO, Any
+from typing import IO
 
 import onnx
 import onnx_ir as ir
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 
-from onnxport.errors import SaveError
+from onnxport.errors import InputError, SaveError
 from onnxport.serialization import PROTOBUF_LIMIT, Weight, model_size, weights_of, without_weights, write_model
 from onnxport.weights import TorchTensor
 
@@ -47,12 +49,14 @@ def save(
     include_initializers: bool = True,
     keep_initializers_as_inputs: bool = False,
     external_data: bool | None = None,
+    shard_bytes: int | None = None,
     outputs: Sequence[ir.Value] | None = None,
 ) -> None:
     """Write a model to a file. The model is not changed, and its weights are never copied as a whole.
 
-    External data goes to `<file name>.data` beside the model. Both files are written under temporary names and
-    renamed when they are whole; whatever goes wrong, the temporaries are removed and earlier files survive.
+    External data goes to `<file name>.data` beside the model. All files are written under temporary names and renamed
+    when they are whole; whatever goes wrong, the temporaries are removed and earlier files survive. A process that is
+    killed leaves the old model or the new one, each with its own data, and perhaps temporaries (`.<file name>*.tmp`).
 
     Args:
         model: the model.
@@ -61,13 +65,17 @@ def save(
         keep_initializers_as_inputs: whether the initializers are listed as inputs of the graph.
         external_data: True: weights from 1 KiB on go to a file of their own; False: all go into the .onnx file;
             None: a file of their own only where the .onnx file would exceed protobuf's 2 GiB.
+        shard_bytes: the size from which external data goes on in another file, `<file name>.data_1` and so on.
         outputs: values to be the graph's outputs instead of its own.
 
     Raises:
         TypeError: `destination` is no path and no binary file, or is not a path while `external_data` is True.
         SaveError: the files can't be written, or the model is too large without external data.
         WeightError: a weight has no data (a fake or meta tensor).
+        InputError: `shard_bytes` is not a positive number.
     """
+    if shard_bytes is not None and (not isinstance(shard_bytes, int) or shard_bytes < 1):
+        raise InputError(f"shard_bytes={shard_bytes!r}: give a number of bytes, such as 2 * 10**9, or leave it out.")
     path = None
     if isinstance(destination, (str, os.PathLike)):
         path = os.path.abspath(os.fsdecode(destination))
@@ -89,7 +97,7 @@ def save(
     if external_data is None:
         external_data = size > PROTOBUF_LIMIT
     if external_data:
-        _lay_out(weights, os.path.basename(path) + ".data")
+        _lay_out(weights, os.path.basename(path) + ".data", shard_bytes)
         size = model_size(shell, weights)
     _require(size, "Save with external_data=True.")
     try:
@@ -118,32 +126,74 @@ def _require(size: int, advice: str) -> None:
         raise SaveError(f"The model takes {size / 2**30:.2f} GiB, and an .onnx file can hold 2 GiB at most. {advice}")
 
 
-def _lay_out(weights: Sequence[Weight], location: str) -> None:
-    """Give every weight that is worth it a place in the data file."""
-    end = 0
+def _lay_out(weights: Sequence[Weight], location: str, shard_bytes: int | None) -> None:
+    """Give every weight that is worth it a place in a data file: `location`, then `location_1`, `location_2`, …"""
+    shard, end = 0, 0
     for weight in weights:
         length = weight.tensor.nbytes
         if length < INLINE_BYTES or weight.tensor.dtype is ir.DataType.STRING:
             continue
         alignment = LARGE_ALIGNMENT if length >= LARGE_BYTES else SMALL_ALIGNMENT
-        weight.location, weight.offset = location, -(-end // alignment) * alignment
-        end = weight.offset + length
+        start = -(-end // alignment) * alignment
+        if end and shard_bytes is not None and start + length > shard_bytes:
+            shard, start = shard + 1, 0
+        weight.location, weight.offset = f"{location}_{shard}" if shard else location, start
+        end = start + length
 
 
 def _save_to_path(shell: onnx.ModelProto, weights: Sequence[Weight], path: str) -> None:
-    outside = [weight for weight in weights if weight.location is not None]
-    model_file = _target(path)
-    data_file = _target(path + ".data") if outside else None
+    """Write everything under temporary names, and then rename it.
+
+    At no moment do the model and the data files that it refers to belong to different saves, so that a process can be
+    killed at any. Where old data files are in the way, the model first refers to the new ones by their temporary
+    names; then they take the place of the old ones; then a model that refers to them there replaces the first. The
+    new ones have two names for that moment, hard links where there are any: onnxruntime doesn't mind, while
+    `onnx.load` refuses them, should the process be killed just then, until the temporary name is removed.
+    """
+    target = _target(path)
+    shards: dict[str, list[Weight]] = {}
+    for weight in weights:
+        if weight.location is not None:
+            shards.setdefault(weight.location, []).append(weight)
+    targets = [_target(os.path.join(os.path.dirname(path), name)) for name in shards]
+    bridged = any(map(os.path.exists, targets))
     with contextlib.ExitStack() as stack:
-        finished: list[tuple[str, str]] = []
-        if data_file is not None:
-            with _temporary(stack, data_file, finished) as file:
-                for weight in outside:
+        written = []
+        for name, data_target in zip(shards, targets):
+            beside = os.path.join(os.path.dirname(path), name) if bridged else data_target
+            with _temporary(stack, beside) as file:
+                for weight in shards[name]:
                     file.seek(weight.offset)
                     weight.write_data(file)
-        with _temporary(stack, model_file, finished) as file, io.BufferedWriter(file, LARGE_BYTES) as buffered:
-            write_model(buffered, shell, weights)
-        _put_in_place(stack, finished)
+            written.append(file.name)
+        final = _write_model(stack, target, shell, weights)
+        if not bridged:
+            _put_in_place([*zip(written, targets), (final, target)])
+            return
+        for group, name in zip(shards.values(), written):
+            for weight in group:
+                weight.location = os.path.basename(name)
+        bridge = _write_model(stack, target, shell, weights)
+        copies = [_copy(stack, name, data_target) for name, data_target in zip(written, targets)]
+        backup = _copy(stack, target, target) if os.path.exists(target) else None
+        with _locked(os.path.dirname(target)):
+            try:
+                os.replace(bridge, target)
+                for copy, data_target in zip(copies, targets):
+                    os.replace(copy, data_target)
+                os.replace(final, target)
+            except BaseException:
+                if all(map(os.path.exists, copies)):  # the data files are the old ones
+                    _remove(target) if backup is None else os.replace(backup, target)
+                elif os.path.exists(final):  # some are new: what is there now has to stay, under its temporary names
+                    stack.pop_all()
+                raise
+
+
+def _write_model(stack: contextlib.ExitStack, target: str, shell: onnx.ModelProto, weights: Sequence[Weight]) -> str:
+    with _temporary(stack, target) as file, io.BufferedWriter(file, LARGE_BYTES) as buffered:
+        write_model(buffered, shell, weights)
+    return file.name
 
 
 def _target(path: str) -> str:
@@ -156,38 +206,49 @@ def _target(path: str) -> str:
     return path
 
 
-@contextlib.contextmanager
-def _temporary(stack: contextlib.ExitStack, target: str, finished: list[tuple[str, str]]) -> Iterator[Any]:
+def _temporary(stack: contextlib.ExitStack, target: str) -> io.FileIO:
     """Open an unbuffered temporary file beside `target`, which is gone after `stack` unless it was renamed."""
     folder, name = os.path.split(target)
     temporary = os.path.join(folder, f".{name[:100]}.{os.urandom(8).hex()}.tmp")
     stack.callback(_remove, temporary)
-    with open(temporary, "xb", buffering=0) as file:
-        yield file
-    finished.append((temporary, target))
+    return open(temporary, "xb", buffering=0)
 
 
-def _put_in_place(stack: contextlib.ExitStack, finished: Sequence[tuple[str, str]]) -> None:
-    """Rename the data file, then the model. If the second rename fails, the first is taken back."""
-    if len(finished) == 1:
-        os.replace(*finished[0])
-        return
-    (data, data_target), model = finished
-    backup = data + ".old"
-    stack.callback(_remove, backup)
-    existed = os.path.exists(data_target)
-    if existed:
-        with contextlib.suppress(OSError):  # a file system without hard links: then there is no way back
-            os.link(data_target, backup)
+def _copy(stack: contextlib.ExitStack, source: str, target: str) -> str:
+    """Give a file a second name beside `target`, by a hard link where the file system has them."""
+    with _temporary(stack, target) as file:
+        name = file.name
     try:
-        os.replace(data, data_target)
-        os.replace(*model)
+        os.unlink(name)
+        os.link(source, name)
+    except OSError:
+        shutil.copyfile(source, name)
+    return name
+
+
+def _put_in_place(renames: Sequence[tuple[str, str]]) -> None:
+    """Rename data files that are new, and then the model. If that fails, the data files go again."""
+    try:
+        for source, target in renames:
+            os.replace(source, target)
     except BaseException:
-        if os.path.exists(backup):
-            os.replace(backup, data_target)
-        elif not existed:
-            _remove(data_target)
+        if os.path.exists(renames[-1][0]):
+            for source, target in renames[:-1]:
+                if not os.path.exists(source):
+                    _remove(target)
         raise
+
+
+@contextlib.contextmanager
+def _locked(folder: str) -> Iterator[None]:
+    """Keep two saves to one place from renaming at the same time."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _remove(path: str) -> None:
