@@ -219,7 +219,8 @@ class Rewriter:
         args = map_aggregate(node.args, lambda a: self._step_argument(a, parent))
         kwargs = map_aggregate(node.kwargs, lambda a: self._step_argument(a, parent))
         step = ViewStep(node.target, args, kwargs, index, whole, node)  # type: ignore[arg-type]
-        key = (*_key(step), index)
+        # a view is shared within one call of a module, so that the calls of a module class stay alike
+        key = (*_key(step), index, *(node.meta.get("nn_module_stack") or ()))
         if key not in parent.views:
             parent.views[key] = Alias(new, val, parent, step)
         return parent.views[key]
