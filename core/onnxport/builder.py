@@ -407,20 +407,21 @@ class Builder(ComplexValues):
     def subgraph(
         self,
         function: Callable[..., Any],
-        inputs: Sequence[tuple[DataType, Sequence[Any] | ir.Shape | None]] = (),
+        inputs: Sequence[tuple[Any, ...]] = (),
         name: str = "body",
     ) -> ir.Graph:
         """A graph attribute (a branch, a loop's body). Outer values may be used in it directly.
 
         Args:
             function: takes the graph's inputs as tensors, returns its outputs.
-            inputs: element type and shape of each input.
+            inputs: element type and shape of each input; True after them where it is complex.
         """
         prefix = f"{self.node.name}_{name}" if self.node is not None else name
         values = [
-            Tensor(self.unique(f"{prefix}_in"), dtype, None if shape is None else ir.Shape(shape))
-            for dtype, shape in inputs
+            Tensor(self.unique(f"{prefix}_in"), dtype, None if shape is None else ir.Shape(shape), is_complex=any(flag))
+            for dtype, shape, *flag in inputs
         ]
+        self.complex_tensors += [value for value in values if value.is_complex]
         with self.pushed() as scope:
             results = function(*values)
             outputs: list[Tensor] = []

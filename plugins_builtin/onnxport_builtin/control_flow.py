@@ -1,4 +1,4 @@
-"""Higher order operators: cond, while_loop, scan, map and associative_scan as subgraphs; flex_attention traced."""
+"""Higher order operators: cond, while_loop, scan, map and associative_scan as subgraphs."""
 
 from __future__ import annotations
 
@@ -8,10 +8,6 @@ from typing import TYPE_CHECKING, Any
 import onnx_ir as ir
 import torch
 from onnxport import DataType, Size, Tensor, Unsupported, component_dtype, translation
-from torch._higher_order_ops.flex_attention import math_attention
-from torch._subclasses.fake_tensor import FakeTensor
-from torch.fx.experimental.proxy_tensor import make_fx
-from torch.utils import _pytree as pytree
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -25,21 +21,34 @@ def placeholder_fakes(graph: GraphModule) -> list[Any]:
     return [node.meta.get("val") for node in graph.graph.nodes if node.op == "placeholder"]
 
 
-def signature(op: Any, fakes: Sequence[Any]) -> list[tuple[DataType, Any]]:
-    """Element type and shape of subgraph inputs, from the fake values of a body's placeholders."""
-    inputs: list[tuple[DataType, Any]] = []
+Signature = list[tuple[DataType, Any, bool]]
+
+
+def signature(op: Any, fakes: Sequence[Any]) -> Signature:
+    """Element type, shape and complex flag of subgraph inputs, from the fake values of a body's placeholders."""
+    inputs: Signature = []
     for fake in fakes:
         if isinstance(fake, torch.Tensor):
-            if fake.dtype.is_complex:
-                raise Unsupported("complex tensors carried through control flow")
-            inputs.append((component_dtype(fake.dtype), op.symbols.shape(fake)))
+            inputs.append((component_dtype(fake.dtype), op.symbols.shape(fake), fake.dtype.is_complex))
         elif isinstance(fake, (torch.SymBool, bool)):
-            inputs.append((DataType.BOOL, []))
+            inputs.append((DataType.BOOL, [], False))
         elif isinstance(fake, (torch.SymFloat, float)):
-            inputs.append((DataType.DOUBLE, []))
+            inputs.append((DataType.DOUBLE, [], False))
         else:
-            inputs.append((DataType.INT64, []))
+            inputs.append((DataType.INT64, [], False))
     return inputs
+
+
+def flagged(op: Any, value: Tensor, shape: Any, is_complex: bool) -> Tensor:
+    """A value that was made of complex ones by an operator that doesn't know of them, as complex."""
+    return op.as_complex(value, ir.Shape(shape)) if is_complex else value
+
+
+def as_results(op: Any, results: Any) -> list[Tensor]:
+    """The results of the FX node, complex where it says so."""
+    values = results if isinstance(results, tuple) else (results,)
+    expected = signature(op, op.node.meta["val"])
+    return [flagged(op, value, shape, flag) for value, (_, shape, flag) in zip(values, expected)]
 
 
 def as_tensor(op: Any, value: Any, dtype: DataType) -> Tensor:
@@ -99,7 +108,7 @@ def call(op: Any, graph: GraphModule, values: Sequence[Any]) -> list[Any]:
         return [op.symbols.scalar(r.expr) if isinstance(r, Size) else r for r in results]
 
 
-@translation("higher_order::cond")
+@translation("higher_order::cond", complex=True)
 def cond(op: Any, pred: Any, true_fn: GraphModule, false_fn: GraphModule, operands: Sequence[Any] = ()) -> Any:
     """An If whose branches see the operands as outer values."""
     if isinstance(pred, bool):
@@ -110,11 +119,10 @@ def cond(op: Any, pred: Any, true_fn: GraphModule, false_fn: GraphModule, operan
         for body, name in ((true_fn, "then"), (false_fn, "else"))
     ]
     count = len(branches[0].outputs)
-    results = op.If(condition, then_branch=branches[0], else_branch=branches[1], outputs=count)
-    return results if isinstance(results, tuple) else (results,)
+    return as_results(op, op.If(condition, then_branch=branches[0], else_branch=branches[1], outputs=count))
 
 
-@translation("higher_order::while_loop")
+@translation("higher_order::while_loop", complex=True)
 def while_loop(
     op: Any,
     cond_fn: GraphModule,
@@ -125,32 +133,31 @@ def while_loop(
     """A Loop: the condition is computed before it, and at the end of each turn for the next."""
     count = len(carried_inputs)
     inputs = signature(op, placeholder_fakes(body_fn)[:count])
-    start = [as_tensor(op, value, dtype) for value, (dtype, _) in zip(carried_inputs, inputs)]
+    start = [as_tensor(op, value, dtype) for value, (dtype, *_) in zip(carried_inputs, inputs)]
     goes_on = op.cast(call(op, cond_fn, [*start, *additional_inputs])[0], DataType.BOOL)
 
     def turn(_step: Tensor, _condition: Tensor, *carried: Tensor) -> list[Tensor]:
         results = call(op, body_fn, [*carried, *additional_inputs])
-        results = [as_tensor(op, value, dtype) for value, (dtype, _) in zip(results, inputs)]
+        results = [as_tensor(op, value, dtype) for value, (dtype, *_) in zip(results, inputs)]
         again = call(op, cond_fn, [*results, *additional_inputs])[0]
         return [op.cast(again, DataType.BOOL), *results]
 
     body = op.subgraph(turn, [(DataType.INT64, []), (DataType.BOOL, []), *inputs])
-    results = op.Loop(None, goes_on, *start, body=body, outputs=count)
-    results = results if isinstance(results, tuple) else (results,)
-    for result, (_, shape) in zip(results, inputs):
+    results = as_results(op, op.Loop(None, goes_on, *start, body=body, outputs=count))
+    for result, (_, shape, _) in zip(results, inputs):
         if not len(shape):
             result.shape = ir.Shape([])  # a number is then read without a Reshape
     return results
 
 
-@translation("higher_order::scan")
+@translation("higher_order::scan", complex=True)
 def scan(
     op: Any, combine_fn: GraphModule, init: Sequence[Any], xs: Sequence[Tensor], additional_inputs: Sequence[Any] = ()
 ) -> Any:
     """A Scan along axis 0; ``torch.scan``'s other dims and ``reverse`` arrive as movedim and flip around it."""
     fakes = placeholder_fakes(combine_fn)[: len(init) + len(xs)]
     inputs = signature(op, fakes)
-    start = [as_tensor(op, value, dtype) for value, (dtype, _) in zip(init, inputs)]
+    start = [as_tensor(op, value, dtype) for value, (dtype, *_) in zip(init, inputs)]
     if not xs:
         raise Unsupported("a scan over nothing")
 
@@ -158,8 +165,7 @@ def scan(
         return call(op, combine_fn, [*values, *additional_inputs])
 
     body = op.subgraph(step, inputs)
-    results = op.Scan(*start, *xs, body=body, num_scan_inputs=len(xs), outputs=len(body.outputs))
-    return results if isinstance(results, tuple) else (results,)
+    return as_results(op, op.Scan(*start, *xs, body=body, num_scan_inputs=len(xs), outputs=len(body.outputs)))
 
 
 @translation("higher_order::invoke_subgraph", complex=True)
@@ -168,57 +174,67 @@ def invoke_subgraph(op: Any, subgraph: GraphModule, identifier: str, *operands: 
     return op.function("pkg.torch", identifier, subgraph, *operands)
 
 
-@translation("higher_order::map_impl")
+@translation("higher_order::map_impl", complex=True)
 def map_impl(op: Any, f: GraphModule, xs: Sequence[Tensor], pos_args: Sequence[Any] = ()) -> Any:
     """A Scan without state."""
     return scan(op, f, [], xs, pos_args)
 
 
-@translation("higher_order::associative_scan")
+@translation("higher_order::associative_scan", complex=True)
 def associative_scan(
     op: Any, combine_fn: GraphModule, xs: Sequence[Tensor], additional_inputs: Sequence[Any] = ()
 ) -> Any:
-    """A Scan along axis 0 over all but the first element, which is the initial state."""
+    """A Scan along axis 0 whose state is what was combined so far; sums are a CumSum.
+
+    The first element is passed on as it is. It is split off where there is sure to be a second one, since
+    onnxruntime's Scan refuses to scan nothing.
+    """
+    if _adds(combine_fn) and xs[0].dtype in _SUMMED:
+        return as_results(op, op.CumSum(xs[0], op.const(0, DataType.INT64)))
+    length = op.size(xs[0], 0)
+    if length == 1:
+        return list(xs)
     firsts = [op.Gather(x, op.const(0, DataType.INT64), axis=0) for x in xs]
-    rests = [op.Slice(x, [1], [2**63 - 1], [0]) for x in xs]
-    inputs = [(x.dtype, list(x.shape)[1:]) for x in xs] * 2
+    inputs = [(x.dtype, list(x.shape)[1:], x.is_complex) for x in xs]
+    for first, (_, shape, is_complex) in zip(firsts, inputs):
+        flagged(op, first, shape, is_complex)
 
-    def step(*values: Tensor) -> list[Any]:
-        results = call(op, combine_fn, [*values, *additional_inputs])
-        return [*results, *results]
+    def combined(values: Sequence[Tensor]) -> list[Any]:
+        return call(op, combine_fn, [*values, *additional_inputs])
 
-    body = op.subgraph(step, inputs)
-    scanned = op.Scan(*firsts, *rests, body=body, num_scan_inputs=len(xs), outputs=len(body.outputs))[len(xs) :]
-    return [op.Concat(op.Unsqueeze(first, [0]), rest, axis=0) for first, rest in zip(firsts, scanned)]
+    if isinstance(length, int):
+        rests = [op.Slice(x, [1], [2**63 - 1], [0]) for x in xs]
 
+        def step(*values: Tensor) -> list[Any]:
+            results = combined(values)
+            return [*results, *results]
 
-@translation("higher_order::flex_attention")
-def flex_attention(op: Any, query: Tensor, key: Tensor, value: Tensor, *others: Any, **named: Any) -> Any:
-    """torch's own dense formula, traced with the node's fake tensors: scores and masks become broadcast arithmetic."""
-    node = op.node
-    owner = node.graph.owning_module
-    given = list(torch.fx.map_arg((node.args, node.kwargs), lambda n: described(owner, n)))
-    flat, spec = pytree.tree_flatten(given)
-    values, _ = pytree.tree_flatten([(query, key, value, *others), named])
-    places = [i for i, leaf in enumerate(flat) if isinstance(leaf, (torch.Tensor, torch.SymInt))]
+        body = op.subgraph(step, [*inputs, *inputs])
+        scanned = op.Scan(*firsts, *rests, body=body, num_scan_inputs=len(xs), outputs=len(body.outputs))[len(xs) :]
+        joined = [op.Concat(op.Unsqueeze(first, [0]), rest, axis=0) for first, rest in zip(firsts, scanned)]
+    else:
 
-    def dense(*leaves: Any) -> Any:
-        filled = list(flat)
-        for place, leaf in zip(places, leaves):
-            filled[place] = leaf
-        args, kwargs = pytree.tree_unflatten(filled, spec)
-        return math_attention(*args, **kwargs)
+        def chosen(is_first: Tensor, *values: Tensor) -> list[Any]:
+            news = values[len(xs) :]
+            results = [op.Where(is_first, new, old) for new, old in zip(news, combined(values))]
+            for result, (_, shape, is_complex) in zip(results, inputs):
+                flagged(op, result, shape, is_complex)
+            return [*results, *results]
 
-    with flat[places[0]].fake_mode, torch.no_grad():
-        graph = make_fx(dense, _allow_non_fake_inputs=True)(*(flat[i] for i in places))
-    graph.graph.eliminate_dead_code()
-    for name, constant in list(vars(graph).items()) + list(graph.named_buffers()):
-        if isinstance(constant, FakeTensor) and constant.constant is not None:
-            setattr(graph, name, constant.constant)
-    return op.inline(graph, *(values[i] for i in places))
+        marks = op.Equal(op.Range(0, length, 1), op.const(0, DataType.INT64))
+        body = op.subgraph(lambda *v: chosen(v[len(xs)], *v[: len(xs)], *v[len(xs) + 1 :]), [*inputs, _MARK, *inputs])
+        joined = op.Scan(*firsts, marks, *xs, body=body, num_scan_inputs=len(xs) + 1, outputs=len(body.outputs))
+        joined = joined[len(xs) :]
+    return as_results(op, tuple(joined))
 
 
-def described(owner: Any, node: torch.fx.Node) -> Any:
-    """What stands for an FX argument while tracing: its fake tensor, or the graph module that it names."""
-    fake = node.meta.get("val")
-    return getattr(owner, str(node.target)) if fake is None and node.op == "get_attr" else fake
+_SUMMED = (DataType.FLOAT, DataType.DOUBLE, DataType.INT32, DataType.INT64)
+_MARK: tuple[DataType, Any, bool] = (DataType.BOOL, [], False)
+
+
+def _adds(graph: GraphModule) -> bool:
+    """Whether the function is the sum of its two arguments."""
+    first, *others = graph.graph.nodes
+    if len(others) != 3 or others[1].target is not torch.ops.aten.add.Tensor:
+        return False
+    return set(others[1].args) == {first, others[0]} and not others[1].kwargs

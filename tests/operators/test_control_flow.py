@@ -10,7 +10,6 @@ import torch
 from support import export_and_compare, op_types
 from torch._higher_order_ops import map as torch_map
 from torch._higher_order_ops import scan, while_loop
-from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
 DYNAMIC = torch.export.Dim.DYNAMIC
 
@@ -147,29 +146,3 @@ def test_cond_around_and_inside_a_loop() -> None:
         return torch.cond(x.sum() > 0, turn, lambda x: x - 1.0, (x,))
 
     compare(function, X.abs(), POSITIVE, NEGATIVE)
-
-
-class Biased(torch.nn.Module):
-    """Relative positions and a causal mask."""
-
-    def __init__(self, mask: bool) -> None:
-        super().__init__()
-        self.slopes = torch.nn.Parameter(torch.tensor([0.5, -0.25]))
-        causal = create_block_mask(lambda b, h, q, k: q >= k, None, None, 6, 6, device="cpu")
-        self.mask = causal if mask else None
-
-    def forward(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        def score(s: Any, b: Any, h: Any, i: Any, j: Any) -> Any:
-            return s + self.slopes[h] * (i - j)
-
-        return flex_attention(q, k, v, score_mod=score, block_mask=self.mask)
-
-
-@pytest.mark.parametrize("mask", [False, True])
-def test_flex_attention(mask: bool) -> None:
-    inputs = tuple(torch.randn(2, 2, 6, 4) for _ in range(3))
-    if mask:
-        export_and_compare(Biased(mask), inputs)
-        return
-    others = tuple(torch.randn(3, 2, 6, 4) for _ in range(3))
-    export_and_compare(Biased(mask), inputs, dynamic_shapes=({0: DYNAMIC},) * 3, other_args=others)

@@ -1,0 +1,113 @@
+"""Capturing ``associative_scan`` as one operator, and products of three symbolic sizes.
+
+Both are changes to functions of torch 2.14 that last while an export captures:
+
+- ``associative_scan(combine_mode="generic")`` is traced as the recursion that computes it eagerly,
+  whose depth belongs to the example's length. Here it becomes the higher order operator, as ``"pointwise"`` does.
+- A product of three sizes, such as a stride, that a nested trace meets first raises "mul expected 2 arguments, got 3"
+  (a bias with three dynamic axes that a ``flex_attention`` looks up, for one). Here it is made of two products.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib
+import operator
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+from unittest import mock
+
+import torch
+from torch._dynamo.exc import TorchDynamoException
+from torch.fx.experimental import proxy_tensor
+from torch.utils import _pytree as pytree
+
+_SCAN = "torch._higher_order_ops.associative_scan"  # the package's attribute of this name is a function
+_lock = threading.Lock()
+_users = 0
+_originals: list[tuple[Any, str, Any]] = []
+
+
+@contextlib.contextmanager
+def structures() -> Iterator[None]:
+    """While any thread is in it, torch's functions are replaced."""
+    global _users
+    with _lock:
+        _users += 1
+        if _users == 1:
+            _replace(importlib.import_module(_SCAN), "generic_associative_scan", _one_operator)
+            _replace(proxy_tensor, "_build_proxy_for_sym_expr", _binary_products)
+    try:
+        yield
+    finally:
+        with _lock:
+            _users -= 1
+            while _users == 0 and _originals:
+                setattr(*_originals.pop())
+
+
+def _replace(module: Any, name: str, wrapper: Callable[[Any], Any]) -> None:
+    original = getattr(module, name, None)
+    if original is not None:
+        _originals.append((module, name, original))
+        setattr(module, name, functools.wraps(original)(wrapper(original)))
+
+
+def _one_operator(original: Callable[..., Any]) -> Callable[..., Any]:
+    def generic_associative_scan(
+        combine: Any, leaves: Sequence[torch.Tensor], dim: int = 0, additional_inputs: Any = ()
+    ) -> Any:
+        keywords = getattr(combine, "keywords", {})
+        function = _unmapped(keywords.get("combine_fn"))
+        captured = (
+            function is not None
+            and dim == 0
+            and not additional_inputs
+            and not torch.compiler.is_dynamo_compiling()
+            and torch.compiler.is_exporting()
+        )
+        if not captured:
+            return original(combine, leaves, dim, additional_inputs)
+        spec: Any = keywords["spec"]
+        xs = pytree.tree_unflatten(list(leaves), spec)
+        associative_scan = importlib.import_module(_SCAN).associative_scan
+        inductor = importlib.import_module("torch._inductor.utils")
+        try:
+            # only code that torch.compile generates needs elementwise functions
+            with mock.patch.object(inductor, "is_pointwise_use", lambda *_args, **_kwargs: True):
+                return pytree.tree_leaves(associative_scan(function, xs, 0, combine_mode="pointwise"))
+        except TorchDynamoException:
+            if isinstance(leaves[0].shape[0], int):
+                return original(combine, leaves)
+            raise
+
+    return generic_associative_scan
+
+
+def _unmapped(function: Any) -> Callable[..., Any] | None:
+    """The function that ``torch.vmap`` was given; None where this wasn't made by it."""
+    code = getattr(function, "__code__", None)
+    if code is None or "func" not in code.co_freevars:
+        return None
+    found = function.__closure__[code.co_freevars.index("func")].cell_contents
+    return found if callable(found) else None
+
+
+def _binary_products(original: Callable[..., Any]) -> Callable[..., Any]:
+    def build(tracer: Any, expr: Any, out: Any = None) -> Any:
+        is_product = getattr(expr, "is_Mul", False) and len(expr.args) > 2
+        if not is_product or expr in tracer.sympy_expr_tracker:
+            return original(tracer, expr, out)
+        factors = [build(tracer, factor) for factor in expr.args]
+        if any(factor is None for factor in factors):
+            return None
+        *most, last = factors
+        product = functools.reduce(operator.mul, most)
+        if out is None:
+            return product * last
+        proxy_tensor._sym_register(tracer, operator.mul, (product, last), out)  # type: ignore[arg-type]
+        return out
+
+    return build
