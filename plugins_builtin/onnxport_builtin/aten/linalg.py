@@ -73,7 +73,7 @@ def pseudo_inverse(op: Any, a: Pair, limit: Callable[[Tensor], Tensor]) -> Pair:
     counted = op.Greater(values, limit(values))
     inverse = op.Where(counted, op.Div(op.const(1.0, WIDE), op.Where(counted, op.Mul(values, values), 1.0)), 0.0)
     product = matrix_product(vectors * across(op, inverse), adjoint_of(rotated))
-    return product.each(lambda x: shaped(x, [*batch, n, m], a.re))
+    return product.each(lambda x: shaped(x, [*batch, n, m]))
 
 
 @translation("aten::linalg_pinv.atol_rtol_tensor", complex=True)
@@ -131,9 +131,9 @@ def linalg_matrix_exp(op: Any, self: Tensor) -> Tensor:
     def square(_turn: Tensor, *total: Tensor) -> list[Tensor]:
         return matrix_product(Pair(op, *total), Pair(op, *total)).parts
 
-    polynomial = [shaped(x, self.shape, a.re) for x in loop(op, 18, identity.parts, horner)]
+    polynomial = [shaped(x, self.shape) for x in loop(op, 18, identity.parts, horner)]
     squared = loop(op, op.cast(halvings, DataType.INT64), polynomial, square)
-    return narrowed(Pair(op, *(shaped(x, self.shape, a.re) for x in squared)), self.dtype)
+    return narrowed(Pair(op, *(shaped(x, self.shape) for x in squared)), self.dtype)
 
 
 @translation("aten::linalg_cross")

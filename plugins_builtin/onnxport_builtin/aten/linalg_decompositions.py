@@ -51,7 +51,7 @@ def cholesky_factor(op: Any, a: Pair) -> Pair:
     """L of float64 matrices ``a = L @ L^H``, of which the lower half is read; NaN from the first bad pivot on."""
     shape = a.re.shape
     rows = numbers(op, shape[-1])
-    zeros = shaped(op.Expand(op.const(0.0, WIDE), list(shape)), shape, a.re)
+    zeros = shaped(op.Expand(op.const(0.0, WIDE), list(shape)), shape)
     count = len(a.parts)
 
     def step(k: Tensor, *states: Tensor) -> list[Tensor]:
@@ -65,7 +65,7 @@ def cholesky_factor(op: Any, a: Pair) -> Pair:
         return [*(work - product).parts, *masked(column.each(lambda x: down(op, x)), here, factor).parts]
 
     results = loop(op, shape[-1], [*a.parts, *([zeros] * count)], step)
-    return Pair(op, *(shaped(x, shape, a.re) for x in results[count:]))
+    return Pair(op, *(shaped(x, shape) for x in results[count:]))
 
 
 @translation("aten::linalg_cholesky_ex", complex=True)
@@ -137,10 +137,10 @@ def symmetric_eigen(op: Any, a: Pair) -> tuple[Tensor, Pair]:
 
     def step(turn: Tensor, *states: Tensor) -> list[Tensor]:
         work, vectors = Pair(op, *states[:count]), Pair(op, *states[count:])
-        rotation = rotations(op, work, round_of_pairs(op, turn, n), n).each(lambda x: shaped(x, shape, a.re))
+        rotation = rotations(op, work, round_of_pairs(op, turn, n), n).each(lambda x: shaped(x, shape))
         work = matrix_product(matrix_product(adjoint_of(rotation), work), rotation)
         # Symmetric to the last bit: what is rounding noise in both halves would turn each by another angle.
-        work = mirrored(op, work.each(lambda x: shaped(x, shape, a.re)))
+        work = mirrored(op, work.each(lambda x: shaped(x, shape)))
         rest = op.Greater(op.Mul(size_of(work), off), limit)
         more = op.ReduceMax(op.cast(rest, DataType.INT32), keepdims=0)
         return [op.cast(more, DataType.BOOL), *work.parts, *matrix_product(vectors, rotation).parts]
@@ -149,8 +149,8 @@ def symmetric_eigen(op: Any, a: Pair) -> tuple[Tensor, Pair]:
     results = loop(op, trips, [*a.parts, *unit_of(op, a).parts], step, until=True)
     values = op.ReduceSum(op.Mul(results[0], eye(op, n)), [-1], keepdims=0)
     values, order = op.TopK(values, [n], axis=-1, largest=0)
-    order = shaped(order, list(shape)[:-1], a.re)
-    return values, Pair(op, *(picked(op, shaped(x, shape, a.re), order, -1) for x in results[count:]))
+    order = shaped(order, list(shape)[:-1])
+    return values, Pair(op, *(picked(op, shaped(x, shape), order, -1) for x in results[count:]))
 
 
 @translation("aten::_linalg_eigh", complex=True)
@@ -176,17 +176,17 @@ def singular(op: Any, a: Pair) -> tuple[Pair, Tensor, Pair]:
     *batch, _, n = list(shape)
     count, square = len(a.parts), [*batch, n, n]
     off = op.Sub(op.const(1.0, WIDE), eye(op, n))
-    unit = shaped(op.Expand(eye(op, n), square), square, a.re)
+    unit = shaped(op.Expand(eye(op, n), square), square)
     start = [unit] if a.im is None else [unit, op.Mul(unit, 0.0)]
     total = op.ReduceSum(column_squares(op, a), [-1], keepdims=1)
 
     def step(turn: Tensor, *states: Tensor) -> list[Tensor]:
         work, vectors = Pair(op, *states[:count]), Pair(op, *states[count:])
-        gram = matrix_product(adjoint_of(work), work).each(lambda x: shaped(x, square, a.re))
+        gram = matrix_product(adjoint_of(work), work).each(lambda x: shaped(x, square))
         gram = mirrored(op, gram)
         rotation = rotations(op, gram, round_of_pairs(op, turn, n), n)
         norms = op.ReduceSum(op.Mul(gram.re, eye(op, n)), [-2], keepdims=1)
-        scale = op.Sqrt(op.Mul(norms, flipped(op, shaped(norms, [*batch, 1, n], a.re))))
+        scale = op.Sqrt(op.Mul(norms, flipped(op, shaped(norms, [*batch, 1, n]))))
         # Orthogonal to working precision, or too small to matter beside the whole matrix.
         limit = op.Add(op.Mul(scale, _PRECISION), op.Mul(total, 1e-32))
         rest = op.Greater(op.Mul(size_of(gram), off), limit)
@@ -195,10 +195,10 @@ def singular(op: Any, a: Pair) -> tuple[Pair, Tensor, Pair]:
         return [op.cast(more, DataType.BOOL), *(part for value in turned for part in value.parts)]
 
     results = loop(op, op.Mul(odd(op, n), _SWEEPS), [*a.parts, *start], step, until=True)
-    work = Pair(op, *(shaped(x, shape, a.re) for x in results[:count]))
+    work = Pair(op, *(shaped(x, shape) for x in results[:count]))
     values, order = op.TopK(op.Sqrt(op.Squeeze(column_squares(op, work), [-2])), [n], axis=-1)
-    order = shaped(order, [*batch, n], a.re)
-    vectors = Pair(op, *(picked(op, shaped(x, square, a.re), order, -1) for x in results[count:]))
+    order = shaped(order, [*batch, n])
+    vectors = Pair(op, *(picked(op, shaped(x, square), order, -1) for x in results[count:]))
     return work.each(lambda x: picked(op, x, order, -1)), values, vectors
 
 
@@ -217,11 +217,11 @@ def svd(op: Any, a: Pair, steps: int | Size, *, full: bool) -> tuple[Pair, Tenso
     q = orthogonal(op, compact, along_last(taus, len(shape)), steps, m if full else steps)
     lengths = op.ReduceSum(op.Mul(compact.re, eye(op, m, n)), [-1], keepdims=0)
     signs = op.Where(op.Less(lengths, 0.0), op.const(-1.0, WIDE), op.const(1.0, WIDE))
-    signs = shaped(signs, shape[:-1], a.re)
+    signs = shaped(signs, shape[:-1])
     signs = across(op, signs if full else head(op, signs, steps, -1))
-    u = q.each(lambda x: shaped(op.Mul(x, signs), x.shape, a.re))
+    u = q.each(lambda x: shaped(op.Mul(x, signs), x.shape))
     vectors = vectors if full else vectors.each(lambda x: head(op, x, steps, -1))
-    return u, head(op, shaped(values, [*shape[:-2], n], a.re), steps, -1), adjoint_of(vectors)
+    return u, head(op, shaped(values, [*shape[:-2], n]), steps, -1), adjoint_of(vectors)
 
 
 def is_wider(m: int | Size, n: int | Size) -> bool:
@@ -239,7 +239,7 @@ def linalg_svd(
     if not compute_uv:
         tall = adjoint_of(a) if is_wider(A.shape[-2], A.shape[-1]) else a
         shape = list(tall.re.shape)
-        values = shaped(singular(op, tall)[1], [*shape[:-2], shape[-1]], a.re)
+        values = shaped(singular(op, tall)[1], [*shape[:-2], shape[-1]])
         return blank(op, 0), op.cast(head(op, values, op.results[1].shape[-1], -1), A.dtype), blank(op, 2)
     u, values, vh = svd(op, a, op.results[1].shape[-1], full=full_matrices)
     return narrowed(u, A.dtype), op.cast(values, A.dtype), narrowed(vh, A.dtype)

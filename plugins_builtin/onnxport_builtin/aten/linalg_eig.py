@@ -90,7 +90,7 @@ def hessenberg(op: Any, a: Pair, *, vectors: bool) -> tuple[Pair, Pair | None]:
         return [*results, *(from_right(whole, tau, Pair(op, *basis)).parts if basis else [])]
 
     trips = max(n - 2, 0) if isinstance(n, int) else op.Max(op.Sub(op.cast(n, DataType.INT64), 2), 0)
-    results = [shaped(x, shape, a.re) for x in loop(op, trips, [*a.parts, *unit], step)]
+    results = [shaped(x, shape) for x in loop(op, trips, [*a.parts, *unit], step)]
     return Pair(op, *results[:count]), Pair(op, *results[count:]) if vectors else None
 
 
@@ -99,7 +99,7 @@ def in_turns(op: Any, value: Pair) -> Tensor:
     *batch, m, n = list(value.re.shape)
     shape = [*batch, m, n * 2]
     pairs = op.Concat(op.Unsqueeze(value.re, [-1]), op.Unsqueeze(value.imag, [-1]), axis=-1)
-    return shaped(op.Reshape(pairs, op.sizes(shape)), shape, value.re)
+    return shaped(op.Reshape(pairs, op.sizes(shape)), shape)
 
 
 class Sweeps:
@@ -135,7 +135,7 @@ class Sweeps:
         op, offset = self.op, self.offsets[name]
         places = [op.Add(self.place, op.cast(offset + part, DataType.INT64)) for part in (0, 1)]
         shape = [*self.batch, self.n - 1]
-        return Pair(op, *(shaped(op.Gather(flat, place, axis=-1), shape, flat) for place in places))
+        return Pair(op, *(shaped(op.Gather(flat, place, axis=-1), shape) for place in places))
 
     def shifts(self, turn: Tensor, left: Pair, above: Pair, below: Pair, right: Pair) -> Pair:
         """The eigenvalue of each ``[[left, above], [below, right]]`` that is closer to ``right``."""
@@ -166,13 +166,13 @@ class Sweeps:
         shift = op.Concat(*(down(op, op.GatherElements(part, end, axis=-1)) for part in shifts.parts), axis=-1)
         kept = op.And(self.under, across(op, op.Gather(active, self.column, axis=-1)))
         shape = [*self.batch, self.rows, self.width]
-        work = shaped(op.Where(op.Or(self.upper, kept), work, 0.0), shape, work)
+        work = shaped(op.Where(op.Or(self.upper, kept), work, 0.0), shape)
 
         def rotate(k: Tensor, work: Tensor) -> list[Tensor]:
             return [self.rotated(k, work, shift, starts, active)]
 
         trips = op.Mul(more, last)
-        return [op.cast(more, DataType.BOOL), shaped(loop(op, trips, [work], rotate)[0], shape, work)]
+        return [op.cast(more, DataType.BOOL), shaped(loop(op, trips, [work], rotate)[0], shape)]
 
     def rotated(self, k: Tensor, work: Tensor, shift: Tensor, starts: Tensor, active: Tensor) -> Tensor:
         """Rows and columns k and k + 1 rotated: at a block's start by the shifted matrix's first column, else so that
@@ -208,16 +208,16 @@ def triangular(op: Any, h: Pair, q: Pair | None) -> tuple[Pair, Pair | None]:
     start, rows = in_turns(op, h), n
     if q is not None:
         rows = n * 2
-        start = shaped(op.Concat(start, in_turns(op, q), axis=-2), [*batch, rows, n * 2], h.re)
+        start = shaped(op.Concat(start, in_turns(op, q), axis=-2), [*batch, rows, n * 2])
     sweeps = Sweeps(op, batch, n, rows)
     trips = op.cast((n - 1) * _SWEEPS, DataType.INT64)
     result = loop(op, trips, [start], sweeps.sweep, until=True)[0]
     pairs = op.Reshape(result, op.sizes([*batch, rows, n, 2]))
     whole = [op.Gather(pairs, op.const(i), axis=-1) for i in (0, 1)]
     if q is None:
-        return Pair(op, *(shaped(x, h.re.shape, h.re) for x in whole)), None
+        return Pair(op, *(shaped(x, h.re.shape) for x in whole)), None
     halves = [op.Slice(x, op.sizes([a]), op.sizes([b]), [-2]) for a, b in ((0, n), (n, rows)) for x in whole]
-    parts = [shaped(x, h.re.shape, h.re) for x in halves]
+    parts = [shaped(x, h.re.shape) for x in halves]
     return Pair(op, *parts[:2]), Pair(op, *parts[2:])
 
 
@@ -243,7 +243,7 @@ def triangular_vectors(op: Any, t: Pair, values: Pair) -> Pair:
         largest = op.ReduceMax(taxicab(vectors), [-2], keepdims=1)
         return (vectors / op.Where(op.Greater(largest, 1e50), largest, 1.0)).parts
 
-    return Pair(op, *(shaped(x, shape, t.re) for x in loop(op, n, unit.parts, step)[:count]))
+    return Pair(op, *(shaped(x, shape) for x in loop(op, n, unit.parts, step)[:count]))
 
 
 def with_real_largest(op: Any, vectors: Pair) -> Pair:
@@ -253,7 +253,7 @@ def with_real_largest(op: Any, vectors: Pair) -> Pair:
     largest = vectors.each(lambda x: op.GatherElements(x, place, axis=-2))
     turned = vectors * (largest.conj() / op.Sqrt(largest.square_norm()))
     found = turned / op.Sqrt(column_squares(op, turned))
-    return found.each(lambda x: shaped(x, shape, vectors.re))
+    return found.each(lambda x: shaped(x, shape))
 
 
 def eigen(op: Any, a: Pair, *, vectors: bool) -> tuple[Pair, Pair | None]:
@@ -261,7 +261,7 @@ def eigen(op: Any, a: Pair, *, vectors: bool) -> tuple[Pair, Pair | None]:
     shape = a.re.shape
     size = op.ReduceMax(taxicab(a), [-1, -2], keepdims=1)
     size = op.Where(op.Equal(size, 0.0), 1.0, size)
-    scaled = (a / size).each(lambda x: shaped(x, shape, a.re))
+    scaled = (a / size).each(lambda x: shaped(x, shape))
     t, basis = triangular(op, *hessenberg(op, scaled, vectors=vectors))
     own = op.cast(eye(op, shape[-1]), DataType.BOOL)
     values = t.each(lambda x: op.ReduceSum(op.Where(own, x, 0.0), [-1], keepdims=0))

@@ -58,14 +58,14 @@ def lu_factor(op: Any, a: Pair, *, pivot: bool = True) -> tuple[Pair, Tensor, Te
     """
     *batch, m, n = list(a.re.shape)
     rows, columns = numbers(op, m), numbers(op, n)
-    start = shaped(op.Expand(rows, [*batch, m]), [*batch, m], a.re)
+    start = shaped(op.Expand(rows, [*batch, m]), [*batch, m])
 
     def step(k: Tensor, *states: Tensor) -> list[Tensor]:
         work, order = Pair(op, *states[:-1]), states[-1]
         if pivot:
             size = taxicab(work.each(lambda x: op.Gather(x, k, axis=-1)))
             best = op.ArgMax(op.Where(op.GreaterOrEqual(rows, k), size, -1.0), axis=-1, keepdims=1)
-            swapped = shaped(exchanged(op, rows, k, best), [*batch, m], order)
+            swapped = shaped(exchanged(op, rows, k, best), [*batch, m])
             order = picked(op, order, swapped, -1)
             work = work.each(lambda x: picked(op, x, swapped, -2))
         else:
@@ -84,9 +84,9 @@ def lu_factor(op: Any, a: Pair, *, pivot: bool = True) -> tuple[Pair, Tensor, Te
 
     count = len(a.parts)
     results = loop(op, smaller(op, m, n), [*a.parts, start], step, stacked=1 + count)
-    compact = Pair(op, *(shaped(part, [*batch, m, n], start) for part in results[:count]))
+    compact = Pair(op, *(shaped(part, [*batch, m, n]) for part in results[:count]))
     order, swaps, *pivots = results[count:]
-    return compact, shaped(order, [*batch, m], start), swaps, Pair(op, *pivots)
+    return compact, shaped(order, [*batch, m]), swaps, Pair(op, *pivots)
 
 
 def lapack_pivots(op: Any, pivots: Tensor, rank: int) -> Tensor:
@@ -109,7 +109,7 @@ def unpack_factors(op: Any, compact: Pair) -> tuple[Pair, Pair]:
     lower = compact.each(lambda x: triangle(op, head(op, x, steps, -1), upper=False, diagonal=-1))
     unit = op.Add(lower.re, eye(op, m, steps if isinstance(steps, (int, Size)) else m, compact.re.dtype))
     upper = compact.each(lambda x: triangle(op, head(op, x, steps, -2), upper=True))
-    return Pair(op, shaped(unit, lower.re.shape, compact.re), lower.im), upper
+    return Pair(op, shaped(unit, lower.re.shape), lower.im), upper
 
 
 def permutation(op: Any, order: Tensor, index: int) -> Tensor:
@@ -119,7 +119,7 @@ def permutation(op: Any, order: Tensor, index: int) -> Tensor:
     matrix = op.cast(op.Equal(rows, across(op, order)), result.dtype)
     if not result.is_complex:
         return matrix
-    return as_complex_tensor(op, shaped(matrix, result.shape, order), result.dtype)
+    return as_complex_tensor(op, shaped(matrix, result.shape), result.dtype)
 
 
 @translation("aten::linalg_lu", complex=True)
@@ -146,21 +146,21 @@ def lu_unpack(op: Any, LU_data: Tensor, LU_pivots: Tensor, unpack_data: bool = T
 def own_pair(op: Any, x: Tensor) -> Pair:
     """Matrices in their own precision."""
     parts = [op.real(x), op.imag(x)] if x.is_complex else [x]
-    return Pair(op, *(shaped(part, x.shape, x) if x.is_complex else part for part in parts))
+    return Pair(op, *(shaped(part, x.shape) if x.is_complex else part for part in parts))
 
 
 def order_of(op: Any, pivots: Tensor, m: int | Size) -> Tensor:
     """LAPACK's pivots (..., k), which are swaps one after the other, as the order of m rows."""
     *batch, steps = list(pivots.shape)
     rows = numbers(op, m)
-    start = shaped(op.Expand(rows, [*batch, m]), [*batch, m], pivots)
+    start = shaped(op.Expand(rows, [*batch, m]), [*batch, m])
     swaps = op.Sub(op.cast(pivots, DataType.INT64), 1)
 
     def step(k: Tensor, order: Tensor) -> tuple[Tensor]:
         other = op.Unsqueeze(op.Gather(swaps, k, axis=-1), [-1])
         return (op.GatherElements(order, exchanged(op, rows, k, other), axis=-1),)
 
-    return shaped(loop(op, steps, [start], step)[0], [*batch, m], pivots)
+    return shaped(loop(op, steps, [start], step)[0], [*batch, m])
 
 
 @translation("aten::linalg_lu_solve", complex=True)
@@ -178,7 +178,7 @@ def linalg_lu_solve(
     n = LU.shape[-1]
     order = order_of(op, pivots, n)
     shape = [*batch, n]
-    order = order if list(order.shape) == shape else shaped(op.Expand(order, shape), shape, order)
+    order = order if list(order.shape) == shape else shaped(op.Expand(order, shape), shape)
     if left is not adjoint:  # A = P L U, so L U X = P' B
         x = b.each(lambda x: picked(op, x, order, -2))
         x = substitute(op, lower, x, upper=False, unit=True)
@@ -187,7 +187,7 @@ def linalg_lu_solve(
         x = substitute(op, transposed(upper), b, upper=False, unit=False)
         x = substitute(op, transposed(lower), x, upper=True, unit=True)
         # Row order[i] of the solution is row i here; the inverse order is the order's own argsort.
-        back = shaped(op.TopK(order, [n], axis=-1, largest=0)[1], shape, order)
+        back = shaped(op.TopK(order, [n], axis=-1, largest=0)[1], shape)
         x = x.each(lambda x: picked(op, x, back, -2))
     return narrowed(x if left else transposed(x), B.dtype)
 
@@ -215,8 +215,8 @@ def signed_product(op: Any, a: Tensor, swaps: Tensor, factors: Pair) -> Pair:
         factor = factors.each(lambda x: op.Squeeze(op.Gather(x, k, axis=0), [-1]))
         return (Pair(op, *total) * factor).parts
 
-    start = [shaped(x, shape, a) for x in (sign, op.Mul(sign, 0.0))]
-    return Pair(op, *(shaped(x, shape, a) for x in loop(op, a.shape[-1], start, step)))
+    start = [shaped(x, shape) for x in (sign, op.Mul(sign, 0.0))]
+    return Pair(op, *(shaped(x, shape) for x in loop(op, a.shape[-1], start, step)))
 
 
 @translation("aten::linalg_det", "aten::det", complex=True)
@@ -272,14 +272,14 @@ def eliminate(op: Any, a: Pair, b: Pair) -> tuple[Pair, Pair]:
     *batch, n, k = list(b.re.shape)
     rows = numbers(op, n)
     whole = [*batch, n, n + k]
-    start = [shaped(op.Concat(x, y, axis=-1), whole, x) for x, y in zip(a.parts, b.parts, strict=True)]
+    start = [shaped(op.Concat(x, y, axis=-1), whole) for x, y in zip(a.parts, b.parts, strict=True)]
     count = len(start)
 
     def step(turn: Tensor, *states: Tensor) -> list[Tensor]:
         work = Pair(op, *states)
         size = taxicab(work.each(lambda x: op.Gather(x, turn, axis=-1)))
         best = op.ArgMax(op.Where(op.GreaterOrEqual(rows, turn), size, -1.0), axis=-1, keepdims=1)
-        swapped = shaped(exchanged(op, rows, turn, best), [*batch, n], b.re)
+        swapped = shaped(exchanged(op, rows, turn, best), [*batch, n])
         work = work.each(lambda x: picked(op, x, swapped, -2))
         row = work.each(lambda x: op.Gather(x, turn, axis=-2))
         pivot = row.each(lambda x: op.Unsqueeze(op.Gather(x, turn, axis=-1), [-1]))
@@ -289,7 +289,7 @@ def eliminate(op: Any, a: Pair, b: Pair) -> tuple[Pair, Pair]:
         return [*masked(row, own, work - factors * row).parts, *pivot.parts]
 
     results = loop(op, n, start, step, stacked=count)
-    solution = [shaped(op.Slice(part, [n], [n + k], [-1]), [*batch, n, k], b.re) for part in results[:count]]
+    solution = [shaped(op.Slice(part, [n], [n + k], [-1]), [*batch, n, k]) for part in results[:count]]
     return Pair(op, *solution), Pair(op, *(last_axis(op, x, len(whole)) for x in results[count:]))
 
 
@@ -309,7 +309,7 @@ def substitute(op: Any, a: Pair, b: Pair, *, upper: bool, unit: bool) -> Pair:
         rest = work - masked(column, ahead).each(lambda x: down(op, x)) * row
         return masked(row, down(op, op.Equal(rows, k)), rest).parts
 
-    return Pair(op, *(shaped(x, b.re.shape, b.re) for x in loop(op, n, b.parts, step)))
+    return Pair(op, *(shaped(x, b.re.shape) for x in loop(op, n, b.parts, step)))
 
 
 def solve(op: Any, a: Pair, b: Pair, batch: Sequence[Any], *, left: bool) -> tuple[Pair, Pair]:
@@ -327,7 +327,7 @@ def linalg_solve_ex(op: Any, A: Tensor, B: Tensor, *, left: bool = True, check_e
     vector = len(B.shape) == 1 or (len(A.shape) - 1 == len(B.shape) and list(A.shape)[:-1] == list(B.shape))
     a, b = wide_pair(op, A), wide_pair(op, B)
     if vector:
-        b = b.each(lambda x: shaped(down(op, x), [*list(B.shape), 1], x))
+        b = b.each(lambda x: shaped(down(op, x), [*list(B.shape), 1]))
     batch = list(results[0].shape)[: -1 if vector else -2]
     solution, pivots = solve(op, a, b, batch, left=left or vector)
     if vector:

@@ -11,6 +11,7 @@ import operator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import onnx_ir as ir
 from onnxport import DataType, Size, Tensor
 
 from onnxport_builtin.aten.complex_parts import Pair, pair
@@ -48,9 +49,9 @@ def loop(
     return list(results) if isinstance(results, tuple) else [results]
 
 
-def shaped(x: Tensor, shape: Sequence[Any], template: Tensor) -> Tensor:
+def shaped(x: Tensor, shape: Sequence[Any]) -> Tensor:
     """Tell a temporary's shape."""
-    x.shape = type(template.shape)(list(shape))
+    x.shape = ir.Shape(list(shape))
     return x
 
 
@@ -83,11 +84,11 @@ def flipped(op: Any, x: Tensor) -> Tensor:
     """Swap the last two axes."""
     rank = len(x.shape)
     result = op.Transpose(x, perm=[*range(rank - 2), rank - 1, rank - 2])
-    return shaped(result, [*list(x.shape)[:-2], x.shape[-1], x.shape[-2]], x)
+    return shaped(result, [*list(x.shape)[:-2], x.shape[-1], x.shape[-2]])
 
 
 def triangle(op: Any, x: Tensor, *, upper: bool, diagonal: int = 0) -> Tensor:
-    return shaped(op.Trilu(x, op.const(diagonal, DataType.INT64), upper=int(upper)), x.shape, x)
+    return shaped(op.Trilu(x, op.const(diagonal, DataType.INT64), upper=int(upper)), x.shape)
 
 
 def diagonal(op: Any, x: Tensor) -> Tensor:
@@ -112,7 +113,7 @@ def head(op: Any, x: Tensor, count: int | Size | Tensor, axis: int) -> Tensor:
         return x
     shape = list(x.shape)
     shape[axis] = count
-    return shaped(op.Slice(x, [0], [count], [axis]), shape, x)
+    return shaped(op.Slice(x, [0], [count], [axis]), shape)
 
 
 def wide(op: Any, x: Tensor) -> Tensor:
@@ -120,14 +121,14 @@ def wide(op: Any, x: Tensor) -> Tensor:
 
 
 def cast_keeping_shape(op: Any, x: Tensor, dtype: DataType) -> Tensor:
-    return shaped(op.cast(x, dtype), x.shape, x)
+    return shaped(op.cast(x, dtype), x.shape)
 
 
 def broadcast(op: Any, x: Tensor, batch: Sequence[Any]) -> Tensor:
     """Matrices expanded to batch dimensions."""
     have = list(x.shape)
     shape = [*batch, *have[-2:]]
-    return x if have == shape else shaped(op.Expand(x, shape), shape, x)
+    return x if have == shape else shaped(op.Expand(x, shape), shape)
 
 
 def last_axis(op: Any, stacked: Tensor, rank: int) -> Tensor:
@@ -142,11 +143,11 @@ def picked(op: Any, x: Tensor, index: Tensor, axis: int) -> Tensor:
         index: int64, (..., k), of x's batch; for elements of the rank of x, for rows and columns of one less.
     """
     if len(index.shape) == len(x.shape):
-        return shaped(op.GatherElements(x, index, axis=axis), index.shape, x)
+        return shaped(op.GatherElements(x, index, axis=axis), index.shape)
     shape = list(x.shape)
     shape[axis] = index.shape[-1]
     order = (down if axis == -2 else across)(op, index)
-    return shaped(op.GatherElements(x, op.Expand(order, shape), axis=axis), shape, x)
+    return shaped(op.GatherElements(x, op.Expand(order, shape), axis=axis), shape)
 
 
 def exchanged(op: Any, rows: Tensor, first: Tensor, second: Tensor) -> Tensor:
@@ -163,7 +164,7 @@ def exchanged(op: Any, rows: Tensor, first: Tensor, second: Tensor) -> Tensor:
 
 def wide_pair(op: Any, x: Tensor) -> Pair:
     """Real or complex matrices in float64, of known shape."""
-    return pair(op, x, WIDE).each(lambda part: shaped(part, x.shape, x))
+    return pair(op, x, WIDE).each(lambda part: shaped(part, x.shape))
 
 
 def narrowed(value: Pair, dtype: DataType) -> Tensor:
@@ -179,7 +180,7 @@ def mirrored(op: Any, a: Pair, *, upper: bool = False) -> Pair:
     strict = [triangle(op, part, upper=upper, diagonal=away) for part in a.parts]
     re = op.Add(triangle(op, a.re, upper=upper), flipped(op, strict[0]))
     im = [op.Sub(part, flipped(op, part)) for part in strict[1:]]
-    return Pair(op, *(shaped(part, shape, a.re) for part in (re, *im)))
+    return Pair(op, *(shaped(part, shape) for part in (re, *im)))
 
 
 def transposed(a: Pair) -> Pair:
@@ -189,14 +190,14 @@ def transposed(a: Pair) -> Pair:
 def adjoint_of(a: Pair) -> Pair:
     """The conjugate transpose."""
     shape = a.re.shape
-    return transposed(a.conj().each(lambda x: shaped(x, shape, a.re)))
+    return transposed(a.conj().each(lambda x: shaped(x, shape)))
 
 
 def unit_of(op: Any, a: Pair) -> Pair:
     """Identity matrices of the shape of ``a``, complex if it is."""
     shape = a.re.shape
-    unit = shaped(op.Expand(eye(op, shape[-1]), list(shape)), shape, a.re)
-    return Pair(op, unit) if a.im is None else Pair(op, unit, shaped(op.Mul(unit, 0.0), shape, a.re))
+    unit = shaped(op.Expand(eye(op, shape[-1]), list(shape)), shape)
+    return Pair(op, unit) if a.im is None else Pair(op, unit, shaped(op.Mul(unit, 0.0), shape))
 
 
 def size_of(value: Pair) -> Tensor:

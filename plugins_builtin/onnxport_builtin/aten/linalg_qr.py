@@ -83,7 +83,7 @@ def householder(op: Any, a: Pair) -> tuple[Pair, Pair]:
 
     count = len(a.parts)
     results = loop(op, smaller(op, m, n), a.parts, step, stacked=count)
-    return Pair(op, *(shaped(x, [*batch, m, n], a.re) for x in results[:count])), Pair(op, *results[count:])
+    return Pair(op, *(shaped(x, [*batch, m, n]) for x in results[:count])), Pair(op, *results[count:])
 
 
 def apply_reflections(op: Any, compact: Pair, taus: Pair, target: Pair, steps: Any, *, adjoint: bool = False) -> Pair:
@@ -105,16 +105,16 @@ def apply_reflections(op: Any, compact: Pair, taus: Pair, target: Pair, steps: A
         tau = taus.each(lambda x: op.Unsqueeze(op.Gather(x, k, axis=-1), [-1, -2]))
         return reflected(whole, tau, Pair(op, *states)).parts
 
-    return Pair(op, *(shaped(x, target.re.shape, target.re) for x in loop(op, steps, target.parts, step)))
+    return Pair(op, *(shaped(x, target.re.shape) for x in loop(op, steps, target.parts, step)))
 
 
 def orthogonal(op: Any, compact: Pair, taus: Pair, steps: Any, columns: int | Size) -> Pair:
     """The first ``columns`` columns of ``H_1 ... H_k``; ``taus`` is (..., k)."""
     *batch, m, _ = list(compact.re.shape)
     shape = [*batch, m, columns]
-    start = Pair(op, shaped(op.Expand(eye(op, m, columns), shape), shape, compact.re))
+    start = Pair(op, shaped(op.Expand(eye(op, m, columns), shape), shape))
     if compact.im is not None:
-        start = Pair(op, start.re, shaped(op.Mul(start.re, 0.0), shape, compact.re))
+        start = Pair(op, start.re, shaped(op.Mul(start.re, 0.0), shape))
     return apply_reflections(op, compact, taus, start, steps)
 
 
