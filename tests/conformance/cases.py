@@ -88,7 +88,7 @@ def reseed(seed: int = 0) -> None:
     """The same random numbers each time."""
     random.seed(seed)
     numpy.random.seed(seed)
-    torch.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)  # torch.manual_seed, which asks for each accelerator, takes milliseconds
 
 
 def cases(entry: Any, dtype: str, limit: int) -> Iterator[Case]:

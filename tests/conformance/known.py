@@ -1,9 +1,9 @@
 """``known.csv``: the cases that can't pass, each with the class of the reason.
 
 Columns: op, dtype, mode, sample (``*`` for each), class, reason. Classes: ``capture`` (torch.export or eager fails, or
-captures something else), ``inexpressible`` (ONNX can't say it), ``onnxruntime`` (its bug or missing kernel, with a
-reproduction named in the reason), ``open`` (not done yet). A row holds for each case it matches: when one of them
-passes, the row is wrong.
+captures something else), ``inexpressible`` (ONNX can't say it), ``onnxruntime`` (its bug or missing kernel; the reason
+names a reproduction, as ``reproductions.name``), ``open`` (not done yet). A row holds for each case it matches: when
+one of them passes, the row is wrong.
 """
 
 from __future__ import annotations

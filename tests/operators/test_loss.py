@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from support import export_and_compare
+from support import export_and_compare, op_types
 from torch.export import Dim
 
 BATCH = {0: Dim.AUTO}
@@ -97,3 +97,20 @@ def test_many_rows_by_a_product() -> None:
 def test_cosine_similarity() -> None:
     export_and_compare(lambda a, b: F.cosine_similarity(a, b, dim=1), (values(5, 3, 4), values(1, 3, 4)))
     export_and_compare(lambda a, b: F.cosine_similarity(a, b, dim=-1), (values(5, 4), torch.zeros(5, 4)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_linear_cross_entropy_in_chunks(reduction: str, dtype: torch.dtype) -> None:
+    """The operators of torch_nn that compute the loss chunk by chunk."""
+    options = torch.nn.LinearCrossEntropyOptions()
+    target = torch.tensor([0, 3, -100, 1])
+
+    def function(x: torch.Tensor, matrix: torch.Tensor, bias: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        return F.linear_cross_entropy(
+            x, matrix, target, linear_bias=bias, weight=weight, reduction=reduction, options=options
+        )
+
+    arguments = tuple(values(*shape).to(dtype) for shape in ((4, 6), (5, 6), (5,), (5,)))
+    program = export_and_compare(function, (*arguments[:3], arguments[3].abs()))
+    assert "MatMul" in op_types(program)

@@ -142,24 +142,23 @@ def ldexp(op: Builder, self: Tensor, other: Tensor) -> Tensor:
     return op.Mul(op.Mul(op.Mul(value, third), third), rest)
 
 
-def _double_bits(op: Builder, x: Tensor) -> tuple[Tensor, Tensor]:
-    """The sign of doubles (bool), and their other 63 bits (int64): the exponent above the 52 bits of the fraction.
+def _double_bits(op: Builder, x: Tensor) -> Tensor:
+    """The 64 bits of doubles, as int64.
 
     Below opset 26, which has BitCast, from their values; a NaN is then the positive quiet one, its sign can't be read.
     """
     if op.opset >= 26:
-        bits = op.BitCast(x, to=DataType.INT64)
-        return op.Less(bits, 0), op.BitwiseAnd(bits, op.const((1 << 63) - 1, DataType.INT64))
+        return op.BitCast(x, to=DataType.INT64)
     size = op.Abs(x)
     low = op.Less(size, 2.0**-1022)  # zeros and denormals are multiples of 2**-1074
     fraction = op.cast(op.Mul(op.Mul(op.Where(low, size, 0.0), 2.0**537), 2.0**537), DataType.INT64)
     special = op.Or(op.IsInf(size), op.IsNaN(size))
-    normal = op.Where(op.Or(low, special), 1.0, size)
-    mantissa, exponent = binary_parts(op, normal)
+    mantissa, exponent = binary_parts(op, op.Where(op.Or(low, special), 1.0, size))
     digits = op.cast(op.Mul(mantissa, 2.0**53), DataType.INT64)  # from 2**52: one unit in the exponent's place
     places = op.Mul(op.cast(op.Add(exponent, 1021.0), DataType.INT64), 1 << 52)
     infinite = op.Where(op.IsNaN(size), op.const(0x7FF8 << 48, DataType.INT64), op.const(0x7FF0 << 48))
-    return sign_bit(op, x), op.Where(low, fraction, op.Where(special, infinite, op.Add(digits, places)))
+    bits = op.Where(low, fraction, op.Where(special, infinite, op.Add(digits, places)))
+    return op.Where(sign_bit(op, x), op.Add(bits, -(1 << 63)), bits)
 
 
 @translation("aten::hash_tensor")
@@ -167,24 +166,12 @@ def hash_tensor(op: Builder, self: Tensor, dim: Sequence[int] = (), *, keepdim: 
     """The exclusive or of all elements' 64 bits (those of the double for a float): each bit's parity, put together."""
     rank = len(self.shape)
     axes = sorted(axis % rank for axis in dim) if dim else list(range(rank))
-
-    def parity(bits: Tensor) -> Tensor:
-        return op.Mod(op.ReduceSum(bits, axes, keepdims=int(keepdim)), 2) if axes else bits
-
-    # The sign apart: onnxruntime 1.32 casts negative numbers to zero where the target is unsigned.
-    if self.dtype.is_floating_point():
-        negative, words = _double_bits(op, op.cast(self, DataType.DOUBLE))
-        flipped = None
-    else:
-        words = op.cast(self, DataType.INT64)
-        flipped = negative = op.Less(words, 0)
-        words = op.Where(negative, op.BitwiseNot(words), words)
-    rest = op.cast(words, DataType.UINT64)
-    shifted = op.BitShift(op.Unsqueeze(rest, [rank]), op.const(np.arange(63), DataType.UINT64), direction="RIGHT")
-    bits = op.cast(op.BitwiseAnd(shifted, op.const(1, DataType.UINT64)), DataType.BOOL)
-    if flipped is not None:
-        bits = op.Xor(bits, op.Unsqueeze(flipped, [rank]))
-    low = op.MatMul(parity(op.cast(bits, DataType.INT64)), op.const(1 << np.arange(63)))
-    high = op.cast(parity(op.cast(negative, DataType.INT64)), DataType.UINT64)
-    high = op.BitShift(high, op.const(63, DataType.UINT64), direction="LEFT")
-    return op.Add(op.cast(low, DataType.UINT64), high)
+    is_float = self.dtype.is_floating_point()
+    words = _double_bits(op, op.cast(self, DataType.DOUBLE)) if is_float else op.cast(self, DataType.INT64)
+    words = op.Unsqueeze(op.cast(words, DataType.UINT64), [rank])
+    shifted = op.BitShift(words, op.const(np.arange(64), DataType.UINT64), direction="RIGHT")
+    bits = op.cast(op.BitwiseAnd(shifted, op.const(1, DataType.UINT64)), DataType.INT64)
+    if axes:
+        bits = op.Mod(op.ReduceSum(bits, axes, keepdims=int(keepdim)), 2)
+    powers = op.const(np.array([*(1 << i for i in range(63)), -(1 << 63)]))
+    return op.cast(op.MatMul(bits, powers), DataType.UINT64)
