@@ -32,6 +32,7 @@ from onnxport.plugins import Plugins, load
 from onnxport.program import TRANSLATED, ONNXProgram
 from onnxport.report import Run
 from onnxport.schemas import DEFAULT_OPSET, MAX_OPSET, MIN_OPSET
+from onnxport.subclasses import with_plain_weights
 from onnxport.translate import Names, Translated, Translator, raise_refusals
 from onnxport.weights import initializers_of
 
@@ -153,14 +154,13 @@ def export(
 
             with run.stage("verify"):
                 run.verification = verify_program(onnx_program, args=request.args, kwargs=request.kwargs)
+                run.verification.raise_on_failure()
     except BaseException as error:
         run.error = error
         raise
     finally:
         if report or profile:
             run.write(report=report, profile=profile)
-    if run.verification is not None:
-        run.verification.raise_on_failure()
     return onnx_program
 
 
@@ -235,7 +235,7 @@ def check(
     _, program, interface = _captured(run, settings, model, args, kwargs, dynamic_shapes, None, None, None)
     translated = translate_program(program, interface, settings, run)
     operators: dict[str, int] = {}
-    for (operator, _function), count in translated.served.items():
+    for (operator, *_), count in translated.served.items():
         operators[operator] = operators.get(operator, 0) + count
     lacking = missing_kernels(translated.model)
     return CheckResult(translated.refusals, operators, dict(translated.decomposed), lacking)
@@ -294,6 +294,7 @@ def _captured(
 def translate_program(program: ExportedProgram, interface: Interface, settings: Settings, run: Run) -> Translated:
     """The middle arrows: an exported program as an ONNX model, with what was refused."""
     host = load(settings.plugins)
+    program = with_plain_weights(program)
     with run.stage("functionalize"):
         functional = functionalize(program)
         functional = _with_mutations(functional, settings.mutation)
@@ -321,6 +322,8 @@ def translate_program(program: ExportedProgram, interface: Interface, settings: 
             functions=Selection(settings.functions, functional.graph_module) if settings.functions else None,
         )
         run.translated = translator.run()
+        if settings.metadata == "none":
+            run.translated.model.graph.metadata_props.clear()
         if run.translated.inlined:
             listed = "\n".join(f"    {path}: {reason}" for path, reason in run.translated.inlined.items())
             warnings.warn(f"Calls that could not become functions (functions=) stay inline:\n{listed}", stacklevel=4)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 import torch
 
 from onnxport.dtypes import ONNX_TO_TORCH
 from onnxport.errors import WeightError
+from onnxport.subclasses import plain_tensors, with_plain_weights
 from onnxport.weights import TorchTensor, initializers_of
 
 if TYPE_CHECKING:
@@ -19,8 +20,10 @@ FOLDED = "onnxport.folded_weights"
 """Key of `ir.Model.meta`: state-dict names whose values went into constants of the model at export time."""
 
 
-def apply_weights(model: ir.Model, program: ExportedProgram | None, state_dict: Mapping[str, torch.Tensor]) -> None:
+def apply_weights(model: ir.Model, program: ExportedProgram | None, state_dict: Mapping[str, Any]) -> None:
     """Replace weights: see `ONNXProgram.apply_weights`."""
+    state_dict = plain_tensors(state_dict)
+    program = None if program is None else with_plain_weights(program)
     present: dict[str, ir.TensorProtocol] = {}
     aliases: dict[str, str] = {}
     for name, value in model.graph.initializers.items():
@@ -35,7 +38,7 @@ def apply_weights(model: ir.Model, program: ExportedProgram | None, state_dict: 
     used, unused = _names_of(program)
     folded = frozenset(model.meta.get(FOLDED, ()))
     problems: list[str] = []
-    chosen: dict[str, torch.Tensor] = {}
+    chosen: dict[str, torch.Tensor | TorchTensor] = {}
     for name, given in state_dict.items():
         target = aliases.get(name, name)
         if target in folded or (target not in present and name in used):
@@ -62,7 +65,8 @@ def apply_weights(model: ir.Model, program: ExportedProgram | None, state_dict: 
         if isinstance(tensor, TorchTensor):
             value.const_value = tensor.rebuilt(chosen)
         elif name in chosen:
-            value.const_value = TorchTensor(chosen[name].detach(), name)
+            given = chosen[name]
+            value.const_value = given if isinstance(given, TorchTensor) else TorchTensor(given.detach(), name)
 
 
 def folded_weights(nodes: Iterable[torch.fx.Node], program: ExportedProgram) -> frozenset[str]:
@@ -95,22 +99,23 @@ def _known(program: ExportedProgram | None, name: str) -> torch.Tensor | None:
 
 def _misfit(present: ir.TensorProtocol, given: object) -> str:
     """Say why a tensor can't take the place of another, or nothing."""
-    if not isinstance(given, torch.Tensor):
+    if not isinstance(given, (torch.Tensor, TorchTensor)):
         return f"a tensor is needed, not {type(given).__name__}"
     try:
-        new = TorchTensor(given)
+        new = given if isinstance(given, TorchTensor) else TorchTensor(given)
     except WeightError as error:
         return str(error)
     if tuple(new.shape) != tuple(present.shape):
         return f"shape {list(new.shape.numpy())} given, {list(present.shape.numpy())} expected"
     if new.dtype is not present.dtype:
-        return f"dtype {given.dtype} given, {ONNX_TO_TORCH.get(present.dtype, present.dtype)} expected"
+        return f"dtype {ONNX_TO_TORCH.get(new.dtype, new.dtype)} given, {ONNX_TO_TORCH.get(present.dtype, present.dtype)} expected"
     return ""
 
 
-def _same(left: torch.Tensor, right: torch.Tensor) -> bool:
+def _same(left: torch.Tensor | TorchTensor, right: torch.Tensor | TorchTensor) -> bool:
     if left is right:
         return True
+    left, right = (tensor.raw if isinstance(tensor, TorchTensor) else tensor for tensor in (left, right))
     if left.shape != right.shape or left.dtype is not right.dtype or left.device != right.device:
         return False
     shared = left.untyped_storage()._cdata == right.untyped_storage()._cdata

@@ -195,17 +195,26 @@ def in_blocks(
 def reshaped(op: Builder, value: Tensor, shape: Sequence[int | Size]) -> Tensor:
     """The value in another shape, one of whose sizes may be -1; a weight is stored in it."""
     have = None if value.shape is None else list(value.shape)
-    if have == list(shape) or (have is not None and len(have) == len(shape) == 1):
+    if have == list(shape) or _fits(have, shape):
         return value
     node = value.producer()
-    if node is not None and node.op_type == "Reshape" and node.inputs[0].shape == list(shape):
+    if node is not None and node.op_type == "Reshape" and _fits(node.inputs[0].shape, shape):
         return node.inputs[0]
     if all(isinstance(size, int) for size in shape):
         what = "x".join(map(str, shape)).replace("-1", "rows") or "scalar"
         stored = op.derived(what, lambda tensor: tensor.reshape(list(shape)), value)
         if stored is not None:
             return stored
+    if have is not None and list(shape) == [*have, 1]:
+        return op.Unsqueeze(value, [len(have)])
     return op.Reshape(value, op.sizes(shape))
+
+
+def _fits(have: Any, shape: Sequence[int | Size]) -> bool:
+    """A tensor of this shape is in the other already; both have the same elements."""
+    if have is None or len(have) != len(shape) or list(shape).count(-1) > 1:
+        return False
+    return all(size == -1 or size == own for own, size in zip(have, shape))
 
 
 def row_scale(op: Builder, value: Tensor, rank: int, axis: int) -> Tensor:

@@ -118,7 +118,7 @@ def addmm_dtype(
     return _accumulate(op, self, product, beta, alpha)
 
 
-@translation("aten::mm", "aten::bmm", "aten::_int_mm")
+@translation("aten::mm", "aten::bmm")
 def mm(op: Builder, self: Tensor, mat2: Tensor) -> Tensor:
     dtype = op.result.dtype
     return matrix_product(op, op.cast(self, dtype), op.cast(mat2, dtype))

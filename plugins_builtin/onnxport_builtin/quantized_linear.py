@@ -1,0 +1,118 @@
+"""Products with quantized operands: integer and float8 matrices, and weights packed for torch's kernels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from onnxport import Builder, DataType, Tensor, Unsupported, translation
+
+from onnxport_builtin.affine import dequantize, reshaped
+
+
+@translation("aten::_int_mm")
+def int_mm(op: Builder, self: Tensor, mat2: Tensor) -> Tensor:
+    """The product of two int8 matrices in int32."""
+    return op.MatMulInteger(self, mat2)
+
+
+@translation("aten::_weight_int8pack_mm")
+def weight_int8pack_mm(op: Builder, self: Tensor, mat2: Tensor, scales: Tensor) -> Tensor:
+    """``self (M, K) @ (mat2 (N, K) * scales (N, 1)).T``; the weights are int8."""
+    weight = dequantize(op, mat2, scales, None, self.dtype, axis=0)
+    return op.MatMul(self, op.Transpose(weight, perm=[1, 0]))
+
+
+@translation("aten::_convert_weight_to_int4pack_for_cpu")
+def convert_weight_to_int4pack_for_cpu(op: Builder, self: Tensor, innerKTiles: int) -> Tensor:
+    """Weights (N, K) of 0 to 15 in the order that torch's kernel on this machine reads them."""
+    packed = op.derived("int4pack", lambda weight: _PACK(weight, innerKTiles), self)
+    if packed is None:
+        raise Unsupported("packs weights that aren't known at export time")
+    return packed
+
+
+@translation("aten::_weight_int4pack_mm_for_cpu")
+def weight_int4pack_mm_for_cpu(
+    op: Builder, self: Tensor, mat2: Tensor, qGroupSize: int, qScaleAndZeros: Tensor
+) -> Tensor:
+    """``self (M, K) @ W.T`` with ``W = (q - 8) * scale + zero``; scale and zero are (K / qGroupSize, N, 2).
+
+    The packed weights are put back in order, ``q`` is (N, K), of 0 to 15. Zeros are real numbers: where they don't all
+    fall on whole multiples of the scale, they are added after DequantizeLinear.
+    """
+    groups, rows = op.size(qScaleAndZeros, 0), op.size(qScaleAndZeros, 1)
+    if not isinstance(groups, int) or not isinstance(rows, int):
+        raise Unsupported("packed weights of a dynamic size")
+    width = groups * qGroupSize
+    weight = op.derived("rows", lambda packed: _unpacked(packed, rows, width).reshape(-1, qGroupSize), mat2)
+    scale = op.derived("scale", lambda both: both[..., 0].t().float().reshape(-1), qScaleAndZeros)
+    zero = op.derived("zero", lambda both: both[..., 1].t().float().reshape(-1, 1), qScaleAndZeros)
+    if weight is None or scale is None or zero is None:
+        raise Unsupported("packed weights that aren't known at export time")
+    eights = op.const(torch.full((rows * groups,), 8, dtype=torch.uint8))
+    real = op.Add(dequantize(op, weight, scale, eights, low=0, high=15, axis=0), zero)
+    real = op.cast(op.Reshape(real, [rows, width]), self.dtype)
+    return op.MatMul(self, op.Transpose(real, perm=[1, 0]))
+
+
+@translation("aten::_scaled_mm")
+def scaled_mm(
+    op: Builder,
+    self: Tensor,
+    mat2: Tensor,
+    scale_a: Tensor,
+    scale_b: Tensor,
+    bias: Tensor | None = None,
+    scale_result: Tensor | None = None,
+    out_dtype: torch.dtype | None = None,
+    use_fast_accum: bool = False,
+) -> Tensor:
+    """``(self * scale_a) @ (mat2 * scale_b) + bias`` of float8 matrices, computed in float32.
+
+    The scales are of one element, or of one a row of ``self`` (M, 1) and one a column of ``mat2`` (1, N).
+    """
+    if scale_result is not None:
+        raise Unsupported("a scale of the result")
+    product = op.MatMul(_scaled(op, self, scale_a, 0), _scaled(op, mat2, scale_b, 1))
+    if bias is not None:
+        product = op.Add(product, op.cast(bias, DataType.FLOAT))
+    return op.cast(product, op.result.dtype)
+
+
+def _scaled(op: Builder, value: Tensor, scale: Tensor, axis: int) -> Tensor:
+    if scale.dtype is not DataType.FLOAT:
+        raise Unsupported(f"scales of {scale.dtype.name}")
+    shape = list(scale.shape)
+    if all(size == 1 for size in shape):
+        return dequantize(op, value, reshaped(op, scale, []), None)
+    along = [size == value.shape[axis] if i == axis else size == 1 for i, size in enumerate(shape)]
+    if len(shape) != 2 or not all(along):
+        raise Unsupported("scales in blocks")
+    return dequantize(op, value, reshaped(op, scale, [-1]), None, axis=axis)
+
+
+_PACK: Callable[..., torch.Tensor] = torch.ops.aten._convert_weight_to_int4pack_for_cpu
+
+
+def _unpacked(packed: torch.Tensor, rows: int, width: int) -> torch.Tensor:
+    """The weights (rows, width) of 0 to 15 that torch packed.
+
+    The order of the packed nibbles depends on the processor, and only torch knows it. So it is asked: matrices that
+    hold the digits of each place's number are packed in the same way, and what was packed goes where their nibbles say.
+    """
+    count = rows * width
+    places = torch.zeros(count, dtype=torch.int64)
+    numbers = torch.arange(count)
+    for digit in range(max(1, math.ceil(math.log(count, 16)))):
+        digits = (numbers >> (4 * digit)) & 15
+        places |= _nibbles(_PACK(digits.to(torch.int32).reshape(rows, width), 2)).long() << (4 * digit)
+    weights = torch.empty(count, dtype=torch.uint8)
+    weights[places] = _nibbles(packed)
+    return weights.reshape(rows, width)
+
+
+def _nibbles(packed: torch.Tensor) -> torch.Tensor:
+    flat = packed.contiguous().view(torch.uint8).reshape(-1)
+    return torch.stack((flat & 15, flat >> 4), dim=-1).reshape(-1)
