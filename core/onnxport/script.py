@@ -19,7 +19,7 @@ from torch._ops import HigherOrderOperator, OpOverload, OpOverloadPacket
 
 from onnxport.errors import TableError, Unsupported
 from onnxport.registry import TABLE_TIER, Translation, key_of
-from onnxport.schemas import spec_of
+from onnxport.schemas import OpSpec, spec_of
 from onnxport.symbols import Size
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _MAX_PRIORITY = 1000
 _NO_DEFAULT = object()
+_NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 _tracing_lock = threading.RLock()
 
 
@@ -74,6 +75,11 @@ def _record(target: Any, function: Any, priority: int) -> Translation:
         raise TableError(f"custom_translation_table[{target}] is {function!r}, which is no function.")
     elif _takes_builder(function):
         call = function
+        if wrong := _foreign_parameters(function, target):
+            raise TableError(
+                f"custom_translation_table[{target}]: {getattr(function, '__name__', function)} has a parameter "
+                f"{wrong[0]!r}, which the schema doesn't have: {target._schema}. Arguments are passed by its names."
+            )
     else:
         call = _traced_call(function)
     return Translation(
@@ -87,6 +93,15 @@ def _takes_builder(function: Callable[..., Any]) -> bool:
     except (TypeError, ValueError):
         return False
     return bool(parameters) and parameters[0] == "op"
+
+
+def _foreign_parameters(function: Callable[..., Any], target: Any) -> list[str]:
+    """Parameters behind ``op`` that need a value and that the operator's schema doesn't name."""
+    if not isinstance(target, OpOverload):
+        return []
+    known = {argument.name for argument in target._schema.arguments}
+    needed = list(inspect.signature(function).parameters.values())[1:]
+    return [p.name for p in needed if p.default is p.empty and p.kind in _NAMED and p.name not in known]
 
 
 def _is_onnxscript(function: Any) -> bool:
@@ -208,6 +223,7 @@ def _call_function(op: Builder, proto: Any, given: dict[str, Any], called: Any) 
     if key not in op.functions:
         for inner in [proto, *_callees(called)]:
             function = ir.serde.deserialize_function(inner)
+            _raise_opset(function, op.opset)
             op.functions.setdefault((inner.domain, inner.name, inner.overload), function)
             for domain, version in function.opset_imports.items():
                 op.domains.setdefault(domain, version)
@@ -218,6 +234,27 @@ def _call_function(op: Builder, proto: Any, given: dict[str, Any], called: Any) 
         proto.domain, proto.name, *inputs, version=1, outputs=len(proto.output), dtypes=dtypes, overload=proto.overload,
         **attributes,
     )  # fmt: skip
+
+
+def _raise_opset(function: ir.Function, opset: int) -> None:
+    """Write a function for the model's opset: a model may not have two versions of one operator.
+
+    Raises:
+        Unsupported: an operator of the function means something else there.
+    """
+    version = function.opset_imports.get("", opset)
+    for node in function.all_nodes():
+        if node.domain in ("", "ai.onnx") and version != opset:
+            old, new = spec_of(node.op_type, version), spec_of(node.op_type, opset)
+            if old is None or new is None or (old.since != new.since and not _takes_the_same(node, old, new)):
+                raise Unsupported(f"the function is written for opset {version}, whose {node.op_type} isn't {opset}'s")
+    function.opset_imports[""] = opset
+
+
+def _takes_the_same(node: ir.Node, old: OpSpec, new: OpSpec) -> bool:
+    """Whether an operator has changed but for the types that it takes, and attributes that the node doesn't have."""
+    same = (old.inputs, old.outputs) == (new.inputs, new.outputs) and new.attributes.keys() >= node.attributes.keys()
+    return same and node.op_type not in ("GridSample", "GroupNormalization")
 
 
 def _callees(called: Any) -> list[Any]:
