@@ -12,6 +12,7 @@ from models.structures.structure import BUFFER, floats, ints, structure
 ROWS = ({0: "rows"},)
 X, OTHER = floats(4, 6), floats(7, 6)
 
+
 @structure(X, dynamic=ROWS, other=(OTHER,))
 def vmapped_rows_written_in_place(x: torch.Tensor) -> torch.Tensor:
     def one(row: torch.Tensor) -> torch.Tensor:
@@ -45,7 +46,6 @@ def buffer_written_beside_a_vmap(self: Any, x: torch.Tensor) -> torch.Tensor:
     self.seen += y.sum(0)
     y[0].zero_()
     return y
-
 
 
 @structure(floats(4), dynamic=({0: "n"},), other=(floats(6),))
