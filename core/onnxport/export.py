@@ -403,7 +403,7 @@ def _check_arguments(
         raise InputError("dynamo=False asks for the TorchScript exporter, which onnxport doesn't have: leave it out.")
     if mutation not in _MUTATIONS:
         raise InputError(f"mutation={mutation!r}: it must be one of {', '.join(map(repr, _MUTATIONS))}.")
-    if isinstance(functions, str) or not all(isinstance(f, (str, type)) for f in functions):
+    if isinstance(functions, (str, type)) or not all(isinstance(f, (str, type)) for f in functions):
         raise InputError(f"functions={functions!r}: it must be a list of module classes or of their qualified names.")
     if metadata not in LEVELS:
         raise InputError(f"metadata={metadata!r}: it must be one of {', '.join(map(repr, LEVELS))}.")

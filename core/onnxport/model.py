@@ -54,7 +54,7 @@ class Translated:
     Attributes:
         model: the ONNX model.
         refusals: operators that nothing translated; the model is of use only when there are none.
-        served: how many nodes each translation served, by (operator, translation).
+        served: how many nodes each translation served, by (operator, translation, plugin).
         decomposed: how many nodes of each operator were expanded by decomposition.
         functions: the functions that stand for modules.
         inlined: calls of modules that were to be functions and aren't, by path, with the reason.
@@ -62,7 +62,7 @@ class Translated:
 
     model: ir.Model
     refusals: list[Refusal]
-    served: Counter[tuple[str, str]]
+    served: Counter[tuple[str, str, str]]
     decomposed: Counter[str]
     functions: list[FunctionUse] = field(default_factory=list)
     inlined: dict[str, str] = field(default_factory=dict)

@@ -6,8 +6,11 @@ The record is kept in any case (it is a handful of numbers); the markdown and JS
 from __future__ import annotations
 
 import contextlib
+import datetime
+import functools
 import json
 import logging
+import platform
 import resource
 import time
 from collections import Counter
@@ -15,6 +18,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import importlib_metadata
 
 from onnxport.errors import SaveError, UnsupportedOperatorsError
 
@@ -27,6 +32,8 @@ if TYPE_CHECKING:
     from onnxport.verify import VerificationResult
 
 logger = logging.getLogger("onnxport")
+_ORIGINAL = "pkg.torch.onnx.original_node_name"
+_OUTPUT = "pkg.torch.export.graph_signature.OutputSpec"
 
 
 @dataclass
@@ -107,11 +114,16 @@ class Run:
             self.nodes_before = counts
 
     def dump(self, program: ExportedProgram) -> None:
-        """Save the captured program beside the reports."""
+        """Save the captured program beside the reports.
+
+        Raises:
+            SaveError: the artifacts folder can't be written.
+        """
         import torch
 
-        path = self._path("pt2")
-        torch.export.save(program, path)
+        with self._writing("captured program"):
+            path = self._path("pt2")
+            torch.export.save(program, path)
         logger.info("captured program saved to %s", path)
 
     def write(self, *, report: bool, profile: bool) -> None:
@@ -121,44 +133,56 @@ class Run:
             SaveError: the artifacts folder can't be written.
         """
         try:
-            if report:
-                self._path("md").write_text(self.markdown())
-                self._path("json").write_text(json.dumps(self.as_dict(), indent=2))
-            if profile:
-                self._path("md", "profile").write_text(f"# onnxport profile\n\n{self._stage_table()}\n")
+            with self._writing("report"):
+                if report:
+                    self._path("md").write_text(self.markdown(), "utf-8")
+                    self._path("json").write_text(json.dumps(self.as_dict(), indent=2), "utf-8")
+                if profile:
+                    self._path("md", "profile").write_text(f"# onnxport profile\n\n{self._stage_table()}\n", "utf-8")
+        except SaveError as error:
+            if self.error is None:
+                raise
+            logger.warning("%s", error)  # the export's own error is the one to see
+
+    @contextlib.contextmanager
+    def _writing(self, what: str) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
             raise SaveError(
-                f"The report can't be written to {self.artifacts}: {error}. Give another artifacts_dir."
+                f"The {what} can't be written to {self.artifacts}: {error}. Give another artifacts_dir."
             ) from error
 
     def _path(self, suffix: str, kind: str = "report") -> Path:
         self.artifacts.mkdir(parents=True, exist_ok=True)
-        if not hasattr(self, "_stamp"):
-            self._stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
+        if not hasattr(self, "_stamp"):  # to the microsecond: exports in several threads write beside each other
+            self._stamp = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f")
         return self.artifacts / f"onnxport_{kind}_{self._stamp}.{suffix}"
 
     def as_dict(self) -> dict[str, Any]:
-        """The record as JSON takes it."""
-        translated, interface = self.translated, self.interface
-        error = self.error
+        """The record as JSON takes it. What did not run is null."""
+        translated, error = self.translated, self.error
         refusals = error.refusals if isinstance(error, UnsupportedOperatorsError) else []
+        served = sorted(translated.served.items()) if translated is not None else []
         return {
             "succeeded": error is None,
             "error": None if error is None else f"{type(error).__name__}: {error}",
+            "versions": versions(),
+            "opset": None if translated is None else translated.model.opset_imports.get(""),
             "stages": [{"name": s.name, "seconds": s.seconds, "peak_growth_bytes": s.peak_growth} for s in self.stages],
-            "inputs": [] if interface is None else [_leaf(leaf) for leaf in interface.inputs],
-            "outputs": [] if interface is None else list(interface.outputs),
+            "inputs": self._inputs(),
+            "outputs": self._outputs(),
+            "baked_constants": {leaf["path"]: leaf["value"] for leaf in self._inputs() if leaf["kind"] == "baked"},
             "second_trace": self.fallback,
             "dropped_assertions": list(self.dropped_assertions),
             "operators_before_passes": dict(self.nodes_before),
             "operators_after_passes": dict(self.nodes_after),
             "passes": self.passes,
-            "translations": []
-            if translated is None
-            else [{"operator": op, "translation": fn, "nodes": n} for (op, fn), n in sorted(translated.served.items())],
+            "translations": [
+                {"operator": operator, "translation": function, "plugin": plugin, "nodes": count}
+                for (operator, function, plugin), count in served
+            ],
             "decomposed": {} if translated is None else dict(translated.decomposed),
-            "functions": [] if translated is None else [vars(use) for use in translated.functions],
-            "kept_inline": {} if translated is None else translated.inlined,
             "refusals": [vars(refusal) for refusal in refusals],
             "verification": None if self.verification is None else self.verification.as_dict(),
         }
@@ -166,38 +190,111 @@ class Run:
     def markdown(self) -> str:
         """The record for people. A check that did not run is said not to have run."""
         data = self.as_dict()
-        parts = ["# onnxport report", "", "Succeeded." if data["succeeded"] else f"Failed: {data['error']}", ""]
-        parts += ["## Stages", "", self._stage_table(), ""]
-        parts += ["## Inputs", "", _table(["name", "path", "kind", "value or dynamic axes"], self._input_rows()), ""]
-        parts += ["## Outputs", "", *(f"- `{name}`" for name in data["outputs"]), ""]
-        names = sorted({*self.nodes_before, *self.nodes_after})
-        rows = [[n, str(self.nodes_before.get(n, 0)), str(self.nodes_after.get(n, 0))] for n in names]
-        parts += ["## ONNX operators", "", _table(["operator", "before passes", "after"], rows), ""]
-        used = [[t["operator"], t["translation"], str(t["nodes"])] for t in data["translations"]]
-        parts += ["## Translations used", "", _table(["torch operator", "translation", "nodes"], used), ""]
-        parts += ["## Decomposed operators", "", *(f"- {k}: {v}" for k, v in data["decomposed"].items()), ""]
-        if data["functions"] or data["kept_inline"]:
-            rows = [[f["name"], f["module"], str(f["nodes"]), ", ".join(f["calls"])] for f in data["functions"]]
-            parts += ["## Functions", "", _table(["function", "class", "nodes", "calls"], rows), ""]
-            parts += [*(f"- {path} stayed inline: {reason}" for path, reason in data["kept_inline"].items()), ""]
+        counts = [
+            [name, str(self.nodes_before.get(name, 0)), str(self.nodes_after.get(name, 0))]
+            for name in sorted({*self.nodes_before, *self.nodes_after})
+        ]
+        used = [[t["operator"], t["translation"], t["plugin"], str(t["nodes"])] for t in data["translations"]]
+        refused = "\n\n".join(f"```text\n{refusal}\n```" for refusal in getattr(self.error, "refusals", []))
+        sections = {
+            "Checks": "\n".join(f"- {name}: {result}" for name, result in self._checks()),
+            "Stages": self._stage_table(),
+            "Inputs": _table(
+                ["name", "path", "kind", "dtype", "shape", "value or dynamic axes"], self._input_rows(full=True)
+            ),
+            "Outputs": _table(
+                ["name", "path", "kind", "dtype", "shape"],
+                [[o["name"], o["path"], o["kind"], o["dtype"], o["shape"]] for o in data["outputs"]],
+            ),
+            "ONNX operators": _table(["operator", "before passes", "after"], counts),
+            "Translations used": _table(["torch operator", "translation", "plugin", "nodes"], used),
+            "Decomposed operators": _table(
+                ["torch operator", "nodes"], [[k, str(v)] for k, v in data["decomposed"].items()]
+            ),
+            "Refusals": refused or "None.",
+            "Baked constants": _table(["argument", "value"], [list(item) for item in data["baked_constants"].items()]),
+            "Dropped assertions": "\n".join(f"- `{text}`" for text in self.dropped_assertions) or "None.",
+            "Passes": _table(["pass", "changes"], [[name, str(count)] for name, count in self.passes.items()]),
+            "Verification": "Not run." if self.verification is None else self.verification.table(),
+            "Versions": _table(["package", "version"], [list(item) for item in data["versions"].items()]),
+        }
+        outcome = "Succeeded." if data["succeeded"] else f"Failed: {data['error']}"
         if self.fallback:
-            parts += [f"The program was traced a second time: {self.fallback}", ""]
-        verification = "Not run." if self.verification is None else self.verification.table()
-        parts += ["## Verification", "", verification, ""]
-        return "\n".join(parts)
+            outcome += f"\n\nThe program was traced a second time: {self.fallback}"
+        body = "\n\n".join(f"## {title}\n\n{text}" for title, text in sections.items())
+        return f"# onnxport report\n\n{outcome}\n\n{body}\n"
+
+    def _checks(self) -> list[tuple[str, str]]:
+        """What was checked, and how it came out."""
+        done = {stage.name for stage in self.stages}
+        failed = self.stages[-1].name if self.error is not None and self.stages else ""
+        rows = [
+            (name, "not run" if name not in done else "failed" if name == failed else "ok")
+            for name in ("capture", "functionalize", "translate", "optimize")
+        ]
+        if self.error is not None and getattr(self.error, "refusals", None):
+            rows = [(name, "failed" if name == "translate" else result) for name, result in rows]
+        found = self.verification
+        rows.append(
+            ("onnx.checker", "not run" if found is None else f"failed: {found.checker}" if found.checker else "ok")
+        )
+        rows.append(("numbers", "not run" if found is None else "ok" if found.numbers_passed else "failed"))
+        return rows
 
     def _stage_table(self) -> str:
         rows = [[s.name, f"{s.seconds:.3f}", f"{s.peak_growth / 2**20:.1f}"] for s in self.stages]
         return _table(["stage", "seconds", "peak memory growth (MiB)"], rows)
 
-    def _input_rows(self) -> list[list[str]]:
+    def _input_rows(self, full: bool = False) -> list[list[str]]:
+        return [
+            [leaf["name"] or "", leaf["path"], leaf["kind"]]
+            + ([leaf["dtype"], leaf["shape"]] if full else [])
+            + [str(leaf["value"] if leaf["kind"] == "baked" else leaf["axes"])]
+            for leaf in self._inputs()
+        ]
+
+    def _inputs(self) -> list[dict[str, Any]]:
+        """All leaves of the inputs, with what the graph has for them."""
         if self.interface is None:
             return []
-        leaves = [_leaf(leaf) for leaf in self.interface.inputs]
+        graph = None if self.translated is None else self.translated.model.graph
+        values = {value.metadata_props.get(_ORIGINAL): value for value in (graph.inputs if graph is not None else ())}
+        return [{**_leaf(leaf), **_typed(values.get(leaf.placeholder))} for leaf in self.interface.inputs]
+
+    def _outputs(self) -> list[dict[str, Any]]:
+        """The outputs in their order, those of changed buffers and inputs last."""
+        if self.interface is None:
+            return []
+        if self.translated is None:
+            return [{"name": name, "path": "", "kind": "", "dtype": "", "shape": ""} for name in self.interface.outputs]
+        paths = dict(zip(self.interface.outputs, self.interface.output_paths))
         return [
-            [d["name"] or "", d["path"], d["kind"], str(d["value"] if d["kind"] == "baked" else d["axes"])]
-            for d in leaves
+            {
+                "name": str(value.name),
+                "path": paths.get(str(value.name), value.metadata_props.get(f"{_OUTPUT}.target", "")),
+                "kind": value.metadata_props.get(f"{_OUTPUT}.kind", ""),
+                **_typed(value),
+            }
+            for value in self.translated.model.graph.outputs
         ]
+
+
+@functools.cache
+def versions() -> dict[str, str]:
+    """The versions of what an export depends on."""
+    packages = ("onnxport", "torch", "onnx", "onnx-ir", "onnxscript", "onnxruntime")
+    found = {"python": platform.python_version()}
+    for package in packages:
+        with contextlib.suppress(importlib_metadata.PackageNotFoundError):
+            found[package] = importlib_metadata.version(package)
+    return found
+
+
+def _typed(value: ir.Value | None) -> dict[str, str]:
+    if value is None:
+        return {"dtype": "", "shape": ""}
+    shape = "?" if value.shape is None else f"[{', '.join(str(dim) for dim in value.shape)}]"
+    return {"dtype": "" if value.dtype is None else value.dtype.name.lower(), "shape": shape}
 
 
 def _leaf(leaf: Any) -> dict[str, Any]:

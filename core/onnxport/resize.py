@@ -19,8 +19,15 @@ if TYPE_CHECKING:
     from onnxport.program import ONNXProgram
 
 
+_NOISY = (torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.complex64, torch.complex128)
+
+
 def resized_inputs(
-    program: ONNXProgram, exported: ExportedProgram | None, args: tuple[Any, ...], kwargs: dict[str, Any]
+    program: ONNXProgram,
+    exported: ExportedProgram | None,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    smallest_size: int = 1,
 ) -> list[tuple[str, tuple[Any, ...], dict[str, Any]]]:
     """Make inputs of other sizes: all dynamic dimensions larger and each another, then all as small as allowed.
 
@@ -29,6 +36,7 @@ def resized_inputs(
         exported: where the dimensions and their ranges are known from; without it, from the graph's inputs.
         args: the example's positional inputs.
         kwargs: its keyword inputs.
+        smallest_size: what a dimension is at least in the last set.
 
     Returns:
         For each set of sizes, the sizes as text ("batch=9, seq=4"), and the inputs. The example's rows are repeated,
@@ -59,7 +67,7 @@ def resized_inputs(
     for smallest in (False, True):
         chosen: dict[sympy.Symbol, int] = {}
         for i, (symbol, size) in enumerate(known.items()):
-            lower, upper = _bounds(ranges.get(symbol))
+            lower, upper = _bounds(ranges.get(symbol), smallest_size)
             chosen[symbol] = lower if smallest else max(lower, min(upper, 2 * size + 1 + i))
         if not chosen or chosen == known or any(chosen == earlier for earlier, _, _ in cases):
             continue
@@ -119,11 +127,11 @@ def _sizes_from_graph(program: ONNXProgram, leaves: list[Any], kwargs: dict[str,
     return sizes
 
 
-def _bounds(constraint: Any) -> tuple[int, int]:
+def _bounds(constraint: Any, smallest: int) -> tuple[int, int]:
     """The sizes to choose from. torch gives every dynamic dimension a lower bound of 2 by default: 1 is tried, too."""
     lower = int(constraint.lower) if constraint is not None and constraint.lower.is_Integer else 0
     upper = int(constraint.upper) if constraint is not None and constraint.upper.is_Integer else 2**31
-    return (1 if lower <= 2 <= upper or lower <= 1 else lower), upper
+    return (smallest if lower <= 2 <= upper or lower <= 1 else lower), upper
 
 
 def _resized(leaf: Any, wanted: list[Any] | None, chosen: dict[Any, int], generator: torch.Generator) -> Any:
@@ -140,9 +148,21 @@ def _resized(leaf: Any, wanted: list[Any] | None, chosen: dict[Any, int], genera
             tensor = tensor.new_zeros([*tensor.shape[:axis], new, *tensor.shape[axis + 1 :]])
         elif old != new:
             tensor = tensor.index_select(axis, torch.arange(new, device=tensor.device) % max(old, 1))
-    if tensor.dtype in (torch.float64, torch.float32, torch.float16, torch.bfloat16):
+    if tensor.dtype in _NOISY:
         # Repeated rows would hide an element that comes from the wrong one. Magnitudes only shrink, so that values
         # stay where they may be (probabilities, masks of 0 and -inf).
         noise = torch.rand(tensor.shape, generator=generator)
         tensor = tensor * (1 - 0.1 * noise).to(tensor.device, tensor.dtype)
     return tensor
+
+
+def with_small_integers(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The inputs with integer tensors that are valid indices of every dimension of the inputs."""
+    tensors = [leaf for leaf in pytree.tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
+    smallest = min((size for tensor in tensors for size in tensor.shape if size), default=1)
+
+    def reduced(leaf: Any) -> Any:
+        integral = isinstance(leaf, torch.Tensor) and leaf.dtype in (torch.int64, torch.int32, torch.int16, torch.int8)
+        return leaf.remainder(smallest) if integral else leaf
+
+    return pytree.tree_map(reduced, (args, kwargs))  # type: ignore[no-any-return]

@@ -83,7 +83,7 @@ class Translator:
         self._advice = advice
         self._decomposer = Decomposer(table.decompositions)
         self._refused: dict[str, Refusal] = {}
-        self._served: Counter[tuple[str, str]] = Counter()
+        self._served: Counter[tuple[str, str, str]] = Counter()
         self._decomposed: Counter[str] = Counter()
         self._modules: list[torch.nn.Module] = []
         self.env: dict[torch.fx.Node, Any] = {}
@@ -263,7 +263,7 @@ class Translator:
             raise
         except Exception as error:
             raise TranslationError(_blame(candidate, node, f"raised {type(error).__name__}: {error}")) from error
-        self._served[(registry.name_of(node.target), candidate.function_name)] += 1
+        self._served[registry.name_of(node.target), candidate.function_name, candidate.plugin] += 1
         return result
 
     def _decompose(self, node: torch.fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any], reasons: list[str]) -> Any:

@@ -86,3 +86,96 @@ def test_verbose_prints_the_stages_and_calls_an_observer(capsys: pytest.CaptureF
     onnxport.export(Model().eval(), (torch.randn(2, 3),), verbose=stages.append)
     assert stages[0] == "capture"
     assert not capsys.readouterr().out
+
+
+class Everything(nn.Module):
+    """A bit of all that a report tells of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 4)
+        self.register_buffer("count", torch.zeros(1))
+
+    def forward(self, x: torch.Tensor, options: dict[str, Any], scale: float = 1.0) -> dict[str, torch.Tensor]:
+        self.count.add_(1)
+        torch._assert(x.shape[0] > 0, "rows")
+        gradient = torch.ops.aten.silu_backward(x, x)
+        return {"y": self.layer(x + options["shift"]).relu() * scale, "g": gradient.sum(-1) + options["mode"]}
+
+
+def test_every_field_is_there(tmp_path: Path) -> None:
+    x = torch.randn(2, 3)
+    program = onnxport.export(
+        Everything().eval(),
+        (x, {"shift": torch.randn(3), "mode": 3}, 2.0),
+        dynamic_shapes=({0: "batch"}, {"shift": None, "mode": None}, None),
+        report=True,
+        verify=True,
+        artifacts_dir=tmp_path,
+    )
+    data = json.loads(next(tmp_path.glob("*.json")).read_text())
+    inputs = {leaf["path"]: leaf for leaf in data["inputs"]}
+    assert inputs["x"] | {"axes": {}} == {
+        "name": "x", "path": "x", "kind": "tensor", "value": "None", "axes": {}, "dtype": "float", "shape": "[batch, 3]"
+    }  # fmt: skip
+    assert inputs["options.shift"]["shape"] == "[3]"
+    assert data["baked_constants"] == {"options.mode": "3", "scale": "2.0"}
+    outputs = {out["path"]: (out["name"], out["kind"], out["dtype"], out["shape"]) for out in data["outputs"]}
+    assert outputs["y"][1:] == ("USER_OUTPUT", "float", "[batch, 4]")
+    assert outputs["g"][1:] == ("USER_OUTPUT", "float", "[batch]")
+    assert outputs["count"][1:] == ("BUFFER_MUTATION", "float", "[1]")
+    assert [out["name"] for out in data["outputs"]] == [value.name for value in program.model.graph.outputs]
+    linear = next(entry for entry in data["translations"] if entry["operator"] == "aten::linear")
+    assert linear["plugin"] == "builtin" and linear["nodes"] == 1
+    assert data["decomposed"] == {"aten::silu_backward": 1}
+    assert data["opset"] == 20 and {"torch", "onnx", "onnxport", "python"} <= set(data["versions"])
+    assert sum(data["operators_after_passes"].values()) == program.model.graph.num_nodes()
+    assert data["verification"]["passed"] and data["refusals"] == [] and "dead_code" in data["passes"]
+    assert all(stage["seconds"] >= 0 and stage["peak_growth_bytes"] >= 0 for stage in data["stages"])
+    markdown = next(tmp_path.glob("*.md")).read_text()
+    for text in (
+        "## Checks", "- onnx.checker: ok", "- numbers: ok", "## Stages", "| x | x | tensor | float | [batch, 3] |",
+        "| count | BUFFER_MUTATION | float | [1] |", "| aten::linear | onnxport_builtin", "| builtin | 1 |",
+        "| aten::silu_backward | 1 |", "| options.mode | 3 |", "## Dropped assertions", "## Versions",
+    ):  # fmt: skip
+        assert text in markdown, text
+
+
+def test_nothing_is_ticked_that_did_not_run(tmp_path: Path) -> None:
+    markdown, _ = _reports(tmp_path / "plain", optimize=False)
+    assert "- capture: ok" in markdown and "- optimize: not run" in markdown
+    assert "- onnx.checker: not run" in markdown and "- numbers: not run" in markdown
+
+    class Unserved(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.ops.report.unserved(x)
+
+    with pytest.raises(onnxport.UnsupportedOperatorsError):
+        onnxport.export(Unserved(), (torch.randn(3),), report=True, artifacts_dir=tmp_path / "refused")
+    markdown = next((tmp_path / "refused").glob("*.md")).read_text()
+    assert "- translate: failed" in markdown and "- optimize: not run" in markdown
+    assert "report::unserved (1 call)" in markdown and "source:" in markdown
+
+    with pytest.raises(onnxport.CaptureError):
+        onnxport.export(
+            Model().eval(), (torch.randn(2, 4),), report=True, profile=True, artifacts_dir=tmp_path / "captured"
+        )
+    markdown = next((tmp_path / "captured").glob("*report*.md")).read_text()
+    assert "- capture: failed" in markdown and "- translate: not run" in markdown
+    assert "| capture |" in next((tmp_path / "captured").glob("*profile*.md")).read_text()
+
+
+def test_an_artifacts_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    for options in ({"report": True}, {"profile": True}, {"dump_exported_program": True}):
+        with pytest.raises(onnxport.SaveError, match="Give another artifacts_dir"):
+            onnxport.export(Model().eval(), (torch.randn(2, 3),), artifacts_dir=blocked, **options)
+    with pytest.raises(onnxport.CaptureError):  # the error that the report is about comes first
+        onnxport.export(Model().eval(), (torch.randn(2, 4),), report=True, artifacts_dir=blocked)
+
+
+def test_two_reports_do_not_overwrite_each_other(tmp_path: Path) -> None:
+    for _ in range(2):
+        _reports(tmp_path)
+    assert len(list(tmp_path.glob("*.md"))) == len(list(tmp_path.glob("*.json"))) == 2

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import re
 
+import onnxport
 import pytest
 import torch
 from onnxport.errors import InputError, VerificationError
-from onnxport.verify import TOLERANCES, VerificationResult, compare, verify
+from onnxport.verify import TOLERANCES, VerificationResult, compare, tolerance, verify
 from test_program import INT64, Graph
 
 DYNAMIC = torch.export.Dim.DYNAMIC
@@ -82,7 +83,7 @@ def test_shapes_that_torch_refuses_are_skipped() -> None:
     g = Graph()
     g.output(g.node("Add", *[g.input("x", ["n", 3])] * 2, name="y", shape=["n", 3]))
     result = verify(g.program(exported), refuse)
-    assert result.passed and [bool(one.skipped) for one in result.comparisons] == [False, True, True]
+    assert result.passed and [bool(one.skipped) for one in result.comparisons] == [False, True, True, True]
     assert "not run: ValueError: four rows" in result.table()
     result = verify(g.program(exported), refuse, (torch.ones(3, 3),), generate=False)
     assert not result.passed and "did not run" in result.failures()[0]
@@ -232,6 +233,84 @@ def test_compare_dtypes() -> None:
         values = torch.tensor([1.0, -2.0, 0.5]).to(dtype)
         assert not compare("y", values, values.clone()).problem
         assert compare("y", values, (values.float() * 2).to(dtype)).problem
+
+
+def test_every_floating_point_dtype_has_a_tolerance() -> None:
+    for name in dir(torch):
+        dtype = getattr(torch, name)
+        if isinstance(dtype, torch.dtype) and (dtype.is_floating_point or dtype.is_complex):
+            if "complex32" in str(dtype) or "float4" in str(dtype):
+                continue  # torch computes with neither
+            values = torch.tensor([1.0, 2.0]).to(dtype)
+            assert not compare("y", values, values.clone()).problem
+            assert compare("y", values, values[[1, 1]]).problem or tolerance(dtype)[0] >= 0.5
+
+
+def test_indices_stay_valid_at_generated_sizes() -> None:
+    class Rows(torch.nn.Module):
+        def forward(self, table: torch.Tensor, index: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+            return table[index] + x
+
+    args = (torch.randn(6, 2), torch.tensor([5, 3, 0]), torch.randn(2))
+    program = onnxport.export(Rows(), args, dynamic_shapes=({0: "rows"}, {0: "n"}, None))
+    result = verify(program)
+    assert result.passed, result.table()
+    assert not any(one.skipped for one in result.comparisons)
+    assert [one.label for one in result.comparisons][-1] == "rows=1, n=1, small integers"
+
+    class Embedding(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embedding = torch.nn.Embedding(50, 4)
+
+        def forward(self, ids: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+            return self.embedding(ids) * positions[..., None]
+
+    args = (torch.randint(0, 50, (2, 7)), torch.arange(7)[None].expand(2, 7))
+    axes = {0: "batch", 1: "length"}
+    result = verify(onnxport.export(Embedding(), args, dynamic_shapes=(axes, axes)))
+    assert result.passed and [one.label for one in result.comparisons] == [
+        "example", "batch=5, length=16", "batch=1, length=1"
+    ]  # fmt: skip
+
+
+def test_derived_and_bounded_dimensions_are_generated_within_their_bounds() -> None:
+    half = torch.export.Dim("half", min=2, max=20)
+
+    class Halves(torch.nn.Module):
+        def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+            return x.view(-1, 2) * y[:, None]
+
+    program = onnxport.export(Halves(), (torch.randn(8), torch.randn(4)), dynamic_shapes=({0: 2 * half}, {0: half}))
+    result = verify(program)
+    assert result.passed
+    sizes = [one.outputs[0].shape[0] for one in result.comparisons if not one.skipped]
+    assert sizes == [4, 9, 2] and [one.label for one in result.comparisons if one.skipped] == ["half=1"]
+
+
+def test_an_export_that_fails_verification_says_which_output(tmp_path) -> None:
+    class Two(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return x.sin(), x.cos()
+
+    with pytest.raises(VerificationError, match="output 'cosine'") as caught:
+        onnxport.export(
+            Two(),
+            (torch.randn(4),),
+            tmp_path / "two.onnx",
+            output_names=["sine", "cosine"],
+            custom_translation_table={torch.ops.aten.cos.default: lambda op, self: op.Sin(self)},
+            verify=True,
+            report=True,
+            artifacts_dir=tmp_path,
+        )
+    assert "output 'sine'" not in str(caught.value) and "find_mismatch" in str(caught.value)
+    (report,) = tmp_path.glob("*.json")
+    data = json.loads(report.read_text())
+    assert not data["succeeded"] and data["verification"]["passed"] is False
+    markdown = report.with_suffix(".md").read_text()
+    assert "- onnx.checker: ok" in markdown and "- numbers: failed" in markdown
+    assert (tmp_path / "two.onnx").exists()
 
 
 def test_an_empty_result_has_not_passed() -> None:
