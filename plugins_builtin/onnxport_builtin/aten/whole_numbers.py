@@ -51,9 +51,8 @@ def whole_sum(op: Builder, x: Tensor, axes: Sequence[int], *, keepdims: bool = F
         row = op.MatMul(op.Unsqueeze(ones, [0]), wide)
         return row if keepdims else op.Squeeze(row, [rank - 2])
     summed = op.MatMul(_in_one(op, wide, axes, n), ones)
-    if not keepdims:
-        return summed
-    return op.Unsqueeze(summed, list(axes))
+    summed.shape = type(x.shape)([dim for axis, dim in enumerate(x.shape) if axis not in axes])
+    return op.Unsqueeze(summed, list(axes)) if keepdims else summed
 
 
 def whole_product(op: Builder, x: Tensor, axes: Sequence[int], *, keepdims: bool = False) -> Tensor:
