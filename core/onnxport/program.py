@@ -12,6 +12,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import onnx_ir as ir
 import torch
+from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from onnxport import reweight, saving
 from onnxport.errors import InputError
@@ -236,18 +237,26 @@ class ONNXProgram:
         passes.optimize(self.model)
         self.release()
 
-    def apply_weights(self, state_dict: Mapping[str, torch.Tensor]) -> None:
+    def apply_weights(self, state_dict: Mapping[str, torch.Tensor] | str | os.PathLike[str]) -> None:
         """Replace the weights, those of a fake-tensor export included. Nothing changes if there is an error.
 
         Args:
-            state_dict: tensors by state-dict name. Weights that have data and aren't named keep it; names that the
-                exported program has but the graph doesn't use are ignored.
+            state_dict: tensors by state-dict name; or the path of a checkpoint of them: a `.safetensors` file, the
+                `.index.json` of several, or a folder that has either. Its weights stay on disk: `save` reads and
+                writes them piece by piece. Weights that have data and aren't named keep it; names that the exported
+                program has but the graph doesn't use are ignored.
 
         Raises:
             WeightError: lists every weight that is missing (it has no data, and none is given), unknown to the
                 model, of another shape or dtype, or that was computed into a constant of the graph at export.
+                Or the checkpoint can't be read.
         """
-        reweight.apply_weights(self.model, self.exported_program, state_dict)
+        if isinstance(state_dict, (str, os.PathLike)):
+            from onnxport.checkpoint import read_checkpoint
+
+            state_dict = read_checkpoint(state_dict)  # type: ignore[assignment]
+        with unset_fake_temporarily():
+            reweight.apply_weights(self.model, self.exported_program, state_dict)  # type: ignore[arg-type]
         self.release()
 
     def rename_axes(self, names: Mapping[str, str]) -> None:

@@ -54,8 +54,9 @@ def apply_weights(model: ir.Model, program: ExportedProgram | None, state_dict: 
                 problems.append(f"{name}: tied to {target} in the model, but the values given differ")
         elif name not in unused:
             problems.append(f"{name}: not a weight of the model")
+    given_names = {aliases.get(name, name) for name in state_dict}
     for name, tensor in present.items():
-        if isinstance(tensor, TorchTensor) and not tensor.has_data and name not in chosen:
+        if isinstance(tensor, TorchTensor) and not tensor.has_data and name not in given_names:
             problems.append(f"{name}: missing")
     if problems:
         listing = "\n".join(f"  {problem}" for problem in dict.fromkeys(problems))
@@ -108,7 +109,8 @@ def _misfit(present: ir.TensorProtocol, given: object) -> str:
     if tuple(new.shape) != tuple(present.shape):
         return f"shape {list(new.shape.numpy())} given, {list(present.shape.numpy())} expected"
     if new.dtype is not present.dtype:
-        return f"dtype {ONNX_TO_TORCH.get(new.dtype, new.dtype)} given, {ONNX_TO_TORCH.get(present.dtype, present.dtype)} expected"
+        names = [ONNX_TO_TORCH.get(dtype, dtype) for dtype in (new.dtype, present.dtype)]
+        return f"dtype {names[0]} given, {names[1]} expected"
     return ""
 
 

@@ -86,7 +86,7 @@ def save(
 
     weights = weights_of(model) if include_initializers else []
     for weight in weights:
-        if isinstance(weight.tensor, TorchTensor):
+        if isinstance(weight.tensor, TorchTensor) and not weight.tensor.has_data:
             weight.tensor.require_data()
     shell = without_weights(model, as_inputs=keep_initializers_as_inputs, outputs=outputs)
     size = model_size(shell, weights)

@@ -97,11 +97,14 @@ class TorchTensor(ir.Tensor):
     ) -> TorchTensor:
         """Return the tensor `view(self.raw, *(other.raw for other in others))`.
 
-        `view` is called at once, and again when the weights are replaced.
+        `view` is called at once, and again when the weights are replaced; each time that data is read, where a parent
+        is read from a file or computed itself.
         """
         parents = (self, *others)
         made = TorchTensor(view(*(parent.raw.detach() for parent in parents)), name)
         made.source, made.parents, made._function = None, parents, view
+        if any(parent._raw is None for parent in parents):
+            made._raw = None
         return made
 
     def combine(
@@ -123,7 +126,7 @@ class TorchTensor(ir.Tensor):
         for parent in self.parents:
             yield from parent.leaves()
 
-    def rebuilt(self, weights: Mapping[str, torch.Tensor]) -> TorchTensor:
+    def rebuilt(self, weights: Mapping[str, torch.Tensor | TorchTensor]) -> TorchTensor:
         """Return this tensor as it is with other weights, given by `source`; itself, if none of its own is given.
 
         Raises:
@@ -132,14 +135,15 @@ class TorchTensor(ir.Tensor):
         if not self.parents or self._function is None:
             if self.source is None or self.source not in weights:
                 return self
-            made = TorchTensor(weights[self.source].detach(), self.source)
-            made.name, made.aliases = self.name, self.aliases
+            given = weights[self.source]
+            made = given if isinstance(given, TorchTensor) else TorchTensor(given.detach(), self.source)
+            made.name, made.aliases, made.source = self.name, self.aliases, self.source
             return made
         parents = [parent.rebuilt(weights) for parent in self.parents]
         if all(new is old for new, old in zip(parents, self.parents)):
             return self
         first, *others = parents
-        if self._raw is None:
+        if self._raw is None and (first.shape, first.dtype) == (self.shape, self.dtype):
             return first.combine(self._function, others, self.name)
         return first.derive(self._function, self.name, others)
 
