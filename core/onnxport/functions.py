@@ -8,6 +8,7 @@ nodes, since a function has no initializers. Bodies that come out equal are one 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -38,11 +39,13 @@ class Functions:
     Attributes:
         calls: by what a body was emitted for, how its function is called.
         bodies: functions by what they consist of.
+        constants: large constants by what they hold.
     """
 
     def __init__(self) -> None:
         self.calls: dict[Any, Call] = {}
         self.bodies: dict[Any, ir.Function] = {}
+        self.constants: dict[Any, ir.TensorProtocol] = {}
 
 
 class Body:
@@ -306,7 +309,8 @@ def _constants(op: Builder) -> tuple[list[ir.Node], list[tuple[ir.TensorProtocol
         if data is None or not tensor.uses():
             continue
         if data.nbytes > _CONSTANT_BYTES:
-            passed.append((data, tensor))
+            key = data.dtype, tuple(data.shape), hashlib.sha256(data.tobytes()).digest()
+            passed.append((op.local.constants.setdefault(key, data), tensor))
             tensor.const_value = None
         else:
             nodes.append(constant_node(tensor, data))

@@ -46,6 +46,8 @@ def attribute(spec: OpSpec, key: str, value: Any) -> ir.Attr:
     kind = spec.attributes.get(key)
     if kind is None:
         raise Unsupported(f"{spec.name} of opset {spec.since} has no attribute {key!r}")
+    if isinstance(value, ir.Attr):
+        return ir.RefAttr(key, value.ref_attr_name or value.name, kind)
     if kind is AttributeType.INT:
         value = int(onnx_dtype(value)) if isinstance(value, torch.dtype) else int(value)
     elif kind is AttributeType.FLOAT:
@@ -97,6 +99,14 @@ def _filled_type(attributes: dict[str, Any], count: int, _values: Sequence[Any])
     return [dtype] * count
 
 
+_CONSTANTS = {"value_int": DataType.INT64, "value_ints": DataType.INT64, "value_string": DataType.STRING}
+
+
+def _constant_type(attributes: dict[str, Any], count: int, values: Sequence[Any]) -> list[DataType | None]:
+    known = next((dtype for key, dtype in _CONSTANTS.items() if key in attributes), None)
+    return _filled_type(attributes, count, values) if known is None else [known] * count
+
+
 def _body_types(attributes: dict[str, Any], count: int, _values: Sequence[Any]) -> list[DataType | None]:
     graph = attributes.get("then_branch") or attributes["body"]
     outputs = list(graph.outputs)
@@ -118,7 +128,7 @@ SPECIAL_TYPES: dict[str, Callable[..., list[DataType | None]]] = {
     "BitCast": _cast_type,
     "CastLike": lambda _attributes, count, values: [values[1].dtype] * count,
     "ConstantOfShape": _filled_type,
-    "Constant": _filled_type,
+    "Constant": _constant_type,
     "EyeLike": _dtype_attribute(None),
     "Bernoulli": _dtype_attribute(None),
     "Multinomial": _dtype_attribute(DataType.INT32),

@@ -111,8 +111,9 @@ def call_properties(node: torch.fx.Node | None, module: str, level: str, root: s
     if node is None or level == "none":
         return {}
     inner = relative_path(module, root)
-    stack = [(path, name) for path, name in _stack_below(node, root) if path == inner or inner.startswith(f"{path}.")]
-    stack = stack or [("", "")]
+    stack = [
+        (path, name) for path, name in _stack_below(node, root) if f"{inner}.".startswith(f"{path}." if path else "")
+    ]
     return {
         "namespace": "/".join(f"{path}: {name}" if path else name for path, name in stack),
         "pkg.torch.onnx.class_hierarchy": repr([name for _, name in stack]),

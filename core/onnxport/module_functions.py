@@ -18,7 +18,7 @@ import torch.fx
 from onnxport import metadata
 from onnxport.components import components
 from onnxport.dtypes import SYMBOLIC
-from onnxport.errors import InputError
+from onnxport.errors import InputError, Unsupported
 from onnxport.fingerprints import Structure, content, small_constant
 from onnxport.functions import Call, define
 from onnxport.tensor import Node, Tensor
@@ -352,6 +352,8 @@ class ModuleFunctions:
             try:
                 env.update({n: _mapped(value, lambda t, n=n: inner(t, n)) for n, value in outer.items()})  # type: ignore[misc]
                 self.walk(region.nodes)
+                if translator.refusals() > refused_before:
+                    raise Unsupported("an operator in it has no translation there")
                 values.extend(env[node] for node in interface.gives)
                 bound = [symbol if op.symbols.bound(symbol) else None for symbol in interface.numbers]
                 return [*_tensors(values), *(None if s is None else op.symbols.vector(s) for s in bound)]
@@ -364,11 +366,11 @@ class ModuleFunctions:
         root = region.path
         names = [_input_name(tensor, metadata.relative_path(root, op.root)) for tensor in interface.arguments]
         package, name = region.module.partition(".")[0], region.module.rpartition(".")[2]
-        with translator.tentatively() as refused:
+        refused_before = translator.refusals()
+        with translator.tentatively() as reasons:
             call = define(op, f"pkg.{package}", name, interface.arguments, emit, names=names, root=root)
-        if refused:
-            return f"inside a function, {'; '.join(refused)}"
-        return _Made(call, [_mapped(value, lambda _tensor: _TENSOR) for value in values])
+            return _Made(call, [_mapped(value, lambda _tensor: _TENSOR) for value in values])
+        return "; ".join(reasons)
 
 
 _SIZES = frozenset([torch.ops.aten.sym_size.int, torch.ops.aten.sym_numel.default, torch.ops.aten.sym_stride.int])

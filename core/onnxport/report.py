@@ -183,6 +183,8 @@ class Run:
                 for (operator, function, plugin), count in served
             ],
             "decomposed": {} if translated is None else dict(translated.decomposed),
+            "functions": [] if translated is None else [vars(use) for use in translated.functions],
+            "kept_inline": {} if translated is None else translated.inlined,
             "refusals": [vars(refusal) for refusal in refusals],
             "verification": None if self.verification is None else self.verification.as_dict(),
         }
@@ -211,6 +213,11 @@ class Run:
             "Decomposed operators": _table(
                 ["torch operator", "nodes"], [[k, str(v)] for k, v in data["decomposed"].items()]
             ),
+            "Functions": _table(
+                ["function", "class", "nodes", "calls"],
+                [[f["name"], f["module"], str(f["nodes"]), ", ".join(f["calls"])] for f in data["functions"]],
+            ),
+            "Calls kept inline": _table(["call", "reason"], [list(item) for item in data["kept_inline"].items()]),
             "Refusals": refused or "None.",
             "Baked constants": _table(["argument", "value"], [list(item) for item in data["baked_constants"].items()]),
             "Dropped assertions": "\n".join(f"- `{text}`" for text in self.dropped_assertions) or "None.",

@@ -131,10 +131,15 @@ class Translator:
         """Take back refusals and counts where something is refused; the list then has the reasons."""
         before = copy.deepcopy(self._refused), self._served.copy(), self._decomposed.copy()
         reasons: list[str] = []
-        yield reasons
-        if self._refused != before[0]:
-            reasons += [str(r) for name, r in self._refused.items() if r != before[0].get(name)]
+        try:
+            yield reasons
+        except Unsupported as refusal:
+            reasons.append(refusal.reason)
             self._refused, self._served, self._decomposed = before
+
+    def refusals(self) -> int:
+        """How many nodes were refused so far."""
+        return sum(refusal.count for refusal in self._refused.values())
 
     def _placeholders(self, graph_module: torch.fx.GraphModule) -> list[Tensor]:
         """Give every placeholder its value; the graph's inputs."""
