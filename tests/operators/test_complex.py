@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import onnxport
 import pytest
 import torch
-from support import export_and_compare, op_types
+from support import as_module, export_and_compare, op_types
 
 torch.set_num_threads(1)
 
@@ -181,3 +182,32 @@ def test_complex_weights_are_parameters() -> None:
 
     program = export_and_compare(Model(), (_complex(3, 4),))
     assert "weight" in program.model.graph.initializers
+
+
+def test_sums_of_exponentials_in_turn() -> None:
+    inf = float("inf")
+    x = torch.tensor([complex(-inf, 1), complex(-inf, 2), complex(1, 2), complex(-inf, 0.5), complex(3, -2)])
+    for function in (lambda a: torch.logcumsumexp(a, 0), lambda a: torch.logaddexp(a, a.flip(0))):
+        export_and_compare(function, (x,))
+    export_and_compare(
+        lambda a: (torch.logcumsumexp(a, 0), torch.logcumsumexp(a, 1)),
+        (_complex(7, 3, dtype=torch.complex128) * 30,),
+        dynamic_shapes=(({0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC},),),
+        other_args=(_complex(40, 5, dtype=torch.complex128) * 30,),
+    )
+
+
+def test_random_parts_are_independent() -> None:
+    def model(x: torch.Tensor) -> list[torch.Tensor]:
+        return [x.clone().normal_(1.0, 2.0), x.clone().uniform_(-1.0, 3.0), torch.randn_like(x)]
+
+    x = torch.zeros(20000, dtype=torch.complex64)
+    normal, uniform, standard = onnxport.export(as_module(model), (x,), seed=1)(x)
+    for values, mean, variance in ((normal, 1 + 1j, 4.0), (uniform, 1 + 1j, 8 / 3), (standard, 0j, 1.0)):
+        assert abs(complex(values.mean()) - mean) < 0.05
+        assert abs(float(values.var()) - variance) < 0.1
+        assert abs(float(((values.real - mean.real) * (values.imag - mean.imag)).mean())) < 0.1
+
+
+def test_resize() -> None:
+    export_and_compare(lambda x: x.clone().resize_(2, 3), (_complex(3, 4),))

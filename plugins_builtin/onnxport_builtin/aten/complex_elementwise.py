@@ -349,15 +349,18 @@ def angle(op: Builder, self: Tensor) -> Tensor:
 
 
 def log_of_sum(a: Pair, b: Pair) -> Pair:
-    """``log(exp(a) + exp(b))`` from the operand with the greater real part on: ``a + log(1 + exp(b - a))``."""
-    lower = a.op.Less(a.re, b.re)
+    """``log(exp(a) + exp(b))`` from the operand with the greater real part on: ``a + log(1 + exp(b - a))``; ``a`` where
+    both sizes are 0."""
+    op = a.op
+    lower = op.Less(a.re, b.re)
     greater, less = b.where(lower, a), a.where(lower, b)
-    return greater + ((less - greater).exp() + 1.0).log()
+    nothing = op.Equal(greater.re, -math.inf)
+    return greater.where(nothing, greater + ((less - greater).exp() + 1.0).log())
 
 
 @complex_translation("aten::logaddexp")
 def logaddexp(op: Builder, self: Tensor, other: Tensor) -> Tensor:
-    return result_of(op, log_of_sum(pair(op, self, DataType.DOUBLE), pair(op, other, DataType.DOUBLE)))
+    return result_of(op, log_of_sum(pair(op, other, DataType.DOUBLE), pair(op, self, DataType.DOUBLE)))
 
 
 # ---- comparisons

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from typing import TYPE_CHECKING, Any
 
 from onnxport import DataType, Tensor, Unsupported
@@ -10,6 +11,7 @@ from onnxport import DataType, Tensor, Unsupported
 from onnxport_builtin.aten.complex_elementwise import log_of_sum, result_of
 from onnxport_builtin.aten.complex_parts import Pair, by_parts, complex_translation, on_part, pair
 from onnxport_builtin.aten.complex_shape import converted, nonzero_mask
+from onnxport_builtin.aten.linalg_parts import loop, shaped
 from onnxport_builtin.aten.reduction import reduced_axes
 from onnxport_builtin.aten.shape import axis_of
 
@@ -20,7 +22,8 @@ if TYPE_CHECKING:
     from onnxport import Builder
 
 
-_UNROLLED = 32
+#: A logarithm of a sum is some fifty nodes.
+_UNROLLED = 4
 
 
 def _linear(target: str) -> Callable[..., Any]:
@@ -89,21 +92,35 @@ def logsumexp(op: Builder, self: Tensor, dim: Any, keepdim: bool = False) -> Ten
 
 @complex_translation("aten::logcumsumexp", "aten::_logcumsumexp")
 def logcumsumexp(op: Builder, self: Tensor, dim: int) -> Tensor:
-    """Term by term: the branch of the logarithm depends on the order."""
+    """Term by term, by a loop over more than a few: the branch of the logarithm depends on the order."""
     if not self.shape:
         return self
     axis = axis_of(self, dim)
     n = self.shape[axis]
-    if not isinstance(n, int) or n > _UNROLLED:
-        raise Unsupported(f"complex logcumsumexp of {n} terms, more than {_UNROLLED}")
     if n == 0:
         return self
     value = pair(op, self, DataType.DOUBLE)
-    terms = [Pair(op, *(op.Slice(x, [i], [i + 1], [axis]) for x in (value.re, value.imag))) for i in range(n)]
-    sums = list(itertools.accumulate(terms, log_of_sum))
-    return result_of(
-        op, Pair(op, *(op.Concat(*(getattr(z, part) for z in sums), axis=axis) for part in ("re", "imag")))
-    )
+    nothing = op.Equal(value.re, -math.inf)  # torch begins with a sum of 0
+    value = Pair(op, value.re, shaped(op.Where(nothing, 0.0, value.imag), self.shape))
+    if isinstance(n, int) and n <= _UNROLLED:
+        terms = [value.each(lambda x, i=i: op.Slice(x, [i], [i + 1], [axis])) for i in range(n)]  # type: ignore[misc]
+        sums = list(itertools.accumulate(terms, log_of_sum))
+        parts = [op.Concat(*(getattr(z, part) for z in sums), axis=axis) for part in ("re", "imag")]
+        return result_of(op, Pair(op, *parts))
+    shape = [d for i, d in enumerate(self.shape) if i != axis]
+    start = [op.Gather(x, op.const(0), axis=axis) for x in value.parts]
+
+    def step(turn: Tensor, *total: Tensor) -> list[Tensor]:
+        term = value.each(lambda x: op.Gather(x, op.Add(turn, 1), axis=axis))
+        total = tuple(shaped(x, shape) for x in log_of_sum(Pair(op, *total), term).parts)
+        return [*total, *total]
+
+    results = loop(op, op.Sub(op.cast(n, DataType.INT64), 1), [shaped(x, shape) for x in start], step, stacked=2)
+    order = [*range(1, axis + 1), 0, *range(axis + 1, len(self.shape))]
+    stacked = [
+        op.Concat(op.Unsqueeze(first, [0]), rest, axis=0) for first, rest in zip(start, results[2:], strict=True)
+    ]
+    return result_of(op, Pair(op, *(shaped(op.Transpose(x, perm=order), self.shape) for x in stacked)))
 
 
 # ---- statistics

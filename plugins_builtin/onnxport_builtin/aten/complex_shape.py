@@ -213,6 +213,18 @@ def randn(op: Builder, **_: Any) -> Tensor:
     return _random(op, "Normal", scale=0.5**0.5)
 
 
+@complex_translation("aten::normal_functional")
+def normal(op: Builder, self: Tensor, mean: float = 0.0, std: float = 1.0, *, generator: Any = None) -> Tensor:
+    """Both parts around the same mean; of variance ``std**2`` together."""
+    return _random(op, "Normal", mean=float(mean), scale=float(std) * 0.5**0.5)
+
+
+@complex_translation("aten::uniform")
+def uniform(op: Builder, self: Tensor, to: float = 1.0, *, generator: Any = None, **bounds: float) -> Tensor:
+    """Both parts between the bounds; ``from`` is no name for a Python parameter."""
+    return _random(op, "Uniform", low=float(bounds.get("from", 0.0)), high=float(to))
+
+
 # ---- shapes: one node on the stored tensor
 
 
@@ -357,7 +369,7 @@ _PARTS = (
     "index_copy index_fill.int_Scalar index_fill.int_Tensor index_put _unsafe_index_put put select_scatter "
     "slice_scatter masked_scatter _unsafe_masked_index _unsafe_masked_index_put_accumulate constant_pad_nd "
     "_pad_circular reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d "
-    "replication_pad3d"
+    "replication_pad3d resize"
 )
 
 

@@ -371,7 +371,9 @@ def triangular_solve(
     op: Any, self: Tensor, A: Tensor, upper: bool = True, transpose: bool = False, unitriangular: bool = False
 ) -> Any:
     results = op.results
-    cloned = op.translate("aten::expand", A, list(results[1].shape))
+    cloned, shape = A, list(results[1].shape)
+    if list(A.shape) != shape:
+        cloned = op.as_complex(op.Expand(A, [*shape, 2])) if A.is_complex else op.Expand(A, shape)
     if any_zero(results[0].shape):
         return blank(op, 0), cloned
     batch = list(results[0].shape)[:-2]
