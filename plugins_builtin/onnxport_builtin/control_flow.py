@@ -9,6 +9,8 @@ import onnx_ir as ir
 import torch
 from onnxport import DataType, Size, Tensor, Unsupported, component_dtype, translation
 
+from onnxport_builtin.aten.windows import is_used
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -44,11 +46,16 @@ def flagged(op: Any, value: Tensor, shape: Any, is_complex: bool) -> Tensor:
     return op.as_complex(value, ir.Shape(shape)) if is_complex else value
 
 
-def as_results(op: Any, results: Any) -> list[Tensor]:
-    """The results of the FX node, complex where it says so."""
-    values = results if isinstance(results, tuple) else (results,)
+def as_results(op: Any, results: Any, places: Sequence[int] | None = None) -> list[Tensor | None]:
+    """The results of the FX node, complex where it says so.
+
+    Args:
+        results: what the ONNX node gives, one tensor or several.
+        places: which result of the FX node each of them is; None stands in the other places. By default, all in order.
+    """
+    given: dict[int, Tensor] = dict(zip(places or range(2**31), results if isinstance(results, tuple) else (results,)))
     expected = signature(op, op.node.meta["val"])
-    return [flagged(op, value, shape, flag) for value, (_, shape, flag) in zip(values, expected)]
+    return [flagged(op, given[i], shape, flag) if i in given else None for i, (_, shape, flag) in enumerate(expected)]
 
 
 def as_tensor(op: Any, value: Any, dtype: DataType) -> Tensor:
@@ -114,12 +121,17 @@ def cond(op: Any, pred: Any, true_fn: GraphModule, false_fn: GraphModule, operan
     if isinstance(pred, bool):
         return op.inline(true_fn if pred else false_fn, *operands)
     condition = op.cast(pred, DataType.BOOL)
-    branches = [
-        op.subgraph(lambda body=body: op.inline(body, *operands), name=name)
-        for body, name in ((true_fn, "then"), (false_fn, "else"))
-    ]
-    count = len(branches[0].outputs)
-    return as_results(op, op.If(condition, then_branch=branches[0], else_branch=branches[1], outputs=count))
+    used = [i for i, _ in enumerate(op.node.meta["val"]) if is_used(op, i)] or [0]
+
+    def branch(body: GraphModule) -> list[Any]:
+        results = op.inline(body, *operands)
+        return [results[i] for i in used]
+
+    then_branch, else_branch = (
+        op.subgraph(lambda body=body: branch(body), name=name) for body, name in ((true_fn, "then"), (false_fn, "else"))
+    )
+    results = op.If(condition, then_branch=then_branch, else_branch=else_branch, outputs=len(used))
+    return as_results(op, results, used)
 
 
 @translation("higher_order::while_loop", complex=True)
@@ -161,11 +173,15 @@ def scan(
     if not xs:
         raise Unsupported("a scan over nothing")
 
+    carried = len(init)
+    used = [i for i, _ in enumerate(op.node.meta["val"]) if i < carried or is_used(op, i)] or [0]
+
     def step(*values: Tensor) -> list[Any]:
-        return call(op, combine_fn, [*values, *additional_inputs])
+        results = call(op, combine_fn, [*values, *additional_inputs])
+        return [results[i] for i in used]
 
     body = op.subgraph(step, inputs)
-    return as_results(op, op.Scan(*start, *xs, body=body, num_scan_inputs=len(xs), outputs=len(body.outputs)))
+    return as_results(op, op.Scan(*start, *xs, body=body, num_scan_inputs=len(xs), outputs=len(used)), used)
 
 
 @translation("higher_order::invoke_subgraph", complex=True)

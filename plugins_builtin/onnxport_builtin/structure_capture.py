@@ -1,11 +1,13 @@
-"""Capturing ``associative_scan`` as one operator, and products of three symbolic sizes.
+"""Capturing ``associative_scan`` as one operator, products of three symbolic sizes, checkpoints inside of branches.
 
-Both are changes to functions of torch 2.14 that last while an export captures:
+These are changes to functions of torch 2.14 that last while an export captures:
 
 - ``associative_scan(combine_mode="generic")`` is traced as the recursion that computes it eagerly,
   whose depth belongs to the example's length. Here it becomes the higher order operator, as ``"pointwise"`` does.
 - A product of three sizes, such as a stride, that a nested trace meets first raises "mul expected 2 arguments, got 3"
   (a bias with three dynamic axes that a ``flex_attention`` looks up, for one). Here it is made of two products.
+- An activation checkpoint in a branch or a loop's body is traced twice, and the second trace misses what the first kept
+  beside the graph: "KeyError: '_checkpoint_context_fn'".
 """
 
 from __future__ import annotations
@@ -21,8 +23,10 @@ from unittest import mock
 
 import torch
 from torch._dynamo.exc import TorchDynamoException
+from torch._higher_order_ops.wrap import TagActivationCheckpoint
 from torch.fx.experimental import proxy_tensor
 from torch.utils import _pytree as pytree
+from torch.utils.checkpoint import noop_context_fn
 
 _SCAN = "torch._higher_order_ops.associative_scan"  # the package's attribute of this name is a function
 _lock = threading.Lock()
@@ -39,6 +43,7 @@ def structures() -> Iterator[None]:
         if _users == 1:
             _replace(importlib.import_module(_SCAN), "generic_associative_scan", _one_operator)
             _replace(proxy_tensor, "_build_proxy_for_sym_expr", _binary_products)
+            _replace(TagActivationCheckpoint, "__call__", _with_context)
     try:
         yield
     finally:
@@ -111,3 +116,12 @@ def _binary_products(original: Callable[..., Any]) -> Callable[..., Any]:
         return out
 
     return build
+
+
+def _with_context(original: Callable[..., Any]) -> Callable[..., Any]:
+    def tagged(self: Any, graph: Any, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(graph, torch.fx.GraphModule):
+            graph.meta.setdefault("_checkpoint_context_fn", noop_context_fn)
+        return original(self, graph, *args, **kwargs)
+
+    return tagged
