@@ -13,7 +13,8 @@ float16 scales                         19
 
 bfloat16 has no kernels and is computed in float32. What ONNX can't say at the target opset is composed: blocks become
 rows of a reshaped tensor, 16-bit integers go through int32. ``QuantizeLinear`` divides by the scale where torch
-multiplies by its reciprocal: results differ by one where ``real / scale`` is within a rounding error of a half.
+multiplies by its reciprocal: results differ by one where ``real / scale`` is within a rounding error of a half. Where
+the scale is computed in the model, and the zero point is one number, the model multiplies too.
 """
 
 from __future__ import annotations
@@ -84,6 +85,12 @@ def quantize(
     if QUANTIZED.get(dtype, 99) > op.opset:
         return _quantize_by_arithmetic(op, real, scale, zero_point, dtype, low, high, axis, block)
     _check_block(op, block)
+    number = _uniform(zero_point) if isinstance(scale, Tensor) and scale.const_value is None else None
+    if number is not None and (block is None or scale.shape[-1] == 1):
+        # A scale made of the greatest value puts that at 127.5, where it matters that torch multiplies.
+        step = op.Reciprocal(_scale(op, scale))
+        real = op.Mul(real, step if block is not None else _along(op, step, op.rank(real), axis))
+        scale, zero_point, axis, block = 1.0, number, None, None
     narrow = (low, high) != (least, most)
     bound = _bound(op, scale, zero_point, high) if narrow and low == least and axis is None else None
     if bound is not None:
@@ -281,6 +288,17 @@ def as_integers(dtype: DataType) -> Callable[[torch.Tensor], torch.Tensor]:
     target = _TORCH[dtype]
     stored = target if dtype.bitwidth >= 8 else torch.int8  # torch keeps narrower ones in a byte, and can't convert
     return lambda tensor: tensor.to(stored).view(target)
+
+
+def _uniform(zero_point: Any) -> int | None:
+    """The number that every zero point is; None where they may differ or are a weight."""
+    if not isinstance(zero_point, Tensor):
+        return zero_point or 0
+    while (node := zero_point.producer()) is not None and node.op_type in ("Expand", "Reshape", "Unsqueeze", "Cast"):
+        zero_point = node.inputs[0]
+    data: Any = zero_point.const_value
+    known = data is not None and data.size == 1 and not getattr(data, "is_weight", False)
+    return int(data.numpy().reshape(-1)[0]) if known else None
 
 
 def _bound(op: Builder, scale: Any, zero_point: Any, high: float) -> Any:

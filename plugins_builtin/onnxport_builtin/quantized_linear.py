@@ -39,22 +39,33 @@ def weight_int4pack_mm_for_cpu(
 ) -> Tensor:
     """``self (M, K) @ W.T`` with ``W = (q - 8) * scale + zero``; scale and zero are (K / qGroupSize, N, 2).
 
-    The packed weights are put back in order, ``q`` is (N, K), of 0 to 15. Zeros are real numbers: where they don't all
-    fall on whole multiples of the scale, they are added after DequantizeLinear.
+    The packed weights ``q``, of 0 to 15, are put back in order. Zeros are real numbers, which DequantizeLinear doesn't
+    take: what they add is the sum of each group of ``self`` times its zero.
     """
     groups, rows = op.size(qScaleAndZeros, 0), op.size(qScaleAndZeros, 1)
     if not isinstance(groups, int) or not isinstance(rows, int):
         raise Unsupported("packed weights of a dynamic size")
     width = groups * qGroupSize
-    weight = op.derived("rows", lambda packed: _unpacked(packed, rows, width).reshape(-1, qGroupSize), mat2)
-    scale = op.derived("scale", lambda both: both[..., 0].t().float().reshape(-1), qScaleAndZeros)
-    zero = op.derived("zero", lambda both: both[..., 1].t().float().reshape(-1, 1), qScaleAndZeros)
+
+    def integers(packed: torch.Tensor) -> torch.Tensor:
+        return _unpacked(packed, rows, width).to(torch.int8) - 8
+
+    zero = op.derived("zero", lambda both: both[..., 1].float(), qScaleAndZeros)
+    in_blocks = op.opset >= 21
+    if in_blocks:
+        weight = op.derived("int8", lambda packed: integers(packed).t(), mat2)
+        scale = op.derived("scale", lambda both: both[..., 0].float(), qScaleAndZeros)
+    else:
+        weight = op.derived("int8", lambda packed: integers(packed).reshape(-1, qGroupSize), mat2)
+        scale = op.derived("scale", lambda both: both[..., 0].t().float().reshape(-1), qScaleAndZeros)
     if weight is None or scale is None or zero is None:
         raise Unsupported("packed weights that aren't known at export time")
-    eights = op.const(torch.full((rows * groups,), 8, dtype=torch.uint8))
-    real = op.Add(dequantize(op, weight, scale, eights, low=0, high=15, axis=0), zero)
-    real = op.cast(op.Reshape(real, [rows, width]), self.dtype)
-    return op.MatMul(self, op.Transpose(real, perm=[1, 0]))
+    real = dequantize(op, weight, scale, None, low=-8, high=7, axis=0, block=qGroupSize if in_blocks else None)
+    if not in_blocks:
+        real = op.Transpose(op.Reshape(real, [rows, width]), perm=[1, 0])
+    left = op.cast(self, DataType.FLOAT)
+    sums = op.ReduceSum(op.Reshape(left, [-1, groups, qGroupSize]), [2], keepdims=0)
+    return op.cast(op.Add(op.MatMul(left, real), op.MatMul(sums, zero)), self.dtype)
 
 
 @translation("aten::_scaled_mm")
