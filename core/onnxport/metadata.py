@@ -7,6 +7,7 @@ directories of the machine it was made on.
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 from pathlib import PurePath
@@ -23,8 +24,13 @@ _FRAME = re.compile(r'File "([^"]+)", line (\d+), in (.*)')
 def relative(path: str) -> str:
     """A source path without the directories of this machine: relative to the working directory where it lies below
     it, from ``site-packages`` on where it is installed, else the file name and its parent."""
+    return _relative(path, os.getcwd())
+
+
+@functools.lru_cache(maxsize=4096)  # the layers of a model share their code, and so their traces
+def _relative(path: str, folder: str) -> str:
     try:
-        inside = os.path.relpath(path)
+        inside = os.path.relpath(path, folder)
     except ValueError:  # another drive
         inside = ".."
     if not inside.startswith("..") and "site-packages" not in inside:
@@ -38,7 +44,12 @@ def relative(path: str) -> str:
 def stack_trace(node: torch.fx.Node) -> str:
     """The FX node's stack trace with relative paths."""
     trace = node.meta.get("stack_trace") or ""
-    return _FRAME.sub(lambda m: f'File "{relative(m[1])}", line {m[2]}, in {m[3]}', trace)
+    return _relative_trace(trace, os.getcwd())
+
+
+@functools.lru_cache(maxsize=4096)
+def _relative_trace(trace: str, folder: str) -> str:
+    return _FRAME.sub(lambda m: f'File "{_relative(m[1], folder)}", line {m[2]}, in {m[3]}', trace)
 
 
 def source_line(node: torch.fx.Node) -> str:
@@ -61,6 +72,7 @@ def module_stack(node: torch.fx.Node) -> list[tuple[str, str]]:
     return stack
 
 
+@functools.lru_cache(maxsize=65536)
 def _clean(path: str) -> str:
     """``L['self'].layers[0]`` and the like as ``layers.0``."""
     path = re.sub(r"^L\['self'\]\.?", "", path)

@@ -53,7 +53,8 @@ def measure(what: str) -> None:
         with torch.no_grad():
             torch.export.export(model, (), inputs, dynamic_shapes=shapes, strict=False)
     seconds = time.perf_counter() - start
-    print(seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024, sum(p.numel() for p in model.parameters()))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    print(seconds, peak, sum(p.numel() for p in model.parameters()))
 
 
 def main() -> int:

@@ -6,7 +6,16 @@ import subprocess
 import sys
 from pathlib import Path
 
-_SCRIPTS = ("startup.py", "memory.py", "export_time.py", "depth.py", "check_7b.py", "report_cost.py", "single_ops.py")
+_SCRIPTS = (
+    "startup.py",
+    "memory.py",
+    "export_time.py",
+    "depth.py",
+    "functions.py",
+    "check_7b.py",
+    "report_cost.py",
+    "single_ops.py",
+)
 
 
 def main() -> int:
