@@ -278,8 +278,9 @@ class ModuleFunctions:
         if function is None or call.op_identifier() != function.identifier():
             return
         name = f"{function.domain}::{function.name}"
-        nodes = sum(1 for _ in function.all_nodes())
-        self.uses.setdefault(name, FunctionUse(name, region.module, nodes)).calls.append(region.label)
+        if name not in self.uses:
+            self.uses[name] = FunctionUse(name, region.module, sum(1 for _ in function.all_nodes()))
+        self.uses[name].calls.append(region.label)
         if isinstance(call, Node):
             call.stands_for(region.path)
 
