@@ -30,7 +30,12 @@ def onnxport_decompositions() -> dict[Any, Callable[..., Any]]:
 @hookimpl
 def onnxport_patches() -> list[AbstractContextManager[None]]:
     """Recurrent networks and scans keep a dynamic time axis; fake quantization is captured as a pure operator."""
-    recurrent, structures, quantization = (
-        import_module(f"{__name__}.{name}_capture") for name in ("recurrent", "structure", "quantization")
+    recurrent, packed, structures, quantization = (
+        import_module(f"{__name__}.{name}_capture") for name in ("recurrent", "packed", "structure", "quantization")
     )
-    return [recurrent.recurrent_shapes(), structures.structures(), quantization.pure_modules()]
+    return [
+        recurrent.recurrent_shapes(),
+        packed.packed_sequences(),
+        structures.structures(),
+        quantization.pure_modules(),
+    ]

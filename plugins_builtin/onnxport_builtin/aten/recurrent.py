@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from onnxport import DataType, Size, Tensor, Unsupported, translation
 
+from onnxport_builtin import packed_capture as _operators  # noqa: F401  # defines onnxport::pack_padded_sequence
 from onnxport_builtin.aten import random
 from onnxport_builtin.aten.matmul import matrix_product
 
@@ -242,10 +243,84 @@ def _scanned_layer(
 
 @dataclass(frozen=True)
 class _Packed:
-    """How a packed sequence of torch (all sequences' first steps, then the second ones, ...) lies in a padded one."""
+    """How a packed sequence of torch (all sequences' first steps, then the second ones, ...) lies in a padded one.
 
-    lengths: Tensor  # int64 (batch,)
-    running: Tensor  # bool (time, batch)
+    Attributes:
+        lengths: int64 (batch,).
+        running: bool (time, batch).
+        sizes: the batch sizes that the sequence was packed with, where the padded one is at hand.
+        padded: (time, batch, ...), of which the packed one is made.
+    """
+
+    lengths: Tensor
+    running: Tensor
+    sizes: Tensor | None = None
+    padded: Tensor | None = None
+
+
+_PADDED = "onnxport.padded"
+"""Key of a packed value's `meta`: its `_Packed`, so that what pads it again can do without the packing."""
+
+
+def _compressed(op: Builder, padded: Tensor, packed: _Packed, rest: Sequence[Dim]) -> Tensor:
+    """The packed sequence of a padded one."""
+    flat = op.Reshape(padded, op.sizes([-1, *rest]))
+    data: Tensor = op.Compress(flat, op.Reshape(packed.running, [-1]), axis=0)
+    data.meta[_PADDED] = replace(packed, padded=padded)
+    return data
+
+
+def _unpacked(op: Builder, data: Tensor, batch_sizes: Tensor) -> _Packed:
+    """How a packed sequence lies in the padded one, and that one: in other steps than those of a sequence undefined."""
+    known: _Packed | None = data.meta.get(_PADDED)
+    if known is not None and known.sizes is batch_sizes:
+        return known
+    sizes = op.cast(batch_sizes, DataType.INT64)
+    batch = op.Slice(sizes, [0], [1], [0])  # the first step has them all
+    places = op.Range(0, op.Squeeze(batch, [0]), 1)
+    running = op.Less(places, op.Unsqueeze(sizes, [1]))
+    lengths = op.ReduceSum(op.cast(running, DataType.INT64), [0], keepdims=0)
+    firsts = op.Unsqueeze(op.CumSum(sizes, op.const(np.int64(0)), exclusive=1), [1])
+    index = op.Where(running, op.Add(firsts, places), 0)
+    return _Packed(lengths, running, batch_sizes, op.Gather(data, index))
+
+
+@translation("onnxport::pack_padded_sequence")
+def pack_padded_sequence(op: Builder, input: Tensor, lengths: Tensor, batch_first: bool) -> list[Tensor]:
+    order = list(range(len(input.shape)))
+    x = op.Transpose(input, perm=[1, 0, *order[2:]]) if batch_first else input
+    steps = op.Range(0, input.shape[1 if batch_first else 0], 1)
+    running = op.Less(op.Unsqueeze(steps, [1]), lengths)
+    counts = op.ReduceSum(op.cast(running, DataType.INT64), [1], keepdims=0)
+    sizes = op.Compress(counts, op.Greater(counts, op.const(np.int64(0))), axis=0)
+    return [_compressed(op, x, _Packed(lengths, running, sizes), list(input.shape)[2:]), sizes]
+
+
+@translation("onnxport::pad_packed_sequence")
+def pad_packed_sequence(
+    op: Builder,
+    data: Tensor,
+    batch_sizes: Tensor,
+    batch: Dim,
+    batch_first: bool,
+    padding_value: float,
+    total_length: Dim,
+) -> list[Tensor]:
+    packed = _unpacked(op, data, batch_sizes)
+    rest = list(data.shape)[1:]
+    mask = op.Unsqueeze(packed.running, list(range(2, 2 + len(rest)))) if rest else packed.running
+    x = op.Where(mask, packed.padded, op.const(padding_value, data.dtype))
+    has = op.Shape(packed.running, start=0, end=1)
+    wanted = op.sizes([total_length])
+    # the padded sequence at hand may have more steps than the longest, or fewer than are asked for
+    x = op.Slice(x, [0], wanted, [0])
+    missing = op.Max(op.Sub(wanted, has), [0])
+    nothing = op.const(np.zeros(1 + len(rest), np.int64))
+    x = op.Pad(
+        x, op.Concat(op.const([0] * (2 + len(rest))), missing, nothing, axis=0), op.const(padding_value, x.dtype)
+    )
+    order = [1, 0, *range(2, 2 + len(rest))]
+    return [op.Transpose(x, perm=order) if batch_first else x, packed.lengths]
 
 
 def _network(
@@ -328,18 +403,9 @@ def _packed_network(
     *options: Any,
 ) -> list[Tensor]:
     """A network on a packed sequence: padded, run with the sequences' lengths, and packed again."""
-    sizes = op.cast(batch_sizes, DataType.INT64)
-    batch = op.Slice(sizes, [0], [1], [0])  # the first step has them all
-    places = op.Range(0, op.Squeeze(batch, [0]), 1)
-    running = op.Less(places, op.Unsqueeze(sizes, [1]))
-    lengths = op.ReduceSum(op.cast(running, DataType.INT64), [0], keepdims=0)
-    firsts = op.Unsqueeze(op.CumSum(sizes, op.const(np.int64(0)), exclusive=1), [1])
-    index = op.Where(running, op.Add(firsts, places), 0)
-    padded = op.Gather(data, index)
-    y, *last = _network(op, kind, padded, states, *options, batch_first=False, packed=_Packed(lengths, running))
-    width = op.results[0].shape[1]
-    flat = op.Reshape(y, op.sizes([-1, width]))
-    return [op.Compress(flat, op.Reshape(running, [-1]), axis=0), *last]
+    packed = _unpacked(op, data, batch_sizes)
+    y, *last = _network(op, kind, packed.padded, states, *options, batch_first=False, packed=packed)
+    return [_compressed(op, y, packed, [op.results[0].shape[1]]), *last]
 
 
 @translation("aten::lstm.data")
