@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.fx import Node
+from torch.fx.experimental.symbolic_shapes import statically_known_true
 from torch.fx.node import map_arg
 
-from onnxport.views import is_same_shape, sizes_of
+from onnxport.views import is_same_shape, is_same_size, sizes_of
 
 if TYPE_CHECKING:
     from onnxport.aliasing import Alias, Rewriter
@@ -36,9 +37,17 @@ def _fill_(rewriter: Rewriter, node: Node, alias: Alias) -> Node:
 
 
 def _copy_(rewriter: Rewriter, node: Node, alias: Alias) -> Node:
-    if rewriter.env[node.args[1]] is alias:  # type: ignore[index]
+    source: Any = node.args[1]
+    if rewriter.env[source] is alias:
         return rewriter.current(alias)
-    return _copied(rewriter, node.args[1], alias)
+    val = rewriter.fakes[source]
+    sizes = zip(reversed(val.shape), reversed(alias.val.shape))
+    if val.dim() > alias.val.dim() or any(statically_known_true(a != b) and not is_same_size(a, 1) for a, b in sizes):
+        if alias.parent is not None or val.dtype != alias.val.dtype:
+            raise rewriter.refusal("it gives a tensor another shape")
+        alias.val = val  # a buffer that forward has put another tensor in the place of
+        return rewriter.read(source)  # type: ignore[no-any-return]
+    return _copied(rewriter, source, alias)
 
 
 def _copied(rewriter: Rewriter, source: Any, alias: Alias) -> Node:
