@@ -286,6 +286,11 @@ def initializers_of(program: torch.export.ExportedProgram) -> list[Initializer]:
             raise WeightError(f"The exported program has no data for {target!r} (input {spec.arg.name!r}).")
         if torch._C._functorch.is_functorch_wrapped_tensor(tensor):
             continue  # of a torch.func transform: the functional graph has what it stands for
+        if any(isinstance(size, torch.SymInt) for size in tensor.shape):
+            raise WeightError(
+                f"torch.export recorded a tensor that forward computes as the constant {target!r}, without its data: "
+                "it can't follow some calls, such as Tensor.data (use detach())."
+            )
         key = _identity(tensor)
         known = found.get(key)
         if known is None:
