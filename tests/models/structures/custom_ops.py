@@ -68,7 +68,7 @@ _domain = onnxscript.values.Opset("structures", 1)
 
 
 @onnxscript.script(_domain, default_opset=opset18)
-def shift_function(x: Any, by: float) -> Any:
+def shift_function(x, by: float):
     return opset18.Add(x, opset18.Constant(value_float=by))
 
 

@@ -29,6 +29,7 @@ class Structure:
         absent: operator types that it must not have.
         refused: what the message of the refusal matches, where the model is captured and can't be exported.
         uncaptured: what the message matches where torch.export can't capture it; the reason is upstream's.
+        warns: what a warning of the export matches.
         holds: what must be true of the outputs, where they are random.
         second_trace: the in-place fast path doesn't serve it: torch traces the program again.
         options: more arguments of ``onnxport.export``.
@@ -45,6 +46,7 @@ class Structure:
     absent: tuple[str, ...] = ()
     refused: str = ""
     uncaptured: str = ""
+    warns: str = ""
     holds: Callable[..., bool] | None = None
     second_trace: bool = False
     rtol: float | None = None
