@@ -169,7 +169,12 @@ def _by_dft(op: Builder, x: Tensor, line: Line) -> Tensor:
         value = _full_spectrum(op, value, dims, line)
     elif not x.is_complex:
         value = op.Unsqueeze(value, [-1])
-    length = None if dims[line.axis] == line.n or line.to_real else op.tensor(line.n, DataType.INT64)
+    length = None
+    if dims[line.axis] != line.n and not line.to_real:
+        if isinstance(line.n, int):
+            length = op.tensor(line.n, DataType.INT64)
+        else:  # onnxruntime 1.32 takes the result for as long as the input where it can't read the length
+            value = _fitted(op, value, line.axis, dims[line.axis], line.n)
     inverse = line.sign == INVERSE
     swapped = inverse and not line.onesided
     # exp(+i) of z is exp(-i) of z with its parts exchanged, exchanged again
@@ -195,15 +200,22 @@ def _exchanged(op: Builder, value: Tensor) -> Tensor:
     return op.Gather(value, op.const([1, 0], DataType.INT64), axis=-1)
 
 
+def _fitted(op: Builder, value: Tensor, axis: int, have: Dim, want: Dim) -> Tensor:
+    """Cut or padded with zeros to a size."""
+    if have == want:
+        return value
+    value = op.Slice(value, [0], op.sizes([want]), [axis])
+    if isinstance(have, int) and isinstance(want, int) and have > want:
+        return value
+    missing = op.Max(op.Sub(op.sizes([want]), op.sizes([have])), op.const([0], DataType.INT64))
+    return op.Pad(value, op.Concat([0], missing, axis=0), None, [axis])
+
+
 def _full_spectrum(op: Builder, value: Tensor, dims: Sequence[Dim], line: Line) -> Tensor:
     """All n bins of a conjugate-symmetric spectrum from its first half, cut or padded with zeros to n // 2 + 1."""
     n, axis = line.n, line.axis
     bins = half(n)
-    if dims[axis] != bins:
-        value = op.Slice(value, [0], op.sizes([bins]), [axis])
-        if not (isinstance(dims[axis], int) and isinstance(bins, int) and dims[axis] > bins):
-            missing = op.Max(op.Sub(op.sizes([bins]), op.sizes([dims[axis]])), op.const([0], DataType.INT64))
-            value = op.Pad(value, op.Concat([0], missing, axis=0), None, [axis])
+    value = _fitted(op, value, axis, dims[axis], bins)
     # bins n - n // 2 - 1 down to 1 are the mirrored ones
     mirrored = op.Slice(value, op.sizes([n - bins]), [0], [axis], [-1])
     return op.Concat(value, op.Mul(mirrored, op.const([1.0, -1.0], value.dtype)), axis=axis)
