@@ -93,10 +93,17 @@ def test_total_length_and_padding_value() -> None:
         def forward(self, x: torch.Tensor, lengths: torch.Tensor) -> Any:
             y, _ = self.rnn(pack_padded_sequence(x, lengths, batch_first=True))
             same, _ = pad_packed_sequence(y, batch_first=True, padding_value=-1.5, total_length=x.shape[1])
-            longer, _ = pad_packed_sequence(y, total_length=x.shape[1] + 2)
-            return same + x.sum(-1, keepdim=True), longer
+            return same + x.sum(-1, keepdim=True)
 
     export_and_compare(Padded(), inputs([5, 4, 2]), dynamic_shapes=BOTH, other_args=inputs([8, 2], 8))
+
+
+def test_total_length_beyond_the_steps() -> None:
+    def padded(x: torch.Tensor, lengths: torch.Tensor) -> Any:
+        packed = pack_padded_sequence(x, lengths)
+        return *pad_packed_sequence(packed, total_length=8), pad_packed_sequence(packed, padding_value=1.0)[0]
+
+    export_and_compare(padded, inputs([5, 4, 2], first=False), other_args=inputs([6, 2, 2], first=False))
 
 
 def test_layers_on_the_packed_data() -> None:

@@ -248,25 +248,31 @@ class _Packed:
     Attributes:
         lengths: int64 (batch,).
         running: bool (time, batch).
-        sizes: the batch sizes that the sequence was packed with, where the padded one is at hand.
+        sizes: the batch sizes that the sequence was packed with.
         padded: (time, batch, ...), of which the packed one is made.
+        time: its number of steps; None where it is just that of the longest sequence.
+        longest: int64 (1,), the length of the longest sequence, where it isn't `time`.
+        is_zero: it is 0 behind the ends of the sequences.
     """
 
     lengths: Tensor
     running: Tensor
-    sizes: Tensor | None = None
+    sizes: Tensor
     padded: Tensor | None = None
+    time: Dim | None = None
+    longest: Tensor | None = None
+    is_zero: bool = False
 
 
 _PADDED = "onnxport.padded"
 """Key of a packed value's `meta`: its `_Packed`, so that what pads it again can do without the packing."""
 
 
-def _compressed(op: Builder, padded: Tensor, packed: _Packed, rest: Sequence[Dim]) -> Tensor:
+def _compressed(op: Builder, padded: Tensor, packed: _Packed, rest: Sequence[Dim], is_zero: bool) -> Tensor:
     """The packed sequence of a padded one."""
     flat = op.Reshape(padded, op.sizes([-1, *rest]))
     data: Tensor = op.Compress(flat, op.Reshape(packed.running, [-1]), axis=0)
-    data.meta[_PADDED] = replace(packed, padded=padded)
+    data.meta[_PADDED] = replace(packed, padded=padded, is_zero=is_zero)
     return data
 
 
@@ -289,11 +295,13 @@ def _unpacked(op: Builder, data: Tensor, batch_sizes: Tensor) -> _Packed:
 def pack_padded_sequence(op: Builder, input: Tensor, lengths: Tensor, batch_first: bool) -> list[Tensor]:
     order = list(range(len(input.shape)))
     x = op.Transpose(input, perm=[1, 0, *order[2:]]) if batch_first else input
-    steps = op.Range(0, input.shape[1 if batch_first else 0], 1)
-    running = op.Less(op.Unsqueeze(steps, [1]), lengths)
+    time = input.shape[1 if batch_first else 0]
+    running = op.Less(op.Unsqueeze(op.Range(0, time, 1), [1]), lengths)
     counts = op.ReduceSum(op.cast(running, DataType.INT64), [1], keepdims=0)
-    sizes = op.Compress(counts, op.Greater(counts, op.const(np.int64(0))), axis=0)
-    return [_compressed(op, x, _Packed(lengths, running, sizes), list(input.shape)[2:]), sizes]
+    longest = op.ReduceMax(lengths, [0], keepdims=1)
+    sizes = op.Slice(counts, [0], longest, [0])
+    packed = _Packed(lengths, running, sizes, time=time, longest=longest)
+    return [_compressed(op, x, packed, list(input.shape)[2:], False), sizes]
 
 
 @translation("onnxport::pad_packed_sequence")
@@ -308,17 +316,17 @@ def pad_packed_sequence(
 ) -> list[Tensor]:
     packed = _unpacked(op, data, batch_sizes)
     rest = list(data.shape)[1:]
-    mask = op.Unsqueeze(packed.running, list(range(2, 2 + len(rest)))) if rest else packed.running
-    x = op.Where(mask, packed.padded, op.const(padding_value, data.dtype))
-    has = op.Shape(packed.running, start=0, end=1)
-    wanted = op.sizes([total_length])
-    # the padded sequence at hand may have more steps than the longest, or fewer than are asked for
-    x = op.Slice(x, [0], wanted, [0])
-    missing = op.Max(op.Sub(wanted, has), [0])
-    nothing = op.const(np.zeros(1 + len(rest), np.int64))
-    x = op.Pad(
-        x, op.Concat(op.const([0] * (2 + len(rest))), missing, nothing, axis=0), op.const(padding_value, x.dtype)
-    )
+    x: Any = packed.padded
+    value = op.const(padding_value, data.dtype)
+    if not (packed.is_zero and padding_value == 0):
+        x = op.Where(op.Unsqueeze(packed.running, list(range(2, 2 + len(rest)))) if rest else packed.running, x, value)
+    if total_length == batch_sizes.shape[0]:
+        x = x if packed.longest is None else op.Slice(x, [0], packed.longest, [0])
+    elif total_length != packed.time:  # the padded sequence at hand may have more steps, or fewer
+        wanted = op.sizes([total_length])
+        missing = op.Max(op.Sub(wanted, op.Shape(packed.running, start=0, end=1)), [0])
+        before, behind = (op.const(np.zeros(count, np.int64)) for count in (2 + len(rest), 1 + len(rest)))
+        x = op.Pad(op.Slice(x, [0], wanted, [0]), op.Concat(before, missing, behind, axis=0), value)
     order = [1, 0, *range(2, 2 + len(rest))]
     return [op.Transpose(x, perm=order) if batch_first else x, packed.lengths]
 
@@ -405,7 +413,7 @@ def _packed_network(
     """A network on a packed sequence: padded, run with the sequences' lengths, and packed again."""
     packed = _unpacked(op, data, batch_sizes)
     y, *last = _network(op, kind, packed.padded, states, *options, batch_first=False, packed=packed)
-    return [_compressed(op, y, packed, [op.results[0].shape[1]]), *last]
+    return [_compressed(op, y, packed, [op.results[0].shape[1]], True), *last]
 
 
 @translation("aten::lstm.data")
