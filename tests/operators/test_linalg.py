@@ -112,6 +112,18 @@ def test_lu_solve_and_unpack() -> None:
     export_and_compare(function, (regular(2, 4, 4), matrices(2, 4, 3)))
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128], ids=str)
+def test_lu_of_symbolic_shapes(dtype: torch.dtype) -> None:
+    """Wide ones and tall ones in one model."""
+    for first, other in (((3, 4), (6, 5)), ((5, 3), (3, 6))):
+        export_and_compare(
+            lambda a: [*torch.lu_unpack(*torch.linalg.lu_factor(a)), *torch.linalg.lu(a)],
+            (torch.randn(first, dtype=dtype),),
+            dynamic_shapes=(({0: DYNAMIC, 1: DYNAMIC},),),
+            other_args=(torch.randn(other, dtype=dtype),),
+        )
+
+
 @pytest.mark.parametrize("shape", [(5, 3), (3, 5), (4, 4), (2, 6, 2)], ids=str)
 @pytest.mark.parametrize("mode", ["reduced", "complete", "r"])
 def test_qr_has_the_signs_of_lapack(shape: tuple[int, ...], mode: str) -> None:

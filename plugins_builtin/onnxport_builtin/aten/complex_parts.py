@@ -296,6 +296,7 @@ def by_parts(
                 component = op.imag(value) if index else op.real(value)
             else:
                 component = filled(op, list(value.shape), 0, value.dtype) if index else value
+                component.shape = value.shape
             return component if dtype is None else op.cast(component, dtype)
         if isinstance(value, (int, float, Size)) and not isinstance(value, bool):
             return 0.0 if index else value

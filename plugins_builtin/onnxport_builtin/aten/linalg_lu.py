@@ -107,7 +107,9 @@ def unpack_factors(op: Any, compact: Pair) -> tuple[Pair, Pair]:
     m, n = list(compact.re.shape)[-2:]
     steps = smaller(op, m, n)
     lower = compact.each(lambda x: triangle(op, head(op, x, steps, -1), upper=False, diagonal=-1))
-    unit = op.Add(lower.re, eye(op, m, steps if isinstance(steps, (int, Size)) else m, compact.re.dtype))
+    dtype = compact.re.dtype
+    ones = head(op, eye(op, m, dtype=dtype), steps, -1) if isinstance(steps, Tensor) else eye(op, m, steps, dtype)
+    unit = op.Add(lower.re, ones)
     upper = compact.each(lambda x: triangle(op, head(op, x, steps, -2), upper=True))
     return Pair(op, shaped(unit, lower.re.shape), lower.im), upper
 
