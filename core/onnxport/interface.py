@@ -147,8 +147,9 @@ def _name_outputs(program: ExportedProgram, request: Request, result: Interface)
 
 
 def _output_paths(program: ExportedProgram, values: list[Any]) -> list[str]:
+    spec: Any = program.module_call_graph[0].signature.out_spec  # type: ignore[union-attr]  # call_spec makes a class a call
     try:
-        paths = [path for path, _ in walk("", program.call_spec.out_spec.unflatten(values))]
+        paths = [path for path, _ in walk("", spec.unflatten(values))]
     except Exception:  # a container may refuse to be built of fake tensors; its leaves are numbered then
         paths = []
     return paths if len(paths) == len(values) else [str(i) for i in range(len(values))]
