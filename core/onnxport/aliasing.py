@@ -49,7 +49,16 @@ aten = torch.ops.aten
 
 
 class NotFunctionalizable(Unsupported):
-    """The graph writes in a way that is not understood here; the reason says where and what."""
+    """The graph writes in a way that is not understood here; the reason says where and what.
+
+    Attributes:
+        final: torch's own retracing would be wrong. It undoes `expand` by a sum and `unfold` by zeros around the
+            windows (torch 2.14).
+    """
+
+    def __init__(self, reason: str, final: bool = False) -> None:
+        super().__init__(reason)
+        self.final = final
 
 
 class Alias:
@@ -254,9 +263,9 @@ class Rewriter:
         alias = self.env[node] = Alias(entry, self.fakes[node])
         return alias
 
-    def refusal(self, reason: str, node: Node | None = None) -> NotFunctionalizable:
+    def refusal(self, reason: str, node: Node | None = None, final: bool = False) -> NotFunctionalizable:
         origin = node or self.origin
-        return NotFunctionalizable(f"{origin.format_node() if origin else ''}: {reason}")
+        return NotFunctionalizable(f"{origin.format_node() if origin else ''}: {reason}", final)
 
     # Operators
 
@@ -426,7 +435,7 @@ class Rewriter:
             try:
                 whole = scatter(self.emit, steps, self.current(alias.root), alias.root.val, value)
             except CannotInvert as error:
-                raise self.refusal(str(error)) from None
+                raise self.refusal(str(error), final=True) from None
             chain, values = [alias, alias.root], [value, whole]
         for above, new in zip(chain, values):
             above.node, above.version = new, version

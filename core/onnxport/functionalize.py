@@ -69,6 +69,8 @@ def functionalize(program: ExportedProgram, *, inline_subgraphs: bool = False) -
         return _functionalize(program, inline_subgraphs, None)
     except Unsupported as error:
         reason = error.reason
+        if isinstance(error, NotFunctionalizable) and error.final:
+            raise CaptureError(f"{_REFUSED}: {reason}") from error
     try:
         decomposed = program.run_decompositions({})
     except Exception as error:  # what torch can't do either has the first reason
