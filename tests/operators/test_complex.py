@@ -211,3 +211,9 @@ def test_random_parts_are_independent() -> None:
 
 def test_resize() -> None:
     export_and_compare(lambda x: x.clone().resize_(2, 3), (_complex(3, 4),))
+
+
+def test_nan_to_num() -> None:
+    inf, nan = float("inf"), float("nan")
+    x = torch.tensor([complex(nan, 1), complex(inf, -inf), 1j])
+    export_and_compare(lambda x: (torch.nan_to_num(x), torch.nan_to_num(x, 1.0, 2.0, 3.0)), (x,))

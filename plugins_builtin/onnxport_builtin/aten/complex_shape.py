@@ -419,6 +419,15 @@ def masked_fill(op: Builder, self: Tensor, mask: Tensor, value: Any) -> Tensor:
     return op.as_complex(chosen, ir.Shape(list(op.result.shape)))
 
 
+@complex_translation("aten::nan_to_num")
+def nan_to_num(
+    op: Builder, self: Tensor, nan: float | None = None, posinf: float | None = None, neginf: float | None = None
+) -> Tensor:
+    """Of each part by itself."""
+    arguments = {"self": self, "nan": nan, "posinf": posinf, "neginf": neginf}
+    return by_parts(op, "aten::nan_to_num", arguments, frozenset({"self"}))  # type: ignore[return-value]
+
+
 @complex_translation("aten::scatter.reduce", "aten::scatter.value_reduce")
 def scatter_reduce(op: Builder, *, reduce: str, **arguments: Any) -> Any:
     if reduce != "add":
