@@ -515,6 +515,29 @@ def test_nested_compile_regions_are_functions() -> None:
         torch.testing.assert_close(program(x)[0], model(x))
 
 
+class Rotated(nn.Module):
+    def forward(self, x: torch.Tensor, angle: torch.Tensor) -> torch.Tensor:
+        return x * angle.unsqueeze(0)
+
+
+def test_views_that_calls_have_in_common_dont_make_them_differ() -> None:
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.ModuleList(Rotated() for _ in range(3))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            angle = x[0] * 2
+            y = x.clone()
+            y[0] = 1  # with a write in the graph, equal views are one node
+            for layer in self.layers:
+                y = layer(y, angle)
+            return y
+
+    program = _export(Model(), (X,), [Rotated])
+    assert op_types(program).count("Rotated") == 3
+
+
 # What can't be a function ------------------------------------------------------------------------------------------
 
 
