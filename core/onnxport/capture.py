@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import threading
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
@@ -37,7 +36,7 @@ from onnxport.diagnosis import (
 )
 from onnxport.errors import CaptureError, DynamicShapesError
 from onnxport.examples import Sizes, example_of
-from onnxport.exporting import exporting, is_in_onnx_export
+from onnxport.exporting import TRACING, exporting, is_in_onnx_export
 from onnxport.shapes import torch_shapes
 from onnxport.transforms import contained
 
@@ -45,8 +44,6 @@ if TYPE_CHECKING:
     from onnxport.request import Request
 
 logger = logging.getLogger("onnxport")
-# torch.export patches globals of torch while it traces: two threads would see each other's.
-_one_at_a_time = threading.RLock()
 
 
 def capture(
@@ -77,7 +74,8 @@ def capture(
     modes = [(module, module.training) for module in model.modules()]
     try:
         with contextlib.ExitStack() as stack:
-            stack.enter_context(_one_at_a_time)
+            stack.enter_context(TRACING)
+            stack.enter_context(torch.random.fork_rng(devices=[]))  # the first strict capture draws numbers
             # Gradients would wrap every no_grad region of the model in a subgraph of its own.
             stack.enter_context(torch.no_grad())
             stack.enter_context(exporting())

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import onnx_ir as ir
 import torch
@@ -22,6 +23,7 @@ from onnxport import passes, reweight, script
 from onnxport.capture import capture
 from onnxport.errors import InputError, MutationError, OpsetError, Refusal
 from onnxport.exportable import ExportableModule
+from onnxport.exporting import TRACING
 from onnxport.folding import fold_constants
 from onnxport.functionalize import FunctionalProgram, functionalize
 from onnxport.inputs import Interface, Request, interface_of, prepare
@@ -31,13 +33,11 @@ from onnxport.module_functions import Selection
 from onnxport.plugins import Plugins, load
 from onnxport.program import TRANSLATED, ONNXProgram
 from onnxport.report import Run
+from onnxport.saving import require_flags
 from onnxport.schemas import DEFAULT_OPSET, MAX_OPSET, MIN_OPSET
 from onnxport.subclasses import with_plain_weights
 from onnxport.translate import Names, Translated, Translator, raise_refusals
 from onnxport.weights import initializers_of
-
-if TYPE_CHECKING:
-    import os
 
 logger = logging.getLogger("onnxport")
 
@@ -122,7 +122,18 @@ def export(
     Raises:
         OnnxExporterError: one of its subclasses, which name what can't be exported, where and why.
     """
-    _check_arguments(dynamo, mutation, functions, metadata, target, deprecated)
+    require_flags(
+        dynamo=dynamo,
+        external_data=external_data,
+        report=report,
+        optimize=optimize,
+        verify=verify,
+        profile=profile,
+        dump_exported_program=dump_exported_program,
+        export_params=export_params,
+        keep_initializers_as_inputs=keep_initializers_as_inputs,
+    )
+    _check_arguments(dynamo, mutation, functions, metadata, target, artifacts_dir, deprecated)
     settings = Settings(
         _opset(opset_version), custom_translation_table, plugins, mutation, metadata, optimize, seed, tuple(functions)
     )
@@ -134,7 +145,8 @@ def export(
         )
         if dump_exported_program:
             run.dump(program)
-        translated = translate_program(program, interface, settings, run)
+        with TRACING:  # decompositions are traced, and constants computed
+            translated = translate_program(program, interface, settings, run)
         raise_refusals(translated)
         if optimize:
             with run.stage("optimize"):
@@ -233,7 +245,8 @@ def check(
     settings = Settings(_opset(opset_version), custom_translation_table, plugins)
     run = Run()
     _, program, interface = _captured(run, settings, model, args, kwargs, dynamic_shapes, None, None, None)
-    translated = translate_program(program, interface, settings, run)
+    with TRACING:
+        translated = translate_program(program, interface, settings, run)
     operators: dict[str, int] = {}
     for (operator, *_), count in translated.served.items():
         operators[operator] = operators.get(operator, 0) + count
@@ -397,18 +410,21 @@ def _opset(version: int | None) -> int:
 
 
 def _check_arguments(
-    dynamo: bool, mutation: str, functions: Any, metadata: str, target: str, deprecated: dict[str, Any]
+    dynamo: bool, mutation: str, functions: Any, metadata: str, target: str, artifacts: Any, deprecated: dict[str, Any]
 ) -> None:
     if not dynamo:
         raise InputError("dynamo=False asks for the TorchScript exporter, which onnxport doesn't have: leave it out.")
-    if mutation not in _MUTATIONS:
+    if not isinstance(mutation, str) or mutation not in _MUTATIONS:
         raise InputError(f"mutation={mutation!r}: it must be one of {', '.join(map(repr, _MUTATIONS))}.")
-    if isinstance(functions, (str, type)) or not all(isinstance(f, (str, type)) for f in functions):
+    named = isinstance(functions, Iterable) and not isinstance(functions, (str, type))
+    if not named or not all(isinstance(f, (str, type)) for f in functions):
         raise InputError(f"functions={functions!r}: it must be a list of module classes or of their qualified names.")
-    if metadata not in LEVELS:
+    if not isinstance(metadata, str) or metadata not in LEVELS:
         raise InputError(f"metadata={metadata!r}: it must be one of {', '.join(map(repr, LEVELS))}.")
-    if target != "onnx":
+    if not isinstance(target, str) or target != "onnx":
         raise InputError(f"target={target!r}: no installed pack provides this profile. Leave it out for 'onnx'.")
+    if not isinstance(artifacts, (str, os.PathLike)) or "\0" in os.fspath(artifacts):
+        raise InputError(f"artifacts_dir={artifacts!r}: give the path of a folder.")
     for name in deprecated:
         if name not in _DEPRECATED:
             raise InputError(f"export() has no parameter {name!r}.")

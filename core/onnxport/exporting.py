@@ -11,6 +11,9 @@ from typing import Any
 
 import torch
 
+#: Held while torch traces: it patches its globals meanwhile, and two threads would see each other's.
+TRACING = threading.RLock()
+
 _exporting: contextvars.ContextVar[bool] = contextvars.ContextVar("onnxport_exporting", default=False)
 
 

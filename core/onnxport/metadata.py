@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 LEVELS = ("full", "module", "none")
 
+_GENERATED = "<eval_with_key>"  # code that torch.fx wrote; its number is another one each time
 _FRAME = re.compile(r'File "([^"]+)", line (\d+), in (.*)')
 
 
@@ -49,7 +50,8 @@ def stack_trace(node: torch.fx.Node) -> str:
 
 @functools.lru_cache(maxsize=4096)
 def _relative_trace(trace: str, folder: str) -> str:
-    return _FRAME.sub(lambda m: f'File "{_relative(m[1], folder)}", line {m[2]}, in {m[3]}', trace)
+    written = "".join(frame for frame in re.split(r'(?m)^(?=\s*File ")', trace) if _GENERATED not in frame)
+    return _FRAME.sub(lambda m: f'File "{_relative(m[1], folder)}", line {m[2]}, in {m[3]}', written)
 
 
 def source_line(node: torch.fx.Node) -> str:
@@ -57,7 +59,7 @@ def source_line(node: torch.fx.Node) -> str:
     lines = (node.meta.get("stack_trace") or "").rstrip().splitlines()
     for i in range(len(lines) - 1, -1, -1):
         match = _FRAME.search(lines[i])
-        if match:
+        if match and _GENERATED not in match[1]:
             code = lines[i + 1].strip() if i + 1 < len(lines) else ""
             return f"{relative(match[1])}:{match[2]}: {code}".rstrip(": ")
     return ""

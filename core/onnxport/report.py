@@ -78,13 +78,13 @@ class Run:
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Measure a stage."""
-        if self.observer is not None:
-            self.observer(name)
         record = Stage(name)
         self.stages.append(record)
         peak = _peak_bytes()
         start = time.perf_counter()
         try:
+            if self.observer is not None:
+                self.observer(name)
             yield
         finally:
             record.seconds = time.perf_counter() - start
