@@ -8,7 +8,7 @@ the tensors that they wrap as constants without data: each is found again by the
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
 import torch
@@ -202,3 +202,5 @@ def contained() -> Iterator[None]:
             _functorch.pop_dynamic_layer_stack_and_undo_to_depth(depth)
         while forward_ad._current_level > level:
             forward_ad.exit_dual_level()
+        with suppress(RuntimeError):  # there is none: a strict capture may leave one that Python's counter misses
+            torch._C._exit_dual_level(level + 1)
