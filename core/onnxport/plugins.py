@@ -307,11 +307,17 @@ def load(plugins: Sequence[object] | None = None) -> Plugins:
             isn't set, all installed plugins.
 
     Raises:
-        PluginError: ``plugins`` is a string, or holds a name that no installed plugin bears.
+        PluginError: ``plugins`` is no sequence, or a string, or holds a name that no installed plugin bears.
     """
     if isinstance(plugins, str):
         raise PluginError(f"plugins must be a sequence of names, such as plugins=[{plugins!r}], not a string.")
-    chosen = _environment_choice() if plugins is None else tuple(plugins)
+    try:
+        chosen = _environment_choice() if plugins is None else tuple(plugins)
+        hash(chosen)
+    except TypeError:
+        chosen = (None,)
+    if any(plugin is None or isinstance(plugin, (int, float, complex, bytes)) for plugin in chosen or ()):
+        raise PluginError(f"plugins={plugins!r}: give a list of names of plugins, or of plugin modules and objects.")
     with _lock:
         loaded = _loaded.get(chosen)
         if loaded is None:

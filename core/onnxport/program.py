@@ -7,7 +7,7 @@ import re
 import shutil
 import tempfile
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Any
 
 import onnx_ir as ir
@@ -15,7 +15,7 @@ import torch
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from onnxport import reweight, saving
-from onnxport.errors import InputError
+from onnxport.errors import InputError, WeightError
 from onnxport.weights import TorchTensor
 
 if TYPE_CHECKING:
@@ -110,6 +110,8 @@ class ONNXProgram:
         """
         from onnxport import runtime
 
+        if isinstance(value_names, str) or not all(isinstance(name, str) for name in _listed(value_names)):
+            raise InputError(f"value_names is {value_names!r}: give a list of names of values.")
         graph = self.model.graph
         known = {value.name: value for value in graph.inputs} | dict(graph.initializers)
         known |= {value.name: value for node in graph for value in node.outputs}
@@ -255,6 +257,8 @@ class ONNXProgram:
             from onnxport.checkpoint import read_checkpoint
 
             state_dict = read_checkpoint(state_dict)  # type: ignore[assignment]
+        if not isinstance(state_dict, Mapping):
+            raise WeightError(f"A {type(state_dict).__name__} is given: give a state dict, or a checkpoint's path.")
         with unset_fake_temporarily():
             reweight.apply_weights(self.model, self.exported_program, state_dict)  # type: ignore[arg-type]
         self.release()
@@ -268,6 +272,8 @@ class ONNXProgram:
         Raises:
             InputError: a dimension that the model doesn't have, an invalid name, or one that another dimension has.
         """
+        if not isinstance(names, Mapping):
+            raise InputError(f"names is a {type(names).__name__}: give a dict of new names by present names.")
         values = list(_values(self.model))
         dims = {str(dim.value) for value in values for dim in value.shape or () if isinstance(dim, ir.SymbolicDim)}
         present = dims | {name for dim in dims for name in _IDENTIFIER.findall(dim)}
@@ -303,6 +309,10 @@ class ONNXProgram:
             f"{len(graph.initializers)} initializers of {weights:.1f} MiB\n"
             f"    inputs:  {', '.join(described[0])}\n    outputs: {', '.join(described[1])}\n)"
         )
+
+
+def _listed(values: Any) -> list[Any]:
+    return list(values) if isinstance(values, Iterable) else [values]
 
 
 def _describe(value: ir.Value) -> str:

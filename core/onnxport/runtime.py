@@ -39,6 +39,8 @@ def bind(
         InputError: arguments that the forward of this program doesn't take, or a tensor of another dtype, rank or
             static size than the graph's input; names the argument.
     """
+    if not isinstance(args, Sequence) or isinstance(args, (str, bytes)) or not isinstance(kwargs, Mapping):
+        raise InputError("args must be a tuple of the forward's positional arguments, kwargs a dict of the others.")
     if program is None:
         leaves = _leaves_by_order(inputs, args, kwargs)
     else:

@@ -9,7 +9,7 @@ import io
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from typing import IO
+from typing import IO, Any
 
 import onnx
 import onnx_ir as ir
@@ -72,8 +72,13 @@ def save(
         TypeError: `destination` is no path and no binary file, or is not a path while `external_data` is True.
         SaveError: the files can't be written, or the model is too large without external data.
         WeightError: a weight has no data (a fake or meta tensor).
-        InputError: `shard_bytes` is not a positive number.
+        InputError: `shard_bytes` is not a positive number, or a flag neither True nor False.
     """
+    require_flags(
+        include_initializers=include_initializers,
+        keep_initializers_as_inputs=keep_initializers_as_inputs,
+        external_data=external_data,
+    )
     if shard_bytes is not None and (not isinstance(shard_bytes, int) or shard_bytes < 1):
         raise InputError(f"shard_bytes={shard_bytes!r}: give a number of bytes, such as 2 * 10**9, or leave it out.")
     path = None
@@ -107,6 +112,17 @@ def save(
     except OSError as error:
         advice = _ADVICE.get(error.errno or 0, "Nothing was written.")
         raise SaveError(f"Cannot save {path!r}: {error.strerror or error}. {advice}") from error
+
+
+def require_flags(**flags: Any) -> None:
+    """Refuse what can't be meant as True, False or None; an array, say, would fail wherever it is first asked.
+
+    Raises:
+        InputError: names the parameter.
+    """
+    for name, value in flags.items():
+        if value is not None and not isinstance(value, int):
+            raise InputError(f"{name}={value!r}: it must be True or False.")
 
 
 def to_bytes(model: ir.Model, outputs: Sequence[ir.Value] | None = None) -> bytes:

@@ -171,7 +171,7 @@ class ShapeReader:
         outputs: dict[str, dict[int, str]] = {}
         for name, spec in axes.items():
             automatic = isinstance(spec, (list, tuple))
-            if automatic:
+            if automatic and all(map(_is_int, spec)):
                 spec = {axis: f"{name}_dynamic_axes_{i}" for i, axis in enumerate(spec, 1)}
             if not isinstance(spec, Mapping) or any(not _is_int(axis) for axis in spec):
                 raise self._error(f"dynamic_axes[{name!r}] is {spec!r}: give {{axis: name}} or a list of axes")

@@ -1,0 +1,277 @@
+"""Whatever export() and the program's methods are called with, the answer is a result or an error of onnxport's own.
+
+2,400 generated calls over the whole signature. None may end in a traceback from inside, and a call that fails leaves no
+file behind. A call of a wrong type is an ``InputError`` too; a ``TypeError`` comes of a destination alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import string
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxport
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.export import Dim
+
+
+class Tiny(nn.Module):
+    """A tensor, an optional tensor, and a number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 4)
+
+    def forward(self, x: torch.Tensor, mask: torch.Tensor | None = None, scale: float = 1.0) -> torch.Tensor:
+        y = self.layer(x) * scale
+        return y if mask is None else y * mask
+
+
+X, MASK = torch.randn(2, 3), torch.ones(2, 4)
+MODEL = Tiny().eval()
+# Most calls translate a program that is captured already: that takes milliseconds.
+PROGRAM = torch.export.export(MODEL, (X,))
+CALLS = {"count": 0}
+
+words = st.text(string.ascii_letters + "_ /.\0é", max_size=6)
+scalars = st.one_of(st.none(), st.booleans(), st.integers(-3, 70), st.floats(), words, st.binary(max_size=4))
+odd = st.sampled_from(
+    [object(), torch.float32, np.zeros(2), {1, 2}, 1j, Path("x"), range(3), torch.ones(2), Tiny, ..., NotImplemented]
+)
+anything = st.recursive(
+    scalars | odd,
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.tuples(inner) | st.dictionaries(words | st.integers(-3, 5), inner, max_size=3)
+    ),
+    max_leaves=5,
+)
+names = st.none() | st.lists(st.sampled_from(["x", "y", "mask", "", "linear", "a b", "é"]) | scalars, max_size=4)
+dims = st.one_of(
+    st.sampled_from(
+        [None, Dim.AUTO, Dim.STATIC, Dim.DYNAMIC, Dim("n"), Dim("m", min=2, max=5), 2 * Dim("k"), "n", "2*n"]
+    ),
+    st.sampled_from(["n+", "1n", "", "n*m"]),
+    st.integers(-2, 4),
+    scalars,
+)
+axes = st.one_of(
+    st.none(),
+    st.dictionaries(st.integers(-3, 3) | words, dims, max_size=3),
+    st.lists(dims, max_size=3),
+    st.tuples(dims, dims),
+    dims,
+)
+shapes = st.one_of(
+    st.none(),
+    st.dictionaries(st.sampled_from(["x", "mask", "scale", "y", "0"]) | words, axes, max_size=3),
+    st.lists(axes, max_size=3),
+    st.tuples(axes),
+    anything,
+)
+operators = st.sampled_from(
+    [
+        torch.ops.aten.linear.default,
+        torch.ops.aten.linear,
+        torch.ops.aten.mul.Tensor,
+        "aten::linear",
+        torch.relu,
+        len,
+        3,
+    ]
+)
+functions = st.sampled_from(
+    [
+        lambda op, *args, **kwargs: op.Identity(args[0] if args else next(iter(kwargs.values()))),
+        lambda op, *args, **kwargs: None,
+        lambda op, *args, **kwargs: op.NoSuchOperator(),
+        lambda op, *args, **kwargs: 1 / 0,
+        lambda *args: args[0],
+        None,
+        [],
+        "function",
+        3,
+    ]
+)
+tables = st.none() | st.dictionaries(operators, functions, max_size=2) | anything
+
+GOOD: dict[str, st.SearchStrategy[Any]] = {
+    "verbose": st.sampled_from([None, False]),
+    "input_names": st.none() | st.lists(st.sampled_from(["a", "b", "c"]), max_size=1),
+    "output_names": st.none() | st.lists(st.sampled_from(["y", "z"]), max_size=1),
+    "opset_version": st.none() | st.integers(18, 24),
+    "external_data": st.booleans(),
+    "optimize": st.booleans(),
+    "export_params": st.booleans(),
+    "keep_initializers_as_inputs": st.booleans(),
+    "mutation": st.sampled_from(["outputs", "error", "drop"]),
+    "metadata": st.sampled_from(["full", "module", "none"]),
+    "seed": st.none() | st.integers(0, 9),
+    "functions": st.sampled_from([(), (nn.Linear,)]),
+}
+BAD: dict[str, st.SearchStrategy[Any]] = {
+    "model": anything | st.sampled_from([torch.relu, Tiny, nn.Module()]),
+    "args": anything,
+    "kwargs": anything | st.dictionaries(st.sampled_from(["mask", "scale", "colour"]), anything, max_size=2),
+    "f": anything,
+    "verbose": anything,
+    "input_names": names | anything,
+    "output_names": names | anything,
+    "opset_version": st.integers() | anything,
+    "dynamo": anything,
+    "external_data": anything,
+    "dynamic_shapes": shapes,
+    "custom_translation_table": tables,
+    "optimize": anything,
+    "export_params": anything,
+    "keep_initializers_as_inputs": anything,
+    "dynamic_axes": st.dictionaries(st.sampled_from(["x", "y"]) | words, axes, max_size=2) | anything,
+    "artifacts_dir": anything,
+    "plugins": anything | st.lists(words, max_size=2),
+    "mutation": anything,
+    "functions": anything | st.lists(words | st.sampled_from([nn.Linear, "torch.nn.Linear", int]), max_size=2),
+    "metadata": anything,
+    "seed": st.integers() | anything,
+    "target": anything,
+    "training": anything,
+    "colour": anything,
+}
+
+
+def budget(calls: int) -> Callable[[Any], Any]:
+    def limited(test: Any) -> Any:
+        checks = [HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large]
+        return settings(
+            max_examples=calls, deadline=None, derandomize=True, database=None, suppress_health_check=checks
+        )(test)
+
+    return limited
+
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@contextlib.contextmanager
+def empty_folder() -> Iterator[Path]:
+    """A working directory of the call's own."""
+    before = os.getcwd()
+    with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        try:
+            yield Path(folder)
+        finally:
+            os.chdir(before)
+
+
+def attempt(function: Callable[..., Any], /, *args: Any, folder: Path | None = None, **kwargs: Any) -> Any:
+    """Call; an error has to be one of onnxport's, with a message, and leave no file and no state."""
+    CALLS["count"] += 1
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            return function(*args, **kwargs)
+    except onnxport.OnnxExporterError as error:
+        assert str(error).strip()
+    except TypeError as error:
+        assert "destination" in str(error), repr(error)
+    if folder is not None:
+        assert not list(folder.iterdir())
+    assert torch.is_grad_enabled() and not onnxport.is_in_onnx_export() and not torch.onnx.is_in_onnx_export()
+    return None
+
+
+def export(folder: Path, call: dict[str, Any]) -> None:
+    call = {"model": PROGRAM, "f": folder / "model.onnx", **call}
+    result = attempt(onnxport.export, folder=folder, **call)
+    assert result is None or isinstance(result, onnxport.ONNXProgram)
+
+
+@budget(900)
+@given(st.sampled_from(sorted(BAD)).flatmap(lambda name: st.tuples(st.just(name), BAD[name])))
+def test_one_argument(change: tuple[str, Any]) -> None:
+    with empty_folder() as folder:
+        export(folder, dict([change]))
+
+
+@budget(300)
+@given(st.fixed_dictionaries({}, optional=GOOD), st.fixed_dictionaries({}, optional=BAD))
+def test_several_arguments(good: dict[str, Any], bad: dict[str, Any]) -> None:
+    with empty_folder() as folder:
+        export(folder, {**good, **bad})
+
+
+@budget(150)
+@given(st.fixed_dictionaries({}, optional=GOOD))
+def test_good_arguments(good: dict[str, Any]) -> None:
+    with empty_folder() as folder:
+        result = attempt(onnxport.export, PROGRAM, f=folder / "model.onnx", folder=folder, **good)
+        assert isinstance(result, onnxport.ONNXProgram) and (folder / "model.onnx").exists()
+
+
+@budget(300)
+@given(shapes, st.booleans(), st.booleans())
+def test_dynamic_shapes(asked: Any, keyword: bool, names_given: bool) -> None:
+    """Of a module: most don't fit, and are refused before the capture."""
+    given_args: dict[str, Any] = {"args": (X,), "kwargs": {"mask": MASK}} if keyword else {"args": (X, MASK)}
+    with empty_folder() as folder:
+        named = {"input_names": ["left", "right"]} if names_given else {}
+        export(folder, {"model": MODEL, "dynamic_shapes": asked, **given_args, **named})
+
+
+@budget(60)
+@given(st.lists(anything, max_size=3), st.dictionaries(st.sampled_from(["mask", "scale"]), anything, max_size=2))
+def test_example_inputs(args: list[Any], kwargs: dict[str, Any]) -> None:
+    with empty_folder() as folder:
+        export(folder, {"model": MODEL, "args": tuple(args), "kwargs": kwargs})
+
+
+@pytest.fixture(scope="module")
+def program() -> onnxport.ONNXProgram:
+    return onnxport.export(MODEL, (X,), dynamic_shapes=({0: "batch"}, None, None))
+
+
+state_dicts = st.dictionaries(
+    st.sampled_from(["layer.weight", "layer.bias", "other"]),
+    st.sampled_from([torch.ones(4, 3), torch.ones(4), torch.ones(4, dtype=torch.int8), torch.ones(2).to_sparse()])
+    | odd,
+    max_size=3,
+)
+new_names = st.dictionaries(words | st.just("batch"), words | st.just("b") | anything, max_size=2)
+METHODS: dict[str, st.SearchStrategy[tuple[list[Any], dict[str, Any]]]] = {
+    "__call__": st.tuples(st.lists(anything, max_size=3), st.dictionaries(words, anything, max_size=1)),
+    "call_reference": st.tuples(st.lists(anything, max_size=2), st.just({})),
+    "compute_values": st.tuples(st.tuples(anything | st.just(["linear"]), anything).map(list), st.just({})),
+    "apply_weights": st.tuples(st.tuples(state_dicts | words | anything).map(list), st.just({})),
+    "rename_axes": st.tuples(st.tuples(new_names | anything).map(list), st.just({})),
+    "save": st.tuples(
+        st.tuples(anything).map(list),
+        st.fixed_dictionaries({}, optional={"external_data": anything, "shard_bytes": anything,
+                                            "include_initializers": anything}),
+    ),
+}  # fmt: skip
+
+
+@budget(700)
+@given(st.sampled_from(sorted(METHODS)).flatmap(lambda name: st.tuples(st.just(name), METHODS[name])))
+def test_methods_of_a_program(program: onnxport.ONNXProgram, call: tuple[str, Any]) -> None:
+    name, (args, kwargs) = call
+    with empty_folder() as folder:
+        attempt(getattr(program, name), *args, folder=folder, **kwargs)
+    if name == "rename_axes":
+        dims = program.model.graph.inputs[0].shape
+        assert dims is not None
+        if str(dims[0]) != "batch":
+            program.rename_axes({str(dims[0]): "batch"})
+
+
+def test_enough_calls_were_made() -> None:
+    """Runs last; alone, it has nothing to count."""
+    assert CALLS["count"] == 0 or CALLS["count"] >= 2000
