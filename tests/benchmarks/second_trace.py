@@ -159,20 +159,21 @@ def compare(names: list[str]) -> None:
 def count(sets: dict[str, Callable[[], Iterator[tuple[str, Callable[[], Model]]]]]) -> None:
     """How many programs of each set need a second trace, and which can't be captured."""
     for title, models in sets.items():
-        captured, again, failed = 0, [], []
+        captured = again = failed = 0
         for name, build in models():
+            print(f"{title} {name}", file=sys.stderr, flush=True)
             try:
                 program = capture(build())
             except Exception as error:  # a model that doesn't build or isn't captured has no program to count
-                failed.append(f"{name}: {type(error).__name__}: {str(error).splitlines()[0][:150]}")
+                failed += 1
+                print(f"    {name} not captured: {type(error).__name__}: {str(error).strip().splitlines()[0][:150]}")
                 logging.getLogger(__name__).debug("%s", traceback.format_exc())
                 continue
             captured += 1
             if reason := functionalize(program).fallback:
-                again.append(f"{name}: {reason}")
-        print(f"{title}: {captured} captured, {len(again)} need a second trace, {len(failed)} not captured", flush=True)
-        for line in [*again, *(f"not captured: {text}" for text in failed)]:
-            print(f"    {line}", flush=True)
+                again += 1
+                print(f"    {name}: {reason}", flush=True)
+        print(f"{title}: {captured} captured, {again} need a second trace, {failed} not captured", flush=True)
 
 
 def main() -> None:

@@ -287,3 +287,67 @@ def early_exit_by_masks(x: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
 def switch_by_stacked_branches(which: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
     choices = torch.stack([x, x.relu(), x.tanh(), -x])
     return choices[which, torch.arange(4)]
+
+
+@structure(X, buffers={"seen": torch.zeros(6)}, mutates={"seen": BUFFER})
+def nested_compile_region_that_writes_a_buffer(self: Any, x: torch.Tensor) -> torch.Tensor:
+    @torch.compiler.nested_compile_region
+    def block(x: torch.Tensor) -> torch.Tensor:
+        self.seen.add_(x.sum(0))
+        return x * self.seen
+
+    return block(block(x))
+
+
+@structure(X, dynamic=ROWS, other=(OTHER,))
+def nested_compile_region_that_writes_its_argument(x: torch.Tensor) -> torch.Tensor:
+    @torch.compiler.nested_compile_region
+    def block(y: torch.Tensor) -> torch.Tensor:
+        y[0].zero_()
+        return y.sum(0)
+
+    y = x.clone()
+    return block(y) + y
+
+
+@structure(X, buffers={"seen": torch.zeros(6)}, mutates={"seen": BUFFER})
+class CheckpointThatWritesABuffer(nn.Module):
+    def block(self, x: torch.Tensor) -> torch.Tensor:
+        self.seen.add_(x.mean(0))
+        return x * self.seen
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return checkpoint(self.block, x, use_reentrant=False) + 1
+
+
+@structure(X, dynamic=ROWS, other=[(OTHER,), (-OTHER,)], buffers={"seen": torch.zeros(6)}, mutates={"seen": BUFFER})
+def buffer_written_before_between_and_after_branches(self: Any, x: torch.Tensor) -> torch.Tensor:
+    self.seen += x[0]
+    y = torch.cond(x.sum() > 0, lambda x, s: x * s, lambda x, s: x - s, (x, self.seen))
+    self.seen.mul_(2)
+    z = torch.cond(y.sum() > 0, lambda y, s: y + s, lambda y, s: y.clone(), (y, self.seen))
+    self.seen[1:].zero_()
+    return z + self.seen
+
+
+@structure(X, other=[(-X,)], refused="the graph records _add_batch_dim")
+def vmap_in_a_branch(x: torch.Tensor) -> torch.Tensor:
+    def rows(x: torch.Tensor) -> torch.Tensor:
+        return torch.vmap(lambda row: row.clone().mul_(2) - row.mean())(x)
+
+    return torch.cond(x.sum() > 0, rows, lambda x: x + 1, (x,))
+
+
+@structure(X, dynamic=ROWS, other=[(OTHER,), (-X,)])
+def view_returned_by_a_branch_written(x: torch.Tensor) -> torch.Tensor:
+    y = torch.cond(x.sum() > 0, lambda x: x.t().clone(), lambda x: (x * 2).t().clone(), (x,))
+    y[0].add_(1)
+    y.t()[0] = 3
+    return y
+
+
+@structure(X, buffers={"sums": torch.zeros(6)}, mutates={"sums": BUFFER})
+def scan_started_from_a_buffer(self: Any, x: torch.Tensor) -> torch.Tensor:
+    last, sums = scan(lambda h, x: (h * 0.5 + x, (h * 1.0).clone()), self.sums.clone(), x, dim=0)
+    self.sums.copy_(last)
+    return sums

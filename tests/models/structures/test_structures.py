@@ -73,6 +73,8 @@ def _compare(program: onnxport.ONNXProgram, item: Structure, args: tuple[Any, ..
         assert len(user) == len(expected), f"{len(user)} outputs, expected {len(expected)}"
         for got, want in zip(user, expected):
             expect_equal(got, want, item.rtol, item.atol)
+    if item.mutates:
+        assert len(program(*copy.deepcopy(args))) == len(user), "a call returns what forward returns, and no more"
     changed = {output.metadata_props[_TARGET]: value for output, value in outputs if _TARGET in output.metadata_props}
     for name, value in after.items():
         if name not in changed:
@@ -107,3 +109,20 @@ def test_refusal_says_why(name: str) -> None:
     with pytest.raises(onnxport.OnnxExporterError, match=item.uncaptured or item.refused) as caught:
         _export(item)
     assert str(caught.value).startswith("torch.export can't capture") == bool(item.uncaptured)
+
+
+@pytest.mark.parametrize("name", [name for name, item in STRUCTURES.items() if item.mutates][::7])
+def test_mutations_are_refused_or_dropped_by_name(name: str) -> None:
+    item = STRUCTURES[name]
+    with pytest.raises(onnxport.MutationError) as refused:
+        _export(item, mutation="error")
+    with pytest.warns(match="are not in the exported model") as warned:
+        program = _export(item, mutation="drop")
+    dropped = next(str(w.message) for w in warned if "are not in the exported model" in str(w.message))
+    for target, kind in item.mutates.items():
+        words = f"{target} ({kind.lower().replace('_', ' ')})"
+        assert words in str(refused.value)
+        assert words in dropped
+    with torch.no_grad():
+        expected = flat_tensors(item.build()(*copy.deepcopy(item.args)))
+    assert len(program.model.graph.outputs) == len(program(*copy.deepcopy(item.args))) == len(expected)
