@@ -20,6 +20,7 @@ import torch.fx.experimental._config as shape_config
 from torch.export import Dim, ExportedProgram
 
 from onnxport import containers
+from onnxport.below_autograd import capture_below_autograd, check_followed, may_help
 from onnxport.diagnosis import (
     advice,
     brief,
@@ -151,6 +152,8 @@ class _Capture:
             return self._relaxed(sizes, {} if as_given else plan, oblivious=as_given)
         if program is None:
             program = self._one("strict", plan, strict=True)
+        if program is None and may_help(error for _, error in self._errors):
+            program = self._one("below autograd", plan, below=True)
         if program is None:
             return self._relaxed(sizes, plan, strict=True) if is_constraint(self._last) else self._fail()
         self._check(program, plan)
@@ -170,6 +173,7 @@ class _Capture:
         strict: bool = False,
         relaxed: bool = False,
         oblivious: bool = False,
+        below: bool = False,
     ) -> ExportedProgram | None:
         """One attempt; None when it failed."""
         request = self._request
@@ -188,7 +192,11 @@ class _Capture:
             try:
                 patch = shape_config.patch(backed_size_oblivious=True) if oblivious else contextlib.nullcontext()  # type: ignore[attr-defined]
                 with contained(), patch:
-                    return torch.export.export(self._model, args, kwargs, dynamic_shapes=shapes, strict=strict)
+                    if below:
+                        return capture_below_autograd(self._model, args, kwargs, shapes)
+                    return check_followed(
+                        torch.export.export(self._model, args, kwargs, dynamic_shapes=shapes, strict=strict)
+                    )
             except Exception as error:  # kept, and raised when no attempt succeeds
                 if "not a known type" in str(error) and self._register_outputs(args, kwargs):
                     continue
