@@ -217,3 +217,11 @@ def test_nan_to_num() -> None:
     inf, nan = float("inf"), float("nan")
     x = torch.tensor([complex(nan, 1), complex(inf, -inf), 1j])
     export_and_compare(lambda x: (torch.nan_to_num(x), torch.nan_to_num(x, 1.0, 2.0, 3.0)), (x,))
+
+
+def test_several_tensors_keep_their_types() -> None:
+    def model(x: torch.Tensor, y: torch.Tensor) -> tuple[Any, ...]:
+        return torch.broadcast_tensors(x, y, y.double()), torch.atleast_2d(x[0, 0], y), torch.atleast_3d(x, y)
+
+    export_and_compare(model, (_complex(3, 4), _real(4)))
+    export_and_compare(lambda x, y: torch.nn.functional.l1_loss(x, y.double()), (_complex(3, 4), _real(3, 4)))

@@ -27,6 +27,8 @@ from onnxport_builtin.aten.random import draw
 from onnxport_builtin.aten.shape import axis_of, expand, move_axes, permute, reshape
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from onnxport import Builder
 
 # ---- the parts
@@ -254,6 +256,26 @@ def expanded(op: Builder, self: Tensor, **_: Any) -> Tensor:
     return flagged(op, value, shape)
 
 
+def _each(op: Builder, tensors: list[Tensor], change: Callable[[Builder, Tensor, list[Any]], Tensor]) -> list[Tensor]:
+    """Tensors, some of them real or of other precision, brought to the shapes of the node's results."""
+    values = []
+    for x, result in zip(tensors, op.results, strict=True):
+        with physical(x):
+            value = change(op, x, [*result.shape, 2] if result.is_complex else list(result.shape))
+        values.append(flagged(op, value, result.shape) if result.is_complex else value)
+    return values
+
+
+@complex_translation("aten::broadcast_tensors")
+def broadcast_tensors(op: Builder, tensors: list[Tensor]) -> list[Tensor]:
+    return _each(op, tensors, expand)
+
+
+@complex_translation("aten::atleast_1d.Sequence", "aten::atleast_2d.Sequence", "aten::atleast_3d.Sequence")
+def atleast(op: Builder, tensors: list[Tensor]) -> list[Tensor]:
+    return _each(op, tensors, reshape)
+
+
 def _permuted(op: Builder, x: Tensor, order: list[int]) -> Tensor:
     shape = [x.shape[a] for a in order]
     with physical(x):
@@ -361,7 +383,7 @@ _AXES = {
 _PARTS = (
     "roll rot90 tile hsplit.int hsplit.array hstack vstack row_stack dstack column_stack block_diag "
     "tensor_split.tensor_indices_or_sections cartesian_prod combinations meshgrid meshgrid.indexing "
-    "broadcast_tensors atleast_1d.Sequence atleast_2d.Sequence atleast_3d.Sequence pixel_shuffle pixel_unshuffle "
+    "pixel_shuffle pixel_unshuffle "
     "channel_shuffle native_channel_shuffle unfold unfold_copy as_strided as_strided_copy as_strided_scatter "
     "im2col col2im _chunk_cat copy diagonal diagonal_copy linalg_diagonal diag_embed diag diagflat "
     "diagonal_scatter tril triu index.Tensor _unsafe_index.Tensor gather take take_along_dim masked_select "
