@@ -326,6 +326,8 @@ class Translator:
             if not candidate.complex and any_complex((args, kwargs)):
                 continue
             candidate = candidate.loaded()
+            if candidate.tier and candidate == self.op.origin:
+                continue  # it wraps the built-in one
             mark = self.op.mark()
             try:
                 overload = registry.operator_named(target)

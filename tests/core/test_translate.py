@@ -177,3 +177,13 @@ def test_mutations_are_never_dropped_in_silence(mutation: str) -> None:
         program = onnxport.export(Counter(), (X,), mutation=mutation)
         assert [o.name for o in program.model.graph.outputs][1] == "count_out"
         assert len(run_model(program, (X,))) == 1
+
+
+def test_a_translation_of_the_table_may_wrap_the_built_in_one() -> None:
+    def louder(op, self, *, approximate="none"):
+        return op.Mul(op.translate("aten::gelu", self, approximate=approximate), 2.0)
+
+    x = torch.randn(3)
+    table = {torch.ops.aten.gelu.default: louder}
+    program = onnxport.export(torch.nn.GELU().eval(), (x,), custom_translation_table=table)
+    torch.testing.assert_close(program(x)[0], 2 * torch.nn.functional.gelu(x))
