@@ -331,6 +331,11 @@ class ModuleFunctions:
                 read.add(symbol)
         return [symbol for symbol in structure.fresh if symbol in read and symbol not in exprs]
 
+    def _input_name(self, tensor: Tensor, path: str) -> str:
+        """Weights are called as in the state dict of the module, everything else just `input`."""
+        known = tensor.producer() is None and (self._op.within is not None or tensor.name in self._op.initializers)
+        return str(tensor.name).removeprefix(f"{path}.") if known else "input"
+
     def _held(self, tensor: Tensor, node: torch.fx.Node) -> ir.TensorProtocol | None:
         """The content of a constant that functions hold themselves: a small one that isn't made of weights."""
         return None if node in self._of_weights else small_constant(tensor)
@@ -365,7 +370,7 @@ class ModuleFunctions:
                     env.pop(node, None)
 
         root = region.path
-        names = [_input_name(tensor, metadata.relative_path(root, op.root)) for tensor in interface.arguments]
+        names = [self._input_name(tensor, metadata.relative_path(root, op.root)) for tensor in interface.arguments]
         package, name = region.module.partition(".")[0], region.module.rpartition(".")[2]
         refused_before = translator.refusals()
         with translator.tentatively() as reasons:
@@ -408,13 +413,6 @@ def _is_value(node: torch.fx.Node) -> bool:
 def _has_symbol(node: torch.fx.Node, symbol: sympy.Basic) -> bool:
     fake = node.meta.get("val")
     return isinstance(fake, SYMBOLIC) and symbol in fake.node.expr.free_symbols
-
-
-def _input_name(tensor: Tensor, path: str) -> str:
-    """Weights are called as in the state dict of the module, what was computed before just `input`."""
-    if tensor.producer() is not None:
-        return "input"
-    return str(tensor.name).removeprefix(f"{path}.")
 
 
 def _classes(node: torch.fx.Node) -> list[str]:
