@@ -86,3 +86,34 @@ def test_graph_inputs_and_outputs_say_what_they_are() -> None:
     assert graph.outputs[0].metadata_props[f"{prefix}.OutputSpec.kind"] == "USER_OUTPUT"
     assert graph.initializers["blocks.0.linear.bias"].metadata_props[f"{prefix}.InputSpec.kind"] == "PARAMETER"
     assert "pkg.torch.export.ExportedProgram.graph_signature" in graph.metadata_props
+
+
+def test_a_file_tells_no_folder_of_the_machine(tmp_path: Path) -> None:
+    import torchvision
+
+    for model, x in ((Model(), torch.randn(2, 3)), (torchvision.models.alexnet(), torch.randn(1, 3, 64, 64))):
+        onnxport.export(model.eval(), (x,), tmp_path / "m.onnx", external_data=True)
+        text = (tmp_path / "m.onnx").read_bytes()
+        folders = [Path(torch.__file__).parents[1], Path(__file__).parent, Path.home(), tmp_path]
+        assert not [folder for folder in folders if f"{folder}/".encode() in text]
+        assert b"test_metadata.py" in text or b"torchvision/models/alexnet.py" in text
+
+
+def test_nothing_of_the_capture_is_left_at_none() -> None:
+    graph = onnxport.export(Model().eval(), (torch.randn(2, 3),), metadata="none").model.graph
+    assert not graph.metadata_props and all(not node.metadata_props for node in graph)
+
+
+def test_values_tell_their_fx_node() -> None:
+    class Several(nn.Module):
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            low, high = x.split(2)
+            return low, torch.ops.aten.silu_backward(high, high), x, low
+
+    program = onnxport.export(Several(), (torch.randn(4),), output_names=["a", "b", "c", "d"], optimize=False)
+    graph, key = program.model.graph, "pkg.torch.onnx.original_node_name"
+    assert [value.metadata_props.get(key) for value in graph.outputs] == ["split", "silu_backward", "x", "split"]
+    assert graph.inputs[0].metadata_props[key] == "x"
+    names = {node.name for node in program.exported_program.graph.nodes}
+    told = {v.metadata_props[key] for node in graph for v in node.outputs if key in v.metadata_props}
+    assert told <= names  # no step of a decomposition
