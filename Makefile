@@ -9,7 +9,7 @@ PACK := $(wildcard plugins/torchvision/pyproject.toml)
 PACK_INSTALLED := $(if $(PACK),$(VENV)/.installed-torchvision-pack)
 PACK_SOURCES := $(if $(PACK),$(PACK) $(shell find plugins/torchvision -name '*.py' -not -path '*/build/*'))
 
-.PHONY: example test lint bench conformance grid promises clean
+.PHONY: example test lint bench conformance grid promises docs clean
 
 example: $(INSTALLED)  ## export a torchvision model, check it, and run it against eager torch
 	$(BIN)/python docs/example.py
@@ -30,11 +30,15 @@ conformance: $(INSTALLED)  ## torch's operator database through export and onnxr
 grid: $(INSTALLED)  ## the tests that are left out of `make test`: larger models at every opset, ...
 	$(BIN)/python -m pytest -n 2 -m grid $(PYTEST_ARGS)
 
+docs: $(INSTALLED)  ## the site, in site/; dead links fail
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c tests/constraints.txt --editable '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 promises: $(INSTALLED)  ## docs/promises.md, from the marks of the tests
 	$(BIN)/python tests/api/promises.py
 
 clean:
-	rm -rf $(VENV) .ci-venv build dist core/*.egg-info plugins/*/build plugins/*/*.egg-info
+	rm -rf $(VENV) .ci-venv build dist site core/*.egg-info plugins/*/build plugins/*/*.egg-info
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

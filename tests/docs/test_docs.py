@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import re
 import sys
 import types
 import warnings
+import xml.etree.ElementTree
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,6 +97,30 @@ def test_relative_links_resolve(page: Path) -> None:
 def test_index_lists_every_page() -> None:
     links = set(_LINK.findall((ROOT / "docs/index.md").read_text(encoding="utf-8")))
     assert {page.name for page in PAGES} - {"index.md"} <= links
+
+
+def test_the_site_has_every_page() -> None:
+    """Its navigation, which `mkdocs build --strict` holds against the folder too."""
+    text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:\n")[2]
+    listed = re.findall(r"([\w-]+\.md)$", text, re.MULTILINE)
+    assert sorted(listed) == sorted(page.name for page in (ROOT / "docs").glob("*.md"))
+
+
+def test_the_reference_has_every_public_name() -> None:
+    page = (ROOT / "docs/api.md").read_text(encoding="utf-8")
+    found = re.findall(r"^::: (onnxport\.\w+)\.(\w+)$", page, re.MULTILINE)
+    for module, name in found:
+        assert getattr(importlib.import_module(module), name) is getattr(onnxport, name)
+    elsewhere = {"DataType", "hookimpl"}  # of onnx_ir and of pluggy
+    assert {name for _, name in found} | elsewhere == set(onnxport.__all__)
+    for name in elsewhere:
+        assert f"`onnxport.{name}`" in page
+
+
+def test_the_picture_of_the_pipeline_names_its_stages() -> None:
+    picture = xml.etree.ElementTree.parse(ROOT / "docs/pipeline.svg").getroot()
+    words = {element.text for element in picture.iter() if element.tag.endswith("}text")}
+    assert {"capture", "functionalize", "translate", "optimize", "ONNXProgram"} <= words
 
 
 def test_every_parameter_has_a_row() -> None:
