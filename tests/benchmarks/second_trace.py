@@ -105,10 +105,14 @@ def transformers_set() -> Iterator[tuple[str, Callable[[], Model]]]:
         config = AutoConfig.for_model(kind)
         if narrow:
             for name, value in _WIDTHS.items():
-                if isinstance(getattr(config, name, None), int):
+                computed = isinstance(getattr(type(config), name, None), property)
+                if isinstance(getattr(config, name, None), int) and not computed:
                     setattr(config, name, value)
-            if hasattr(config, "layer_types"):
-                config.layer_types = (config.layer_types or ["full_attention"] * 2)[:2]
+            computed = isinstance(getattr(type(config), "layer_types", None), property)
+            if isinstance(getattr(config, "layer_types", None), list) and not computed:
+                config.layer_types = config.layer_types[:2]
+            if hasattr(config, "rotary_dim"):
+                config.rotary_dim = 8
         config.use_cache = False
         return AutoModel.from_config(config).eval(), (), inputs
 
