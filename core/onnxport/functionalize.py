@@ -128,7 +128,7 @@ def _without_regions(graph_module: GraphModule) -> GraphModule:
 def _functionalize(program: ExportedProgram, inline_subgraphs: bool, reason: str | None) -> FunctionalProgram:
     graph_module = inline_regions(program.graph_module, subgraphs=inline_subgraphs)
     signature = program.graph_signature
-    if records_transforms(graph_module):
+    if records_transforms(graph_module, program.constants):
         constants = {spec.arg.name: program.constants.get(str(spec.target)) for spec in signature.input_specs}
         graph_module = without_transforms(graph_module, constants)
     rewriter = Rewriter(graph_module, functionalize_graph, written_inputs) if _must_change(graph_module) else None

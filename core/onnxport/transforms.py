@@ -27,13 +27,11 @@ from onnxport.writes import storage_of
 _NESTING = {predispatch._vmap_increment_nesting: 1, predispatch._vmap_decrement_nesting: -1}
 
 
-def records_transforms(graph_module: GraphModule) -> bool:
-    """Whether the graph has a step of `vmap`, `grad` or the like."""
+def records_transforms(graph_module: GraphModule, constants: Mapping[str, Any] | None = None) -> bool:
+    """Whether the graph, or what its capture lifted as constants, shows a step of `vmap`, `grad` or the like."""
     return any(node.op == "call_function" and _is_step(node) for node in graph_module.graph.nodes) or any(
-        _functorch.is_functorch_wrapped_tensor(value)
-        for node in graph_module.graph.nodes
-        for value in pytree.tree_leaves(node.meta.get("val"))
-        if isinstance(value, torch.Tensor)
+        isinstance(value, torch.Tensor) and _functorch.is_functorch_wrapped_tensor(value)
+        for value in (constants or {}).values()
     )
 
 
