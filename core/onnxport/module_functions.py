@@ -241,7 +241,7 @@ class ModuleFunctions:
                 other = f"the call of {between.label}"
             else:
                 line = metadata.source_line(between)
-                other = f"{between.name} ({metadata.target_name(between.target)}{f', {line}' if line else ''})"
+                other = metadata.target_name(between.target) + (f" ({line})" if line else "")
             self._keep_inline(region, f"what it computes goes through {other} and comes back to it")
 
     def _keep_inline(self, region: _Region, reason: str) -> None:
