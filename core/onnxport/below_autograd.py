@@ -1,4 +1,4 @@
-"""Capturing what derivatives and ``torch.func`` transforms in a forward compute, where torch.export's usual trace can't.
+"""Capturing what derivatives and ``torch.func`` transforms compute, where torch.export's usual trace can't.
 
 torch.export traces above autograd, where layers are whole operators. There torch 2.14 can't follow
 ``torch.autograd.grad``, forward mode derivatives, transforms of functions that use a layer's weights, or transforms in

@@ -330,7 +330,7 @@ def buffer_written_before_between_and_after_branches(self: Any, x: torch.Tensor)
     return z + self.seen
 
 
-@structure(X, other=[(-X,)], refused="the graph records _add_batch_dim")
+@structure(X, dynamic=ROWS, other=[(-X,), (-OTHER,)])
 def vmap_in_a_branch(x: torch.Tensor) -> torch.Tensor:
     def rows(x: torch.Tensor) -> torch.Tensor:
         return torch.vmap(lambda row: row.clone().mul_(2) - row.mean())(x)

@@ -60,7 +60,7 @@ def gradient_and_value_with_captured_input(x: torch.Tensor) -> Any:
     return gradient * y, value
 
 
-@structure(X, uncaptured="has no attribute 'constant'")
+@structure(X, dynamic=ROWS, other=(OTHER,))
 def gradient_of_each_row_by_vmap(x: torch.Tensor) -> torch.Tensor:
     return torch.vmap(torch.func.grad(lambda row: row.tanh().square().sum()))(x)
 
@@ -83,7 +83,7 @@ def gradient_by_autograd(x: torch.Tensor) -> torch.Tensor:
         return torch.autograd.grad((v**3).sum(), v)[0]
 
 
-@structure(X, uncaptured="functorch tensor")
+@structure(X, dynamic=ROWS, other=(OTHER,))
 class GradientThroughALayersWeights(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -93,7 +93,7 @@ class GradientThroughALayersWeights(nn.Module):
         return -torch.func.grad(lambda positions: self.energy(positions).sum())(x)
 
 
-@structure(X, uncaptured="fake tensor in the exported program constant")
+@structure(X, dynamic=ROWS, other=(OTHER,))
 class ForcesOfAnEnergyModelByAutograd(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -145,16 +145,16 @@ def random_numbers_under_vmap(x: torch.Tensor) -> torch.Tensor:
     return torch.vmap(lambda row: row + torch.rand_like(row), randomness="different")(x)
 
 
-@structure(floats(4), uncaptured="has no attribute 'constant'")
+@structure(floats(4), dynamic=({0: "n"},), other=(floats(6),))
 def jacobian_by_forward_mode(x: torch.Tensor) -> torch.Tensor:
     return torch.func.jacfwd(lambda v: v.sin() * v.sum())(x)
 
 
-@structure(floats(4), floats(4), uncaptured="Nested forward mode AD")
+@structure(floats(4), floats(4), second_trace=True)
 def jvp_in_forward(x: torch.Tensor, t: torch.Tensor) -> Any:
     return torch.func.jvp(lambda v: v.tanh() * v, (x,), (t,))
 
 
-@structure(floats(4), uncaptured="Nested forward mode AD")
+@structure(floats(4))
 def hessian_in_forward(x: torch.Tensor) -> torch.Tensor:
     return torch.func.hessian(lambda v: (v**3).sum())(x)
