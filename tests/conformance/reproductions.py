@@ -196,6 +196,12 @@ def pow_of_int64() -> bool:
     return int(one("Pow", x, np.array([2]), output=TensorProto.INT64)[0]) != (3**19 + 2) ** 2
 
 
+@bug("transcendental.py")
+def sigmoid_of_float64() -> bool:
+    """It is computed by tanh, so that what is below -37 becomes 0."""
+    return float(one("Sigmoid", np.array([-40.0]), output=TensorProto.DOUBLE)[0]) == 0
+
+
 # Refused by onnxruntime ----------------------------------------------------------------------------------------------
 
 

@@ -10,7 +10,7 @@ from onnxport import DataType, Tensor, Unsupported, translation
 
 from onnxport_builtin.aten.kernels import UNSIGNED, elementary, in_float32, maximum
 from onnxport_builtin.aten.special import error_function
-from onnxport_builtin.aten.transcendental import exp_minus_one, soft_plus
+from onnxport_builtin.aten.transcendental import exp_minus_one, sigmoid, soft_plus
 
 if TYPE_CHECKING:
     from onnxport import Builder
@@ -59,7 +59,7 @@ def gelu(op: Builder, self: Tensor, *, approximate: str = "none") -> Tensor:
 @translation("aten::silu")
 def silu(op: Builder, self: Tensor) -> Tensor:
     # Not Swish, which opset 24 has: onnxruntime 1.32 runs it at opset 24 alone, and fuses these two anyway.
-    return op.Mul(self, op.Sigmoid(self))
+    return op.Mul(self, sigmoid(op, self))
 
 
 @translation("aten::mish")
@@ -206,7 +206,7 @@ def hardshrink(op: Builder, self: Tensor, lambd: float = 0.5) -> Tensor:
 @translation("aten::glu")
 def glu(op: Builder, self: Tensor, dim: int = -1) -> Tensor:
     value, gate = op.Split(self, axis=dim, num_outputs=2, outputs=2)
-    return op.Mul(value, op.Sigmoid(gate))
+    return op.Mul(value, sigmoid(op, gate))
 
 
 @translation("aten::softmax.int", "aten::special_softmax")

@@ -207,7 +207,11 @@ def atanh(op: Builder, self: Tensor) -> Tensor:
 
 @translation("aten::sigmoid", "aten::special_expit")
 def sigmoid(op: Builder, self: Tensor) -> Tensor:
-    return op.Sigmoid(as_float(op, self))
+    x = as_float(op, self)
+    if x.dtype is not DataType.DOUBLE:
+        return op.Sigmoid(x)
+    # onnxruntime 1.32 computes it by tanh, which leaves nothing of it below -37.
+    return op.Reciprocal(op.Add(op.Exp(op.Neg(x)), 1.0))
 
 
 @translation("aten::floor")
