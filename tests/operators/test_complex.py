@@ -225,3 +225,33 @@ def test_several_tensors_keep_their_types() -> None:
 
     export_and_compare(model, (_complex(3, 4), _real(4)))
     export_and_compare(lambda x, y: torch.nn.functional.l1_loss(x, y.double()), (_complex(3, 4), _real(3, 4)))
+
+
+EDGES = (0.0, -0.0, 1e-30, -1e-12, 0.5, -1.0, 1.0, 3.7, -50.0, 88.0, 700.0, 1e6, 1e18, 1e30)
+
+
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128], ids=str)
+def test_functions_over_their_domain(dtype: torch.dtype) -> None:
+    """Zeros of both signs, branch cuts, poles, large arguments: where eager is finite, to its own accuracy.
+
+    In complex64 eager's sinc is off at large arguments, and its logaddexp NaN from real parts of 88 on.
+    """
+    x = torch.tensor([complex(a, b) for a in EDGES for b in EDGES], dtype=dtype)
+    y = x.flip(0).roll(17)
+    skipped = ("isnan", "isfinite", "isreal", "sinc" if dtype is torch.complex64 else "")
+    functions = {name: getattr(torch, name) for name in UNARY.split() if name not in skipped}
+    functions["silu"] = torch.nn.functional.silu
+    functions["mul"], functions["div"], functions["divided"] = (lambda x: x * y), (lambda x: x / y), (lambda x: 2 / x)
+    for exponent in (2, 3, -1, 0.5, 0.3 + 1j):
+        functions[f"pow {exponent}"] = lambda x, exponent=exponent: x**exponent
+    if dtype is torch.complex128:
+        functions["logaddexp"] = lambda x: torch.logaddexp(x, y)
+    program = onnxport.export(as_module(lambda x: [function(x) for function in functions.values()]), (x,))
+    precision = {torch.complex64: 1e-4, torch.complex128: 1e-7}[dtype]
+    for name, function, found in zip(functions, functions.values(), program(x)):
+        expected = function(x).to(torch.complex128).resolve_conj()
+        finite = torch.view_as_real(expected).isfinite().all(-1)
+        error = (found.to(torch.complex128) - expected).abs()[finite]
+        allowed = precision * expected.abs()[finite] + precision / 10
+        assert (error <= allowed).all(), f"{name}: {x[finite][~(error <= allowed)][:4].tolist()}"
+        assert not torch.view_as_real(found.to(torch.complex128)).isfinite().all(-1)[~finite].any(), name

@@ -240,14 +240,14 @@ def hyperbolic_tangent(value: Pair) -> Pair:
 def arcsine(value: Pair) -> Pair:
     """Kahan, "Branch cuts for complex elementary functions", 1987; so the others that take two roots."""
     op = value.op
-    minus, plus = root(_one(value) - value), root(value + 1.0)
+    minus, plus = root(-value + 1.0), root(value + 1.0)  # 1 - z has the sign of zero that -z has
     re = angle_of(op, value.re, (minus * plus).re)
     return Pair(op, re, asinh(op, (minus.conj() * plus).imag))
 
 
 def arccosine(value: Pair) -> Pair:
     op = value.op
-    minus, plus = root(_one(value) - value), root(value + 1.0)
+    minus, plus = root(-value + 1.0), root(value + 1.0)  # 1 - z has the sign of zero that -z has
     re = op.Mul(angle_of(op, minus.re, plus.re), 2.0)
     return Pair(op, re, asinh(op, (plus.conj() * minus).imag))
 
@@ -259,27 +259,34 @@ def hyperbolic_arccosine(value: Pair) -> Pair:
 
 
 def hyperbolic_arctangent(value: Pair) -> Pair:
-    """``log((1 + z) / (1 - z)) / 2``."""
+    """``log((1 + z) / (1 - z)) / 2``; where the real part is negative by ``-atanh(-z)``, which doesn't cancel."""
     op = value.op
-    x, y = value.re, value.imag
+    x, y = op.Abs(value.re), value.imag
     square = op.Mul(y, y)
     below = op.Sub(1.0, x)
     distance = op.Add(op.Mul(below, below), square)
     re = op.Mul(log_one_plus(op, op.Div(op.Mul(x, 4.0), distance)), 0.25)
+    re = op.Where(op.Less(value.re, 0.0), op.Neg(re), re)
     across = op.Sub(op.Mul(below, op.Add(x, 1.0)), square)
     return Pair(op, re, op.Mul(angle_of(op, op.Mul(y, 2.0), across), 0.5))
 
 
 def logarithm_of_one_plus(value: Pair) -> Pair:
+    """By the square of the modulus less 1, except where that is about -1."""
     op = value.op
     x, y = value.re, value.imag
-    near = op.Mul(log_one_plus(op, op.Add(op.Mul(x, op.Add(x, 2.0)), op.Mul(y, y))), 0.5)
-    return Pair(op, near, (value + 1.0).angle())
+    excess = op.Add(op.Mul(x, op.Add(x, 2.0)), op.Mul(y, y))
+    far = op.Less(excess, -0.5)
+    near = op.Mul(log_one_plus(op, op.Where(far, 0.0, excess)), 0.5)
+    total = value + 1.0
+    return Pair(op, op.Where(far, op.Log(total.abs()), near), total.angle())
 
 
 def logistic(value: Pair) -> Pair:
-    """``(1 + tanh(z / 2)) / 2``, which doesn't overflow."""
-    return (hyperbolic_tangent(value * 0.5) + 1.0) * 0.5
+    """``1 / (1 + exp(-z))``, above and below the fraction times ``exp(z)`` where that is the smaller."""
+    left = value.op.Less(value.re, 0.0)
+    small = value.where(left, -value).exp()
+    return small.where(left, 1.0) / (small + 1.0)
 
 
 def cardinal_sine(value: Pair) -> Pair:
@@ -349,18 +356,18 @@ def angle(op: Builder, self: Tensor) -> Tensor:
 
 
 def log_of_sum(a: Pair, b: Pair) -> Pair:
-    """``log(exp(a) + exp(b))`` from the operand with the greater real part on: ``a + log(1 + exp(b - a))``; ``a`` where
-    both sizes are 0."""
+    """``log(exp(a) + exp(b))`` from the operand with the greater real part on: ``a + log(1 + exp(b - a))``, from `a`
+    where they are equal; `b` where both are the logarithm of 0."""
     op = a.op
     lower = op.Less(a.re, b.re)
     greater, less = b.where(lower, a), a.where(lower, b)
     nothing = op.Equal(greater.re, -math.inf)
-    return greater.where(nothing, greater + ((less - greater).exp() + 1.0).log())
+    return less.where(nothing, greater + ((less - greater).exp() + 1.0).log())
 
 
 @complex_translation("aten::logaddexp")
 def logaddexp(op: Builder, self: Tensor, other: Tensor) -> Tensor:
-    return result_of(op, log_of_sum(pair(op, other, DataType.DOUBLE), pair(op, self, DataType.DOUBLE)))
+    return result_of(op, log_of_sum(pair(op, self, DataType.DOUBLE), pair(op, other, DataType.DOUBLE)))
 
 
 # ---- comparisons

@@ -104,7 +104,7 @@ def logcumsumexp(op: Builder, self: Tensor, dim: int) -> Tensor:
     value = Pair(op, value.re, shaped(op.Where(nothing, 0.0, value.imag), self.shape))
     if isinstance(n, int) and n <= _UNROLLED:
         terms = [value.each(lambda x, i=i: op.Slice(x, [i], [i + 1], [axis])) for i in range(n)]  # type: ignore[misc]
-        sums = list(itertools.accumulate(terms, log_of_sum))
+        sums = list(itertools.accumulate(terms, lambda total, term: log_of_sum(term, total)))
         parts = [op.Concat(*(getattr(z, part) for z in sums), axis=axis) for part in ("re", "imag")]
         return result_of(op, Pair(op, *parts))
     shape = [d for i, d in enumerate(self.shape) if i != axis]
@@ -112,7 +112,7 @@ def logcumsumexp(op: Builder, self: Tensor, dim: int) -> Tensor:
 
     def step(turn: Tensor, *total: Tensor) -> list[Tensor]:
         term = value.each(lambda x: op.Gather(x, op.Add(turn, 1), axis=axis))
-        total = tuple(shaped(x, shape) for x in log_of_sum(Pair(op, *total), term).parts)
+        total = tuple(shaped(x, shape) for x in log_of_sum(term, Pair(op, *total)).parts)
         return [*total, *total]
 
     results = loop(op, op.Sub(op.cast(n, DataType.INT64), 1), [shaped(x, shape) for x in start], step, stacked=2)
