@@ -114,12 +114,12 @@ class SpectrogramAndBack(nn.Module):
         return spectrum.abs().clamp_min(1e-5).log(), torch.istft(masked, 16, 4, window=self.window, length=64)
 
 
-@structure(Z, dynamic=ROWS, other=[(W,), (W * 5,)], refused="complex tensors")
+@structure(Z, dynamic=ROWS, other=[(W,), (-Z,)], ops=("If",))
 def complex_tensors_in_a_branch(z: torch.Tensor) -> torch.Tensor:
     return torch.cond(z.real.sum() > 0, lambda z: z * 1j, lambda z: z.conj().resolve_conj(), (z,))
 
 
-@structure(Z, refused="complex tensors")
+@structure(Z, dynamic=ROWS, other=(W,), ops=("Scan",))
 def complex_state_in_a_scan(z: torch.Tensor) -> Any:
     from torch._higher_order_ops import scan
 
