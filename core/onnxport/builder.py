@@ -334,6 +334,9 @@ class Builder(ComplexValues):
         for element in (value.dtype, wanted):
             if SINCE.get(element, 0) > self.opset:  # type: ignore[arg-type]
                 raise Unsupported(f"needs opset {SINCE[element]}: {element.name}")  # type: ignore[index,union-attr]
+        if wanted is DataType.FLOAT8E8M0:  # an exponent, of -127 at least; the sign is dropped
+            value = self.Max(self.Abs(self.cast(value, DataType.FLOAT)), 2.0**-127)
+            return self.Cast(value, to=wanted, saturate=0, round_mode="nearest")
         return self.Cast(value, to=wanted, saturate=0 if wanted in UNSATURATED else None)
 
     def sizes(self, dims: Iterable[int | Size | Tensor]) -> Tensor:

@@ -151,6 +151,11 @@ def advice(error: Exception) -> str:
         )
     if "no fake impl" in text:
         return "A custom operator has no shape function: register one with torch.library.register_fake."
+    if "PackedParams" in text or "torch.ops.quantized." in text:
+        return (
+            "Modules of eager-mode quantization hold packed weights, which torch.export can't carry: quantize with "
+            "PT2E (torchao.quantization.pt2e) or with torchao.quantization.quantize_."
+        )
     if "not a known type" in text:
         return "The forward returns a class that pytree doesn't know: return a dict or register a Container."
     if isinstance(error, UserError) or type(error).__module__.startswith("torch._dynamo"):

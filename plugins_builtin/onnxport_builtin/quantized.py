@@ -216,6 +216,21 @@ def convert_element_type(op: Builder, input: Tensor, dtype: torch.dtype) -> Tens
     return op.cast(input, dtype)
 
 
+@translation(
+    "aten::quantize_per_tensor",
+    "aten::quantize_per_tensor.tensor_qparams",
+    "aten::quantize_per_tensor_dynamic",
+    "aten::quantize_per_channel",
+    "aten::dequantize.self",
+)
+def quantized_tensor(op: Builder, **_: Any) -> Tensor:
+    """Quantized tensors carry their scale within; ONNX has no such type."""
+    raise Unsupported(
+        "quantized tensors have no ONNX type: quantize with PT2E (torchao.quantization.pt2e), whose operators become "
+        "QuantizeLinear and DequantizeLinear, or use torch.fake_quantize_per_tensor_affine"
+    )
+
+
 def _quantize(
     op: Builder,
     real: Tensor,

@@ -25,6 +25,8 @@ def run(model: ir.Model) -> int:
         for first, second in (node.inputs, node.inputs[::-1]):
             made = _dequantized(model, node, first, second)
             if made is not None and forward(node.outputs[0], made):
+                if (cast := first.producer()) is not None:  # type: ignore[union-attr]
+                    remove_if_unused(cast)
                 changes += 1
                 break
     return changes
