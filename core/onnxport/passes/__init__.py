@@ -37,7 +37,6 @@ PASSES: dict[str, Callable[[ir.Model], int]] = {
     "transposed_weights": transposed_weights.run,
     "dequantized_weights": dequantized_weights.run,
     "dequantized_transposes": dequantized_transposes.run,
-    "transposed_integers": transposed_weights.run,
     "fuse_batch_norm": fuse_batch_norm.run,
     "common_subexpressions": common_subexpressions.run,
     "last_dead_code": dead_code.run,
