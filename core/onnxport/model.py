@@ -68,13 +68,13 @@ class Translated:
     inlined: dict[str, str] = field(default_factory=dict)
 
 
-def initializer(op: Builder, weight: Initializer, node: torch.fx.Node) -> Tensor:
+def initializer(op: Builder, weight: Initializer, node: torch.fx.Node, name: str) -> Tensor:
     """A weight as an initializer that shares the storage of the torch tensor."""
     fake = node.meta["val"]
     flag = fake.dtype in COMPONENT
     shape = op.symbols.shape(fake)
-    tensor = Tensor(weight.name, weight.tensor.dtype, shape, is_complex=flag, const_value=weight.tensor)
-    weight.tensor.name = weight.name
+    tensor = Tensor(name, weight.tensor.dtype, shape, is_complex=flag, const_value=weight.tensor)
+    weight.tensor.name = name
     if flag:
         op.complex_tensors.append(tensor)
     properties = tensor.metadata_props
@@ -82,7 +82,7 @@ def initializer(op: Builder, weight: Initializer, node: torch.fx.Node) -> Tensor
     properties[f"{SIGNATURE}.InputSpec.kind"] = weight.kind.name
     if weight.persistent is not None:
         properties[f"{SIGNATURE}.InputSpec.persistent"] = str(weight.persistent)
-    op.initializers[weight.name] = tensor
+    op.initializers[name] = tensor
     return tensor
 
 

@@ -98,8 +98,9 @@ class Translator:
     def run(self) -> Translated:
         """Walk the graph and assemble the model."""
         graph_module = self._functional.graph_module
-        for name in [*self._names.inputs.values(), *self._names.outputs, *(w.name for w in self._weights)]:
+        for name in [*self._names.inputs.values(), *self._names.outputs]:
             self.op.unique(name)  # what users see comes first: nothing else may take these names
+        self._weight_names = {weight.name: self.op.unique(weight.name) for weight in self._weights}
         self._modules.append(graph_module)
         inputs = self._placeholders(graph_module)
         self._walk(graph_module)
@@ -154,7 +155,7 @@ class Translator:
             weight = weights.get(node.name)
             if weight is not None:
                 if weight.name not in tensors:
-                    tensors[weight.name] = model.initializer(self.op, weight, node)
+                    tensors[weight.name] = model.initializer(self.op, weight, node, self._weight_names[weight.name])
                 self.env[node] = tensors[weight.name]
             elif spec is not None and spec.kind in (InputKind.TOKEN, InputKind.CUSTOM_OBJ):
                 self.env[node] = None
