@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "promises.md"
-MODULES = ["export", "metadata", "program", "exportable"]
+MODULES = ["export", "metadata", "program", "exportable", "complaints"]
 
 _Test = TypeVar("_Test")
 
