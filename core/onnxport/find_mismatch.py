@@ -18,7 +18,7 @@ from onnxport.errors import InputError, VerificationError
 from onnxport.functionalize import functionalize
 from onnxport.model import RESULT_INDEX
 from onnxport.program import TRANSLATED, ONNXProgram
-from onnxport.reference import Reference, may_tie, placeholder_values, same_choice
+from onnxport.reference import Reference, may_tie, placeholder_values, precisions, same_choice
 from onnxport.verify import OutputCheck, VerificationResult, compare, verify
 
 
@@ -191,7 +191,8 @@ def find_mismatch(
     if found is not None:
         result.mismatch = search.describe(*found, None if repro is None else Path(repro))
     elif not result.random and not result.ties:
-        result.outputs = verify(opened, exported, args or (), kwargs, generate=False, rtol=rtol, atol=atol)
+        outputs = verify(opened, exported, args or (), kwargs, generate=False, rtol=rtol, atol=atol)
+        result.outputs = None if outputs.comparisons[0].skipped else outputs
         opened.release()
     result.compared = len(search.compared)
     return result
@@ -214,6 +215,7 @@ class _Search:
         self.inputs = placeholder_values(exported, args, kwargs)
         self.links = _links(program.model.graph, self.module.graph)
         self.budget = budget
+        self.precisions = precisions(self.module)
         measured = Reference(self.module, probe=True)
         measured.of(self.inputs)
         self.bytes, self.random = measured.bytes, measured.random
@@ -287,7 +289,8 @@ class _Search:
     def check(self, link: _Link, expected: Any, found: torch.Tensor) -> OutputCheck:
         """Compare one value of both sides."""
         want = expected if link.result is None else expected[link.result]
-        return compare(str(link.value.name), want, _as_complex(want, found), *self.tolerances)
+        precision = self.precisions.get(link.node)
+        return compare(str(link.value.name), want, _as_complex(want, found), *self.tolerances, precision)
 
     def is_tie(self, link: _Link) -> bool:
         """Whether a departing index stands for an equal value; the model's choice is then torch's, too."""

@@ -52,7 +52,7 @@ class Reference(Interpreter):
             tensors = [leaf for leaf in pytree.tree_leaves(value) if isinstance(leaf, torch.Tensor)]
             if tensors:
                 self.bytes[n.name] = sum(tensor.nbytes for tensor in tensors)
-            if _may_draw(n) and _differ(tensors, super().run_node(n)):
+            if _is_symbolic(n) or (_may_draw(n, self.module) and _differ(tensors, super().run_node(n))):  # type: ignore[arg-type]
                 self.random.add(n.name)
         forced = self._forced.get(n.name)
         if forced and isinstance(value, torch.Tensor):
@@ -64,12 +64,36 @@ class Reference(Interpreter):
         return value
 
 
-def _may_draw(node: Node) -> bool:
-    """The operator draws random numbers, or gives memory as it is; with some arguments, mostly."""
+def _may_draw(node: Node, owner: GraphModule) -> bool:
+    """The operator, or one in its bodies, may draw random numbers, or give memory as it is."""
     target = node.target
+    if isinstance(target, torch._ops.HigherOrderOperator):
+        bodies = [owner.get_submodule(str(arg.target)) for arg in node.all_input_nodes if arg.op == "get_attr"]
+        graphs = [module for body in bodies for module in body.modules() if isinstance(module, GraphModule)]
+        return any(_may_draw(inner, module) for module in graphs for inner in module.graph.nodes)
     if not isinstance(target, torch._ops.OpOverload):
         return False
     return torch.Tag.nondeterministic_seeded in target.tags or "empty" in target._schema.name
+
+
+def precisions(module: GraphModule) -> dict[Node, torch.dtype]:
+    """For each node, the coarsest floating-point dtype in which something that it depends on was computed."""
+    found: dict[Node, torch.dtype] = {}
+    for node in module.graph.nodes:
+        if node.op != "call_function":
+            continue
+        leaves = [leaf.dtype for leaf in pytree.tree_leaves(node.meta.get("val")) if isinstance(leaf, torch.Tensor)]
+        real = [dtype.to_real() if dtype.is_complex else dtype for dtype in leaves]
+        dtypes = [dtype for dtype in real if dtype.is_floating_point]
+        dtypes += [found[source] for source in node.all_input_nodes if source in found]
+        if dtypes:
+            found[node] = max(dtypes, key=lambda dtype: torch.finfo(dtype).eps)
+    return found
+
+
+def _is_symbolic(node: Node) -> bool:
+    """``torch.onnx.ops.symbolic``, which only names an ONNX operator: eager torch has no values for it."""
+    return isinstance(node.target, torch._ops.OpOverload) and node.target.namespace == "onnx_symbolic"
 
 
 def _differ(tensors: Sequence[torch.Tensor], again: Any) -> bool:

@@ -316,8 +316,12 @@ def compare(
     actual: torch.Tensor,
     rtol: float | None = None,
     atol: float | None = None,
+    precision: torch.dtype | None = None,
 ) -> OutputCheck:
-    """Compare an output with the tensor (or Python number, then of any dtype) expected."""
+    """Compare an output with the tensor (or Python number, then of any dtype) expected.
+
+    ``precision`` is a dtype whose tolerance holds where it is wider: that of what the values were computed from.
+    """
     number = not isinstance(expected, torch.Tensor)
     want = torch.as_tensor(expected).detach().cpu()
     check = OutputCheck(name, str(want.dtype).removeprefix("torch."), list(want.shape))
@@ -335,7 +339,7 @@ def compare(
     if want.numel():
         check.max_abs = float(difference.max())
         check.max_rel = float((difference / magnitude.where(magnitude > 0, torch.inf)).max())
-        relative, absolute = (0.0, 0.0) if exact else tolerance(want.dtype)
+        relative, absolute = (0.0, 0.0) if exact else max(tolerance(want.dtype), tolerance(precision or want.dtype))
         if not exact:
             absolute *= max(1.0, float(magnitude.mean()))
             relative = relative if rtol is None else rtol

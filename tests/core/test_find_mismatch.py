@@ -195,6 +195,33 @@ def test_random_numbers_are_taken_from_the_model() -> None:
     assert result.mismatch is not None and result.mismatch.operator == "aten::sigmoid"
 
 
+def test_random_numbers_in_a_branch() -> None:
+    class Branch(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.cond(x.sum() > 0, lambda x: x + torch.rand_like(x), lambda x: x.cos(), (x,)).sigmoid()
+
+    result = find_mismatch(exported(Branch(), torch.rand(50)))
+    assert result.passed and result.random == ["cond"]
+
+
+def test_what_was_computed_in_half_precision_keeps_its_tolerance() -> None:
+    model = nn.Sequential(nn.Linear(64, 64), nn.GELU(), nn.Linear(64, 64)).half().eval()
+
+    class Mixed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = model
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.body(x).float().sigmoid()
+
+    x = torch.randn(32, 64, dtype=torch.float16)
+    assert find_mismatch(exported(Mixed(), x)).passed
+    wrong = exported(Mixed(), x, table=lambda op, self: op.Mul(op.Sigmoid(self), 1.05))
+    result = find_mismatch(wrong)
+    assert result.mismatch is not None and result.mismatch.operator == "aten::sigmoid"
+
+
 def test_another_choice_among_equal_values_is_no_mismatch() -> None:
     def model(x: torch.Tensor) -> torch.Tensor:
         values, indices = torch.sort(x)
