@@ -258,13 +258,12 @@ def _put_in_place(renames: Sequence[tuple[str, str]]) -> None:
 @contextlib.contextmanager
 def _locked(folder: str) -> Iterator[None]:
     """Keep two saves to one place from renaming at the same time."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        with contextlib.suppress(OSError):  # a file system without locks
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):  # a folder that can't be read, or a file system without locks
+            handle = os.open(folder, os.O_RDONLY)
+            stack.callback(os.close, handle)
             fcntl.flock(handle, fcntl.LOCK_EX)
         yield
-    finally:
-        os.close(handle)
 
 
 def _remove(path: str) -> None:
