@@ -309,25 +309,25 @@ def fakes_of(owner: GraphModule) -> Mapping[Node, Any]:
     """The fake value of every node, such that aliases share storage.
 
     As recorded, where the capture is of this process. A loaded program has lost what shares storage, and bodies that
-    were recorded apart never knew: there, the operators that may alias are run again on the fakes.
+    were recorded apart never knew: there, the operators that may alias are run again on the fakes. Where single views
+    have lost it, as those of constants do, only what comes of them is.
     """
     recorded = {node: node.meta.get("val") for node in owner.graph.nodes}
-    lost = FOREIGN_STORAGES in owner.meta or any(
-        node.op == "call_function"
-        and (node.target in _CERTAIN_VIEWS or is_inplace(node.target))
-        and storage_of(recorded[node]) != storage_of(recorded[node.args[0]])  # type: ignore[index]
-        for node in owner.graph.nodes
-    )
-    if not lost:
+    views = [n for n in recorded if n.op == "call_function" and (n.target in _CERTAIN_VIEWS or is_inplace(n.target))]
+    lost = {n for n in views if storage_of(recorded[n]) != storage_of(recorded[n.args[0]])}  # type: ignore[index]
+    if not lost and FOREIGN_STORAGES not in owner.meta:
         return recorded
+    everything = FOREIGN_STORAGES in owner.meta or len(lost) == len(views)
     mode = next((val.fake_mode for val in recorded.values() if hasattr(val, "fake_mode")), None)
     values: dict[Node, Any] = {}
     seen: set[int] = set()
     environment = mode.shape_env if mode else None
     with mode or nullcontext(), environment.ignore_fresh_unbacked_symbols() if environment else nullcontext():
         for node, val in recorded.items():
-            values[node] = _rerun(node, val, values, seen) if node.op == "call_function" else val
-            seen.update(filter(None, map(storage_of, pytree.tree_leaves(values[node]))))
+            again = everything or node in lost or any(values[n] is not recorded[n] for n in node.all_input_nodes)
+            values[node] = _rerun(node, val, values, seen) if again and node.op == "call_function" else val
+            if everything:
+                seen.update(filter(None, map(storage_of, pytree.tree_leaves(values[node]))))
     return values
 
 
