@@ -1,7 +1,7 @@
 """What is wrong upstream, in ONNX alone: small models without the exporter, one for each bug and missing kernel.
 
-A translation that works around one of these names it in a comment; a row of ``known.csv`` of the class ``onnxruntime``
-names one in its reason. ``test_reproductions.py`` asserts that the installed onnxruntime and onnx still have each: when
+The file that works around one says so in a comment; a row of ``known.csv`` of the class ``onnxruntime`` names one in its
+reason. ``test_reproductions.py`` asserts that the installed onnxruntime and onnx still have each: when
 one is fixed, the test says which workaround can go.
 
 ``python tests/conformance/reproductions.py`` prints what each gives.
