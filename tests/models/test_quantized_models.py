@@ -1,0 +1,182 @@
+"""Models quantized by PT2E and by torchao: weights stay integers, QuantizeLinear and DequantizeLinear stay whole."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from typing import Any
+
+import onnx
+import onnxport
+import pytest
+import torch
+from support import expect_equal, op_types
+from torch.export import Dim
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+torchao = pytest.importorskip("torchao.quantization")
+pt2e = pytest.importorskip("torchao.quantization.pt2e.quantize_pt2e")
+x86 = pytest.importorskip("torchao.quantization.pt2e.quantizer.x86_inductor_quantizer")
+PerGroup, MappingType = torchao.PerGroup, torchao.MappingType
+
+
+class ConvNet(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm = torch.nn.Conv2d(3, 8, 3, padding=1), torch.nn.BatchNorm2d(8)
+        self.depthwise, self.head = torch.nn.Conv2d(8, 8, 3, groups=8), torch.nn.Linear(8, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = torch.nn.functional.max_pool2d(torch.relu(self.norm(self.first(x))), 2)
+        y = self.depthwise(y)
+        return self.head((y + y.mean()).mean((2, 3)))
+
+
+class Block(torch.nn.Module):
+    """A transformer's block over embedded tokens."""
+
+    def __init__(self, dim: int = 16, heads: int = 2) -> None:
+        super().__init__()
+        self.tokens, self.norm = torch.nn.Embedding(20, dim), torch.nn.LayerNorm(dim)
+        self.q, self.k, self.v, self.o = (torch.nn.Linear(dim, dim) for _ in range(4))
+        self.up, self.down, self.heads = torch.nn.Linear(dim, 32), torch.nn.Linear(32, dim), heads
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        x = self.tokens(ids)
+        y = self.norm(x)
+        batch, time, dim = y.shape
+        q, k, v = (f(y).view(batch, time, self.heads, -1).transpose(1, 2) for f in (self.q, self.k, self.v))
+        attention = torch.softmax(q @ k.transpose(-1, -2) / math.sqrt(dim // self.heads), -1) @ v
+        x = x + self.o(attention.transpose(1, 2).reshape(batch, time, dim))
+        return x + self.down(torch.nn.functional.gelu(self.up(self.norm(x))))
+
+
+MODELS: dict[str, Any] = {
+    "conv": (ConvNet, torch.randn(2, 3, 12, 12), torch.randn(5, 3, 12, 12), ({0: Dim("b")},)),
+    "block": (Block, torch.randint(0, 20, (2, 6)), torch.randint(0, 20, (3, 9)), ({0: Dim("b"), 1: Dim("t")},)),
+}
+
+
+def converted(name: str, **config: bool) -> torch.nn.Module:
+    """A model quantized by PT2E with X86InductorQuantizer: weights of int8 per channel."""
+    make, x, _, shapes = MODELS[name]
+    module = torch.export.export(make().eval(), (x,), dynamic_shapes=shapes).module(check_guards=False)
+    quantizer = x86.X86InductorQuantizer().set_global(x86.get_default_x86_inductor_quantization_config(**config))
+    prepared = pt2e.prepare_pt2e(module, quantizer)
+    prepared(x)
+    return torchao.pt2e.move_exported_model_to_eval(pt2e.convert_pt2e(prepared))
+
+
+@pytest.mark.parametrize(
+    ("name", "config", "pairs", "nodes"),
+    [
+        ("conv", {}, 3, 17),
+        ("conv", {"is_dynamic": True}, 3, 56),
+        ("block", {}, 4, 44),
+        ("block", {"is_dynamic": True}, 4, 96),
+    ],
+)
+def test_pt2e(name: str, config: dict[str, bool], pairs: int, nodes: int) -> None:
+    _, x, other, shapes = MODELS[name]
+    model = converted(name, **config)
+    program = onnxport.export(model, (x,), dynamic_shapes=shapes)
+    onnx.checker.check_model(program.model_proto, full_check=True)
+    for given in (x, other):
+        expect_equal(program(given)[0], model(given), 1e-4, 1e-5)
+    counts = Counter(op_types(program))
+    layers = {"conv": 3, "block": 6}[name]
+    assert counts["QuantizeLinear"] == pairs
+    assert counts["DequantizeLinear"] == pairs + layers
+    assert len(op_types(program)) == nodes
+    if not config.get("is_dynamic"):
+        assert not counts["Round"] and not counts["Cast"]
+    weights = [node.inputs[0] for node in program.model.graph if node.op_type == "DequantizeLinear"]
+    stored = [value for value in weights if value is not None and value.const_value is not None]
+    assert [value.dtype.name for value in stored] == ["INT8"] * layers
+
+
+class Mlp(torch.nn.Module):
+    def __init__(self, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        self.a = torch.nn.Linear(64, 128, dtype=dtype)
+        self.b = torch.nn.Linear(128, 32, bias=False, dtype=dtype)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.b(torch.relu(self.a(x)))
+
+
+Weights, Dynamic = torchao.IntxWeightOnlyConfig, torchao.Int8DynamicActivationIntxWeightConfig
+LINEAR = ["DequantizeLinear", "MatMul", "Add", "Relu", "DequantizeLinear", "MatMul"]
+INT4 = {"weight_dtype": torch.int4, "granularity": PerGroup(32)}
+#: name -> configuration, opset, type of the stored weights, the operators where they are told.
+SCHEMES: dict[str, tuple[Any, int, str, list[str] | None]] = {
+    "int8": (torchao.Int8WeightOnlyConfig(), 20, "INT8", None),
+    "int8 groups": (torchao.Int8WeightOnlyConfig(granularity=PerGroup(32)), 21, "INT8", None),
+    "intx int8": (Weights(), 20, "INT8", LINEAR),
+    "int4": (Weights(**INT4), 21, "INT4", LINEAR),
+    "int4 below 21": (Weights(**INT4), 20, "INT8", None),
+    "int4 asymmetric": (Weights(**INT4, mapping_type=MappingType.ASYMMETRIC), 21, "INT4", LINEAR),
+    "int2": (Weights(weight_dtype=torch.int2, granularity=PerGroup(32)), 25, "INT2", LINEAR),
+    "int2 below 25": (Weights(weight_dtype=torch.int2, granularity=PerGroup(32)), 21, "INT4", LINEAR),
+    "dynamic int8, int4": (Dynamic(weight_dtype=torch.int4, weight_granularity=PerGroup(32)), 21, "INT4", None),
+    "dynamic int8, int4 below 21": (
+        Dynamic(weight_dtype=torch.int4, weight_granularity=PerGroup(32)),
+        20,
+        "INT8",
+        None,
+    ),
+    "dynamic int8": (torchao.Int8DynamicActivationInt8WeightConfig(), 20, "INT8", None),
+    "float8": (torchao.Float8WeightOnlyConfig(), 21, "FLOAT8E4M3FN", LINEAR),
+    "float8 below 21": (torchao.Float8WeightOnlyConfig(), 20, "FLOAT8E4M3FN", None),
+}
+SHAPES = ({0: Dim("b"), 1: Dim("t")},)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_torchao(scheme: str) -> None:
+    """Weights are tensor subclasses; the file holds the plain tensors within."""
+    config, opset, dtype, ops = SCHEMES[scheme]
+    model = Mlp().eval()
+    torchao.quantize_(model, config)
+    x, other = torch.randn(4, 7, 64), torch.randn(2, 3, 64)
+    program = onnxport.export(model, (x,), dynamic_shapes=SHAPES, opset_version=opset)
+    onnx.checker.check_model(program.model_proto, full_check=True)
+    for given in (x, other):
+        expect_equal(program(given)[0], model(given), 1e-3, 1e-4)
+    found = op_types(program)
+    assert ops is None or found == ops
+    if scheme != "dynamic int8" and not scheme.startswith("float8 below"):
+        assert found.count("DequantizeLinear") >= 2
+    large = [v for v in program.model.graph.initializers.values() if v.const_value.size >= 4096]
+    assert [value.dtype.name for value in large] == [dtype] * 2
+
+
+@pytest.mark.parametrize("scheme", ["intx int8", "int4", "int8"])
+def test_torchao_in_half_precision(scheme: str) -> None:
+    model = Mlp(torch.float16).eval()
+    torchao.quantize_(model, SCHEMES[scheme][0])
+    x = torch.randn(4, 7, 64).half()
+    program = onnxport.export(model, (x,), opset_version=21)
+    expect_equal(program(x)[0], model(x))
+
+
+def test_quantized_weights_can_be_replaced() -> None:
+    """A state dict with subclasses in it is what other checkpoints of the model are."""
+    model, other = Mlp().eval(), Mlp().eval()
+    for each in (model, other):
+        torchao.quantize_(each, SCHEMES["int4"][0])
+    x = torch.randn(4, 7, 64)
+    program = onnxport.export(model, (x,), opset_version=21)
+    program.apply_weights(other.state_dict())
+    expect_equal(program(x)[0], other(x), 1e-3, 1e-4)
+
+
+def test_the_captured_program_stays_as_it_is() -> None:
+    model = Mlp().eval()
+    torchao.quantize_(model, SCHEMES["int4"][0])
+    x = torch.randn(4, 7, 64)
+    captured = torch.export.export(model, (x,))
+    before = str(captured.graph)
+    program = onnxport.export(captured, opset_version=21, verify=True)
+    assert str(captured.graph) == before
+    assert sorted(program.model.graph.initializers)[0].startswith("a.")
