@@ -332,7 +332,7 @@ def translate_program(program: ExportedProgram, interface: Interface, settings: 
             level=settings.metadata,
             advice=host.advice,
             seed=settings.seed,
-            functions=Selection(settings.functions, functional.graph_module) if settings.functions else None,
+            functions=Selection(settings.functions, program.graph_module) if settings.functions else None,
         )
         run.translated = translator.run()
         if settings.metadata == "none":

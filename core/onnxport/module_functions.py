@@ -185,18 +185,19 @@ class ModuleFunctions:
                 region = regions.setdefault(entry[0], _Region(*entry))
                 region.nodes.append(node)
                 unit_of[node] = region
-        units = list(dict.fromkeys(unit_of.values()))
         if not regions:
-            return units
+            return list(unit_of.values())
+        place = {node: i for i, node in enumerate(unit_of)}
+        self._adopt(unit_of, place)
+        units = list(dict.fromkeys(unit_of.values()))
 
         def dependencies(unit: torch.fx.Node | _Region) -> Iterator[torch.fx.Node | _Region]:
             for node in unit.nodes if isinstance(unit, _Region) else [unit]:
-                for source in node.all_input_nodes:
+                for source in () if self._translator.is_constant(node) else node.all_input_nodes:
                     for read in through.get(source, (source,)):
                         if read in unit_of and unit_of[read] is not unit:
                             yield unit_of[read]
 
-        place = {node: i for i, node in enumerate(unit_of)}
         ordered: list[torch.fx.Node | _Region] = []
         for component in components(units, dependencies):
             if len(component) == 1:
@@ -206,6 +207,23 @@ class ModuleFunctions:
             parts = [n for unit in component for n in (unit.nodes if isinstance(unit, _Region) else [unit])]
             ordered += self._units(sorted(parts, key=place.__getitem__))
         return ordered
+
+    def _adopt(self, unit_of: dict[torch.fx.Node, torch.fx.Node | _Region], place: dict[torch.fx.Node, int]) -> None:
+        """Nodes of no known module that read what a call computes, and that only this call reads, belong to it."""
+        only: dict[torch.fx.Node, _Region] = {}
+        for node in reversed(unit_of):
+            if isinstance(unit_of[node], _Region) or node.op != "call_function" or _classes(node):
+                continue
+            users = {only.get(u, unit_of.get(u)) for u in node.users if u not in self._arithmetic}
+            region = users.pop() if len(users) == 1 else None
+            if isinstance(region, _Region):
+                only[node] = region
+        for node, region in reversed(only.items()):
+            if any(unit_of.get(source) is region for source in node.all_input_nodes):
+                unit_of[node] = region
+                region.nodes.append(node)
+        for region in dict.fromkeys(only.values()):
+            region.nodes.sort(key=place.__getitem__)
 
     def _is_arithmetic(self, node: torch.fx.Node) -> bool:
         """A size, or a number computed of sizes: its expression says all, unless a table translates the operator."""
@@ -380,6 +398,7 @@ class ModuleFunctions:
 
 
 _SIZES = frozenset([torch.ops.aten.sym_size.int, torch.ops.aten.sym_numel.default, torch.ops.aten.sym_stride.int])
+_UNKNOWN = "_empty_nn_module_stack_from_metadata_hook"
 _TENSOR = object()
 """Stands for a tensor among the values of a region."""
 
@@ -416,7 +435,10 @@ def _has_symbol(node: torch.fx.Node, symbol: sympy.Basic) -> bool:
 
 
 def _classes(node: torch.fx.Node) -> list[str]:
+    """The classes of the modules that the node was recorded in; none where torch doesn't know."""
     stack = node.meta.get("nn_module_stack") or {}
+    if _UNKNOWN in stack:
+        return []
     return [kind if isinstance(kind, str) else f"{kind.__module__}.{kind.__qualname__}" for _, kind in stack.values()]
 
 

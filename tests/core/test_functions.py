@@ -538,6 +538,26 @@ def test_views_that_calls_have_in_common_dont_make_them_differ() -> None:
     assert op_types(program).count("Rotated") == 3
 
 
+class Filled(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = x.exp()
+        return y + y.new_ones(4) - y.tanh()
+
+
+def test_nodes_that_fill_with_constants_or_that_no_module_is_known_of() -> None:
+    """``new_ones`` reads the shape of its tensor alone; a node of an FX pass has no provenance."""
+    model = nn.Sequential(Filled(), Filled()).eval()
+    program = _export(model, (X,), [Filled])
+    assert op_types(program) == ["Filled", "Filled"]
+    captured = torch.export.export(model, (X,))
+    for node in captured.graph.nodes:
+        if node.target is torch.ops.aten.tanh.default:
+            del node.meta["nn_module_stack"]
+    program = onnxport.export(captured, functions=[Filled])
+    assert op_types(program) == ["Filled", "Filled"]
+    torch.testing.assert_close(program(X)[0], model(X))
+
+
 # What can't be a function ------------------------------------------------------------------------------------------
 
 
