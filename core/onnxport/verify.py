@@ -18,7 +18,8 @@ from torch.utils import _pytree as pytree
 
 from onnxport import runtime
 from onnxport.errors import InputError, VerificationError
-from onnxport.program import ONNXProgram
+from onnxport.program import TRANSLATED, ONNXProgram
+from onnxport.reference import precisions
 from onnxport.resize import resized_inputs, with_small_integers
 
 TOLERANCES: dict[torch.dtype, tuple[float, float]] = {
@@ -294,6 +295,8 @@ def _compare(
         comparison.error = f"{type(error).__name__}: {error}".strip()
         return
     values = program.model.graph.outputs
+    translated = program.model.meta.get(TRANSLATED)
+    precision_of = {} if translated is None else {n.name: dtype for n, dtype in precisions(translated).items()}
     wanted = iter(expected)
     for value, actual in zip(values, found):
         if runtime.is_user_output(value):
@@ -305,7 +308,8 @@ def _compare(
         if want is None:
             comparison.error = f"The graph has more outputs than the {len(expected)} that the torch model returns."
             return
-        comparison.outputs.append(compare(str(value.name), want, actual, rtol, atol))
+        precision = precision_of.get(value.metadata_props.get(runtime.ORIGIN, ""))
+        comparison.outputs.append(compare(str(value.name), want, actual, rtol, atol, precision))
     if next(wanted, None) is not None:
         comparison.error = f"The graph has fewer outputs than the {len(expected)} that the torch model returns."
 
