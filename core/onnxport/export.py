@@ -135,7 +135,7 @@ def export(
     )
     _check_arguments(dynamo, mutation, functions, metadata, target, artifacts_dir, deprecated)
     settings = Settings(
-        _opset(opset_version), custom_translation_table, plugins, mutation, metadata, optimize, seed, tuple(functions)
+        _opset(opset_version), custom_translation_table, plugins, mutation, metadata, optimize, seed, _functions(functions)
     )
     observer = verbose if callable(verbose) else None
     run = Run(verbose=bool(verbose) and observer is None, artifacts=Path(artifacts_dir), observer=observer)
@@ -230,6 +230,7 @@ def check(
     opset_version: int | None = None,
     custom_translation_table: Mapping[Callable[..., Any], Any] | None = None,
     plugins: Sequence[Any] | None = None,
+    functions: Sequence[type[torch.nn.Module] | str] = (),
 ) -> CheckResult:
     """Find everything in a model that can't be exported, without building a model.
 
@@ -242,7 +243,7 @@ def check(
     Raises:
         OnnxExporterError: the model can't even be captured, or the arguments are bad.
     """
-    settings = Settings(_opset(opset_version), custom_translation_table, plugins)
+    settings = Settings(_opset(opset_version), custom_translation_table, plugins, functions=_functions(functions))
     run = Run()
     _, program, interface = _captured(run, settings, model, args, kwargs, dynamic_shapes, None, None, None)
     with TRACING:

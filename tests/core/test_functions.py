@@ -592,10 +592,19 @@ def test_a_class_that_isnt_there() -> None:
         onnxport.export(model, (X,), functions=[nn.LSTM])
 
 
+@pytest.mark.parametrize("function", [onnxport.export, onnxport.check])
 @pytest.mark.parametrize("functions", [Affine, "Affine", [3], [Affine()]])
-def test_functions_must_be_a_list_of_classes(functions: Any) -> None:
+def test_functions_must_be_a_list_of_classes(function: Any, functions: Any) -> None:
     with pytest.raises(onnxport.InputError, match="functions="):
-        onnxport.export(Affine(), (X,), functions=functions)
+        function(Affine(), (X,), functions=functions)
+
+
+def test_check_counts_a_body_once() -> None:
+    model = nn.Sequential(Affine(), Affine())
+    assert onnxport.check(model, (X,)).operators["aten::relu"] == 2
+    found = onnxport.check(model, (X,), functions=[Affine])
+    assert found.passed
+    assert found.operators["aten::relu"] == 1
 
 
 def test_refusals_are_those_of_the_model() -> None:
