@@ -1,8 +1,8 @@
 """What is wrong upstream, in ONNX alone: small models without the exporter, one for each bug and missing kernel.
 
-The file that works around one says so in a comment; a row of ``known.csv`` of the class ``onnxruntime`` names one in its
-reason. ``test_reproductions.py`` asserts that the installed onnxruntime and onnx still have each: when
-one is fixed, the test says which workaround can go.
+The file that works around one says so in a comment; a row of ``known.csv`` of the class ``onnxruntime`` names one in
+its reason. ``test_reproductions.py`` asserts that the installed onnxruntime and onnx still have each: when one is
+fixed, the test says which workaround can go.
 
 ``python tests/conformance/reproductions.py`` prints what each gives.
 """
