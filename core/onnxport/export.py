@@ -133,9 +133,10 @@ def export(
         export_params=export_params,
         keep_initializers_as_inputs=keep_initializers_as_inputs,
     )
-    _check_arguments(dynamo, mutation, functions, metadata, target, artifacts_dir, deprecated)
+    _check_arguments(dynamo, mutation, metadata, target, artifacts_dir, deprecated)
+    classes = _functions(functions)
     settings = Settings(
-        _opset(opset_version), custom_translation_table, plugins, mutation, metadata, optimize, seed, _functions(functions)
+        _opset(opset_version), custom_translation_table, plugins, mutation, metadata, optimize, seed, classes
     )
     observer = verbose if callable(verbose) else None
     run = Run(verbose=bool(verbose) and observer is None, artifacts=Path(artifacts_dir), observer=observer)
@@ -410,8 +411,14 @@ def _opset(version: int | None) -> int:
     return version
 
 
+def _functions(given: Any) -> tuple[type | str, ...]:
+    if isinstance(given, (str, type)) or not all(isinstance(f, (str, type)) for f in given):
+        raise InputError(f"functions={given!r}: it must be a list of module classes or of their qualified names.")
+    return tuple(given)
+
+
 def _check_arguments(
-    dynamo: bool, mutation: str, functions: Any, metadata: str, target: str, artifacts: Any, deprecated: dict[str, Any]
+    dynamo: bool, mutation: str, metadata: str, target: str, artifacts: Any, deprecated: dict[str, Any]
 ) -> None:
     if not dynamo:
         raise InputError("dynamo=False asks for the TorchScript exporter, which onnxport doesn't have: leave it out.")
