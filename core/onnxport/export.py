@@ -412,7 +412,8 @@ def _opset(version: int | None) -> int:
 
 
 def _functions(given: Any) -> tuple[type | str, ...]:
-    if isinstance(given, (str, type)) or not all(isinstance(f, (str, type)) for f in given):
+    listed = isinstance(given, Iterable) and not isinstance(given, (str, type))
+    if not listed or not all(isinstance(f, (str, type)) for f in given):
         raise InputError(f"functions={given!r}: it must be a list of module classes or of their qualified names.")
     return tuple(given)
 
@@ -424,9 +425,6 @@ def _check_arguments(
         raise InputError("dynamo=False asks for the TorchScript exporter, which onnxport doesn't have: leave it out.")
     if not isinstance(mutation, str) or mutation not in _MUTATIONS:
         raise InputError(f"mutation={mutation!r}: it must be one of {', '.join(map(repr, _MUTATIONS))}.")
-    named = isinstance(functions, Iterable) and not isinstance(functions, (str, type))
-    if not named or not all(isinstance(f, (str, type)) for f in functions):
-        raise InputError(f"functions={functions!r}: it must be a list of module classes or of their qualified names.")
     if not isinstance(metadata, str) or metadata not in LEVELS:
         raise InputError(f"metadata={metadata!r}: it must be one of {', '.join(map(repr, LEVELS))}.")
     if not isinstance(target, str) or target != "onnx":
