@@ -314,7 +314,11 @@ class Rewriter:
     def _cond(self, node: Node) -> None:
         """Branches that write their operands return the new values too."""
         new = self.writer.copy(node, self.read)
-        aliases = [self.alias(node.args[3][i]) for i in self.kept[node]]  # type: ignore[index, arg-type]
+        operands: Any = node.args[3]
+        aliases = [self.alias(operands[i]) for i in self.kept[node]]
+        tensors = [self.alias(operand) for operand in operands if isinstance(self.fakes.get(operand), torch.Tensor)]
+        if any(sum(other.root is alias.root for other in tensors) > 1 for alias in aliases):
+            raise self.refusal("a branch writes to a tensor that another operand shares", final=True)
         new.meta["val"] = (*node.meta["val"], *(alias.val for alias in aliases))
         self.bind(node, new)
         for i, alias in enumerate(aliases, len(node.meta["val"])):

@@ -351,3 +351,18 @@ def scan_started_from_a_buffer(self: Any, x: torch.Tensor) -> torch.Tensor:
     last, sums = scan(lambda h, x: (h * 0.5 + x, (h * 1.0).clone()), self.sums.clone(), x, dim=0)
     self.sums.copy_(last)
     return sums
+
+
+@structure(X, refused="a branch writes to a tensor that another operand shares")
+def branch_that_writes_what_another_operand_shows(x: torch.Tensor) -> torch.Tensor:
+    def first(y: torch.Tensor, row: torch.Tensor) -> torch.Tensor:
+        y.add_(1)
+        return row * 2
+
+    y = x.clone()
+    return torch.cond(x.sum() > 0, first, lambda y, row: row - 1, (y, y[0]))
+
+
+@structure(X, uncaptured="Encountered aliasing during higher order op tracing")
+def loop_that_writes_its_state_in_place(x: torch.Tensor) -> Any:
+    return while_loop(lambda i, y: i < 3, lambda i, y: (i + 1, y.mul_(2)), (torch.tensor(0), x.clone()))
