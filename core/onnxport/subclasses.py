@@ -47,8 +47,10 @@ def with_plain_weights(program: ExportedProgram) -> ExportedProgram:
     }
     if not wrapped:
         return program
-    graph = Graph()
-    graph.output(graph.graph_copy(program.graph, {}))
+    graph, copies = Graph(), dict[Node, Node]()
+    graph.output(graph.graph_copy(program.graph, copies))
+    for original, made in copies.items():
+        made.name = original.name  # a name such as `input` would be made another, and the signature goes by names
     graph.output_node().meta = copy.copy(program.graph.output_node().meta)
     added: dict[str, list[InputSpec]] = {}
     for node in list(graph.nodes):

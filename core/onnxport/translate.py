@@ -172,7 +172,11 @@ class Translator:
         for name, (_kind, arg) in zip(names, self._functional.user_outputs):
             value = _argument(arg, self.env)
             if value is not None:
-                outputs.append(model.graph_output(self.op, value, name, "USER_OUTPUT", outputs))
+                try:
+                    outputs.append(model.graph_output(self.op, value, name, "USER_OUTPUT", outputs))
+                except Unsupported as refusal:  # a copy of an element type that the opset doesn't have
+                    if not self._refused:
+                        self._refused["output"] = Refusal(f"output {arg}", 1, "", "", [refusal.reason], "")
         for mutation in self._functional.mutations:
             name = self.op.unique(f"{mutation.target}_out")
             tensor = model.graph_output(self.op, self.env[mutation.node], name, mutation.kind, outputs)

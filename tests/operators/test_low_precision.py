@@ -63,8 +63,12 @@ def test_moving_float8(dtype: torch.dtype, opset: int) -> None:
 
 
 def test_float8_needs_opset_19() -> None:
-    with pytest.raises(onnxport.OnnxExporterError, match="needs opset 19"):
-        onnxport.export(FunctionModule(lambda x: x.to(torch.float8_e5m2).float()), (torch.ones(2),), opset_version=18)
+    for function in (lambda x: x.to(torch.float8_e5m2).float(), lambda x: x.to(torch.float8_e5m2)):
+        with pytest.raises(onnxport.UnsupportedOperatorsError, match="needs opset 19"):
+            onnxport.export(FunctionModule(function), (torch.ones(2),), opset_version=18)
+    narrow = torch.ones(2).to(torch.float8_e5m2)
+    with pytest.raises(onnxport.UnsupportedOperatorsError, match="needs opset 19"):
+        onnxport.export(FunctionModule(lambda x: x), (narrow,), opset_version=18)
 
 
 class Weighted(torch.nn.Module):
