@@ -255,3 +255,10 @@ def test_functions_over_their_domain(dtype: torch.dtype) -> None:
         allowed = precision * expected.abs()[finite] + precision / 10
         assert (error <= allowed).all(), f"{name}: {x[finite][~(error <= allowed)][:4].tolist()}"
         assert not torch.view_as_real(found.to(torch.complex128)).isfinite().all(-1)[~finite].any(), name
+
+
+def test_real_operands_have_no_imaginary_parts() -> None:
+    """Infinite and negative ones neither: not NaN, not -0, which would turn the angle around."""
+    inf = float("inf")
+    x, z = torch.tensor([-2.0, inf, -inf, 0.0]), torch.tensor([1 + 1j, inf, -inf, 0j])
+    export_and_compare(lambda x, z: (x == z, z != x, x[:1] ** z[:1], x[:1] ** (0.5 + 0j), z[:1] - x[:1]), (x, z))

@@ -91,7 +91,7 @@ class Pair:
     @property
     def imag(self) -> Tensor:
         """The imaginary parts, zeros if there are none."""
-        return self.op.Mul(self.re, 0.0) if self.im is None else self.im
+        return self.op.Clip(self.re, 0.0, 0.0) if self.im is None else self.im
 
     def __add__(self, other: Pair | float) -> Pair:
         if not isinstance(other, Pair):
