@@ -57,9 +57,9 @@ class _Region:
 
     @property
     def label(self) -> str:
-        """The module's path; of later calls of one module, also which it is."""
-        _, at, count = self.key.rpartition("@")
-        return f"{self.path} (call {int(count) + 1})" if at and count.isdigit() else self.path
+        """The module's path, or the root's class; of later calls of one module, also which it is."""
+        path, count = self.path or self.module, self.key.rpartition("@")[2]
+        return path if count == "0" else f"{path} (call {int(count) + 1})"
 
 
 @dataclass
@@ -116,7 +116,10 @@ class Selection:
         known = self._matches.get(tuple(stack))
         if known is None:
             paths = [path for path, _ in metadata.module_stack(node)]
-            known = [call for call in zip(stack, paths, _classes(node)) if call[2] in self._classes]
+            # torch's keys have names for one call that differ, after an assignment to a buffer; what is behind @ counts
+            counts = [key.rpartition("@")[2] if "@" in key else "0" for key in stack]
+            keys = [f"{path}@{n if n.isdigit() else 0}" for path, n in zip(paths, counts)]
+            known = [call for call in zip(keys, paths, _classes(node)) if call[2] in self._classes]
             self._matches[tuple(stack)] = known
         return known
 
@@ -288,13 +291,12 @@ class ModuleFunctions:
                 if number is not None and op.symbols.bound(symbol) is None:
                     op.symbols.bind(symbol, number, None)
             env.update({n: op.symbols.of_torch(n.meta["val"]) for n in region.nodes if not _is_value(n)})
-            self._record(region, made.call.function, op.scope.nodes[-1])
+            if made.call.function is not None:
+                self._record(region, made.call.function, op.scope.nodes[-1])
         finally:
             op.node, op.source, op.origin = outer
 
-    def _record(self, region: _Region, function: ir.Function | None, call: ir.Node) -> None:
-        if function is None or call.op_identifier() != function.identifier():
-            return
+    def _record(self, region: _Region, function: ir.Function, call: ir.Node) -> None:
         name = f"{function.domain}::{function.name}"
         if name not in self.uses:
             self.uses[name] = FunctionUse(name, region.module, sum(1 for _ in function.all_nodes()))

@@ -473,6 +473,24 @@ def test_buffers_that_calls_change_are_outputs() -> None:
     torch.testing.assert_close(results[1], torch.ones(1))
 
 
+class Replaced(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("total", torch.zeros(4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.total = self.total + x.sum(0)
+        self.total = self.total * 0.5
+        return nn.functional.dropout(self.total + x, training=False)
+
+
+def test_a_buffer_that_is_assigned_and_a_body_of_nothing() -> None:
+    program = onnxport.export(nn.Sequential(Replaced()).eval(), (X,), functions=[Replaced])
+    assert op_types(program) == ["Replaced"]
+    torch.testing.assert_close(program(X)[0], X.sum(0) * 0.5 + X)
+    assert not _export(nn.Sequential(nn.Dropout()).eval(), (X,), [nn.Dropout]).model.functions
+
+
 class Noisy(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x + torch.rand_like(x)
@@ -579,7 +597,9 @@ def test_calls_that_wait_for_what_is_around_them_stay_inline() -> None:
             a, b = self.whole(flat.view(3, 4) + 1)
             return a + b.view(3, 4)
 
-    with pytest.warns(UserWarning, match=r"apart: what it computes goes through aten\.add\.Tensor \(.*comes back to it"):
+    with pytest.warns(
+        UserWarning, match=r"apart: what it computes goes through aten\.add\.Tensor \(.*comes back to it"
+    ):
         program = _export(Model(), (X,), [TwoViews])
     assert op_types(program).count("TwoViews") == 1
 
