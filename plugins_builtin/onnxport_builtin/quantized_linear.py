@@ -68,6 +68,18 @@ def weight_int4pack_mm_for_cpu(
     return op.cast(op.Add(op.MatMul(left, real), op.MatMul(sums, zero)), self.dtype)
 
 
+@translation(
+    "aten::_convert_weight_to_int4pack",
+    "aten::_weight_int4pack_mm",
+    "aten::_weight_int4pack_mm_with_scales_and_zeros",
+)
+def packed_for_an_accelerator(op: Builder, **_: object) -> Tensor:
+    raise Unsupported(
+        "weights in the order of an accelerator's kernel: quantize with IntxWeightOnlyConfig(weight_dtype=torch.int4), "
+        "or pack them with _convert_weight_to_int4pack_for_cpu"
+    )
+
+
 @translation("aten::_scaled_mm")
 def scaled_mm(
     op: Builder,
