@@ -19,7 +19,7 @@ from torch.export._trace import _export
 from onnxport.errors import CaptureError
 
 _SIGNS = re.compile(
-    "functorch|vmap|autograd|grad_fn|requires_?grad|forward mode AD|constant's list|no attribute 'constant'"
+    "(?<![_/])functorch|grad_fn|requires_?grad|forward mode AD|constant's list|no attribute 'constant'"
     "|data pointer of Tensor"
 )
 

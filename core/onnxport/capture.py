@@ -152,7 +152,7 @@ class _Capture:
             return self._relaxed(sizes, {} if as_given else plan, oblivious=as_given)
         if program is None:
             program = self._one("strict", plan, strict=True)
-        if program is None and may_help(error for _, error in self._errors):
+        if program is None and may_help(e for _, e in self._errors if not is_data_dependent(e)):
             program = self._one("below autograd", plan, below=True)
         if program is None:
             return self._relaxed(sizes, plan, strict=True) if is_constraint(self._last) else self._fail()
