@@ -121,7 +121,7 @@ class Structure:
             return ("outside", outside(arg)) if place is None else ("node", place)
         if isinstance(arg, (list, tuple)):
             return tuple([self._argument(item, places, outside) for item in arg])
-        if isinstance(arg, Mapping):
+        if isinstance(arg, dict):
             return tuple([(k, self._argument(v, places, outside)) for k, v in sorted(arg.items())])
         if isinstance(arg, slice):
             return "slice", self._argument((arg.start, arg.stop, arg.step), places, outside)
