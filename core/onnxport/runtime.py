@@ -262,9 +262,14 @@ def from_numpy(array: np.ndarray) -> torch.Tensor:
 
 
 def restore(values: Sequence[ir.Value], tensors: Sequence[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-    """Make those results complex again that the graph holds as pairs."""
+    """Make those results complex again that the graph holds as pairs.
+
+    They are copied: torch 2.14 can't export a model with a complex view of what `from_numpy` gives, itself a view.
+    """
     return tuple(
-        torch.view_as_complex(tensor.contiguous()) if value.metadata_props.get(COMPLEX) == "1" else tensor
+        torch.view_as_complex(tensor.clone(memory_format=torch.contiguous_format))
+        if value.metadata_props.get(COMPLEX) == "1"
+        else tensor
         for value, tensor in zip(values, tensors, strict=True)
     )
 

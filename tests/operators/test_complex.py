@@ -262,3 +262,8 @@ def test_real_operands_have_no_imaginary_parts() -> None:
     inf = float("inf")
     x, z = torch.tensor([-2.0, inf, -inf, 0.0]), torch.tensor([1 + 1j, inf, -inf, 0j])
     export_and_compare(lambda x, z: (x == z, z != x, x[:1] ** z[:1], x[:1] ** (0.5 + 0j), z[:1] - x[:1]), (x, z))
+
+
+def test_results_may_be_another_models_inputs_and_constants() -> None:
+    (value,) = onnxport.export(as_module(lambda x: x * 2), (_complex(3, 4),))(_complex(3, 4))
+    export_and_compare(lambda x: x * value, (value,))
