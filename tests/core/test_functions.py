@@ -15,11 +15,13 @@ import onnx.inliner
 import onnx_ir as ir
 import onnxport
 import onnxruntime
+import onnxscript
 import pytest
 import torch
 from onnx_ir.passes.common import InlinePass
 from onnxport import DataType
 from onnxport.components import components
+from onnxscript import opset18
 from support import expect_equal, export_and_compare, flat_tensors, op_types
 from torch import nn
 
@@ -574,6 +576,27 @@ def test_nodes_that_fill_with_constants_or_that_no_module_is_known_of() -> None:
     program = onnxport.export(captured, functions=[Filled])
     assert op_types(program) == ["Filled", "Filled"]
     torch.testing.assert_close(program(X)[0], model(X))
+
+
+@onnxscript.script(onnxscript.values.Opset("test.scripts", 1), default_opset=opset18)
+def silu(x):
+    return opset18.Mul(x, opset18.Sigmoid(x))
+
+
+def test_script_functions_are_called_from_functions() -> None:
+    class Smooth(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return nn.functional.gelu(x) + 1
+
+    table = {torch.ops.aten.gelu.default: silu}
+    model = nn.Sequential(Smooth(), Smooth())
+    program = onnxport.export(model, (X,), functions=[Smooth], custom_translation_table=table)
+    assert _bodies(program) == {"silu": ["Sigmoid", "Mul"], "Smooth": ["silu", "Add"]}
+    smooth = program.model.functions["pkg.test_functions", "Smooth", ""]
+    assert smooth.opset_imports == {"": 20, "test.scripts": 1}
+    onnx.checker.check_model(program.model_proto, full_check=True)
+    y = nn.functional.silu(X) + 1
+    torch.testing.assert_close(program(X)[0], nn.functional.silu(y) + 1)
 
 
 # What can't be a function ------------------------------------------------------------------------------------------
