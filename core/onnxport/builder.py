@@ -94,8 +94,7 @@ class Builder(ComplexValues):
         given = attributes
         attributes = {key: value for key, value in given.items() if value is not None}
         values, types = self._bind(spec, inputs)
-        # The narrow types come last, from bfloat16 on: a quick look spares most nodes the look-up.
-        if types and max(types.values()) >= DataType.BFLOAT16 and not spec.without.isdisjoint(types.items()):
+        if not spec.without.isdisjoint(types.items()):
             return self._in_float32(spec, values, types, outputs, given)
         count = outputs if outputs is not None else self._count(spec, attributes)
         dtypes = self._output_types(spec, types, attributes, count, values)
