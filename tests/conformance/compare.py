@@ -36,9 +36,9 @@ def same(name: str, inputs: Tensors, actual: Tensors, expected: Tensors) -> None
         expect_equal(got, want, rtol=rtol, atol=atol)
 
 
-#: (rtol, atol), narrower than in the other tests, whose examples are fewer. Measured over the database: all but a few
-#: results are within 2 units in the last place of eager's. What needs more is made by algorithms that are not torch's:
-#: special functions in float64 (1e-12 at worst), and in float32 moments, norms and factorizations (1e-5).
+#: (rtol, atol), narrower than in the other tests. Measured over a quarter of the database: all but a few results are
+#: within 2 units in the last place of eager's. The rest is for algorithms that are not torch's, such as those of the
+#: special functions.
 _NARROW = {
     torch.float32: (2e-5, 2e-6),
     torch.float64: (1e-9, 1e-11),
@@ -47,16 +47,15 @@ _NARROW = {
     torch.float16: (4 * torch.finfo(torch.float16).eps, 1e-4),
     torch.bfloat16: (4 * torch.finfo(torch.bfloat16).eps, 1e-3),
 }
-#: operators that sum products: floats differ by the order of the sums
-_SUMS = (
-    *("addbmm", "attention", "baddbmm", "conv", "grid_sample", "interpolate", "matmul", "matrix_power", "multi_dot"),
-    "upsample",
-)
 #: units in the last place of a sum's largest result. Eager torch, onnxruntime and ONNX's reference implementation each
-#: round partial sums in places of their own; no sum of the database is off by more than 1.3, half of it one rounding.
+#: round partial sums in places of their own; no sum was seen to be off by more than 1.3, half of it one rounding.
 _UNITS = 3
-#: of an attention: the scores of its samples are around 100, whose last place the softmax makes that many of a weight
+#: of sums whose weights are computed: an attention's samples have scores around 100, whose last place the softmax makes
+#: that many of a weight; a resampled image's weights come of rounded coordinates
+_WEIGHTED = ("attention", "grid_sample", "interpolate", "upsample")
 _UNITS_OF_WEIGHTS = 16
+#: operators that sum products: floats differ by the order of the sums
+_SUMS = ("addbmm", "baddbmm", "conv", "matmul", "matrix_power", "multi_dot", *_WEIGHTED)
 
 
 def _tolerances(name: str, expected: torch.Tensor) -> tuple[float | None, float | None]:
@@ -67,10 +66,12 @@ def _tolerances(name: str, expected: torch.Tensor) -> tuple[float | None, float 
     if expected.dtype not in _NARROW or not expected.numel():
         return None, None
     rtol, atol = _NARROW[expected.dtype]
+    if "polygamma" in name and expected.dtype == torch.float32:
+        rtol = TOLERANCES[torch.float32][0]  # torch's own loses digits near a pole; ours is float64's, rounded
     halves = expected.dtype in (torch.float16, torch.bfloat16)
     if halves or any(word in name for word in _SUMS):
         largest = float(expected.abs().double().nan_to_num(0.0, 0.0, 0.0).max())
-        units = _UNITS_OF_WEIGHTS if "attention" in name and not halves else _UNITS
+        units = _UNITS_OF_WEIGHTS if not halves and any(word in name for word in _WEIGHTED) else _UNITS
         atol = max(atol, units * torch.finfo(expected.dtype).eps * largest)
     return rtol, atol
 
