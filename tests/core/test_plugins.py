@@ -226,7 +226,7 @@ def test_the_other_hooks(fresh):
 
     fresh("all", All())
     loaded = plugins.load()
-    assert loaded.registry(18).decompositions == {GELU: gelu}
+    assert loaded.registry(18).decompositions[GELU] is gelu
     assert loaded.containers() == [container]
     assert loaded.fx_passes() == loaded.ir_passes() == [step]
     for _ in range(2):
