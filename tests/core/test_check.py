@@ -126,7 +126,7 @@ def _single(operator: str, opset: int, dtype: ir.DataType, count: int = 1) -> ir
 @pytest.mark.parametrize("dtype", ["FLOAT", "DOUBLE", "FLOAT16", "BFLOAT16", "INT32", "INT8", "UINT64", "BOOL"])
 def test_the_table_says_what_onnxruntime_does(dtype: str, opset: int) -> None:
     wrong = []
-    operators = {name: 1 for name in ("Acos", "Abs", "Round", "Sign", "Softplus", "Tanh", "Transpose", "Relu", "Mish")}
+    operators = dict.fromkeys(("Acos", "Abs", "Round", "Sign", "Softplus", "Tanh", "Transpose", "Relu", "Mish"), 1)
     operators |= dict.fromkeys(("Add", "Mod", "Pow", "MatMul", "BitwiseAnd", "Equal", "Max"), 2)
     for operator, count in operators.items():
         kind = ir.DataType[dtype]
