@@ -86,7 +86,7 @@ def div(op: Any, self: Tensor, other: Tensor) -> Tensor:
 
 @translation("prims::cbrt")
 def cbrt(op: Any, self: Tensor) -> Tensor:
-    return op.Mul(op.Sign(self), op.Pow(op.Abs(self), 1 / 3))
+    return op.Mul(op.Sign(self), op.Pow(op.Abs(self), op.const(1 / 3, self.dtype)))
 
 
 @translation("prims::where", complex=True)

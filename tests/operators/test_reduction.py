@@ -246,3 +246,17 @@ def test_composites() -> None:
 )
 def test_few_nodes(function: Callable[..., Any], expected: list[str]) -> None:
     assert op_types(export_and_compare(function, (numbers(torch.float32, 3, 4),))) == expected
+
+
+def test_orders_of_float64_norms_are_exact() -> None:
+    """An exponent that is a Python number was a float32 constant: Pow's exponent has a type of its own."""
+    x = torch.randn(4, 10, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    export_and_compare(
+        lambda x: [
+            torch.linalg.vector_norm(x, 6, 1),
+            torch.linalg.vector_norm(x, 0.3),
+            torch.nn.functional.pairwise_distance(x, x.flip(0), 3.3),
+        ],
+        (x,),
+        rtol=1e-12,
+    )

@@ -42,7 +42,8 @@ def _row_norms(op: Builder, x: Tensor, axes: list[int], p: float) -> Tensor:
         return op.ReduceMax(magnitude, axes)
     if p == 0:
         return op.ReduceSum(op.cast(op.Greater(magnitude, 0), x.dtype), axes)
-    return op.Pow(op.ReduceSum(op.Pow(magnitude, p), axes), 1.0 / p)
+    total = op.ReduceSum(op.Pow(magnitude, op.const(p, x.dtype)), axes)
+    return op.Pow(total, op.const(1.0 / p, x.dtype))
 
 
 def _within(op: Builder, x: Tensor, axes: list[int], p: float, limit: float) -> Tensor:

@@ -39,7 +39,7 @@ def _floating(op: Builder, *tensors: Tensor) -> list[Tensor]:
 def _power(op: Builder, x: Tensor, p: float) -> Tensor:
     if p == 1:
         return x
-    return op.Mul(x, x) if p == 2 else op.Pow(x, p)
+    return op.Mul(x, x) if p == 2 else op.Pow(x, op.const(p, x.dtype))
 
 
 # ---- regression
@@ -464,7 +464,8 @@ def _norm(op: Builder, x: Tensor, axes: Sequence[int], p: float, *, keepdims: bo
     if math.isinf(p):
         reduce = op.ReduceMax if p > 0 else op.ReduceMin
         return reduce(magnitude, listed, keepdims=keep)
-    return op.Pow(op.ReduceSum(op.Pow(magnitude, p), listed, keepdims=keep), 1.0 / p)
+    total = op.ReduceSum(op.Pow(magnitude, op.const(p, x.dtype)), listed, keepdims=keep)
+    return op.Pow(total, op.const(1.0 / p, x.dtype))
 
 
 def _pairwise(op: Builder, a: Tensor, b: Tensor, p: float, eps: float, *, keepdim: bool) -> Tensor:

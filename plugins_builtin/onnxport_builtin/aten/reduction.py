@@ -404,8 +404,8 @@ def norm(op: Any, x: Tensor, order: float, axes: Sequence[int], keepdim: bool) -
         nonzero = op.cast(op.cast(x, DataType.BOOL), x.dtype)
         return reduce(op, "ReduceSum", nonzero, axes, keepdim)
     wide = widen(op, x)
-    total = reduce(op, "ReduceSum", op.Pow(op.Abs(wide), float(order)), axes, keepdim)
-    return op.cast(op.Pow(total, 1.0 / order), x.dtype)
+    total = reduce(op, "ReduceSum", op.Pow(op.Abs(wide), op.const(float(order), wide.dtype)), axes, keepdim)
+    return op.cast(op.Pow(total, op.const(1.0 / order, wide.dtype)), x.dtype)
 
 
 @translation("aten::linalg_vector_norm")
