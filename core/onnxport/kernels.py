@@ -95,7 +95,7 @@ def tables() -> Mapping[str, Table]:
     data = json.loads(resources.files("onnxport").joinpath("kernels.json").read_text("utf-8"))
     known: dict[str, Table] = {}
     for provider, operators in data["providers"].items():
-        table = {}
+        table: dict[tuple[str, str], list[Kernel]] = {}
         for name, rows in operators.items():
             domain, _, operator = name.rpartition("::")
             table[domain, operator] = [
@@ -164,7 +164,7 @@ def _lacks(table: Table, schema: onnx.defs.OpSchema, opset: int, types: Mapping[
     kernels = [kernel for kernel in rows or () if _covers(kernel, schema.since_version)]
     if any(_takes(kernel, types) for kernel in kernels):
         return False
-    if schema.has_context_dependent_function or _is_composed(table, schema, opset, types):
+    if schema.has_context_dependent_function or _is_composed(table, schema, opset, types):  # type: ignore[attr-defined]
         return False
     # the CPU provider casts float16 to float where only that has a kernel
     widened = {name: "tensor(float)" if kind == "tensor(float16)" else kind for name, kind in types.items()}
@@ -176,10 +176,10 @@ def _is_composed(table: Table, schema: onnx.defs.OpSchema, opset: int, types: Ma
 
     The definition is written for an opset; it serves a later one if none of its operators has changed.
     """
-    versions = [version for version in schema.function_opset_versions if version <= opset]
+    versions = [version for version in schema.function_opset_versions if version <= opset]  # type: ignore[attr-defined]
     if not versions or not types:
         return False
-    body = onnx.FunctionProto.FromString(schema.get_function_with_opset_version(max(versions)))
+    body = onnx.FunctionProto.FromString(schema.get_function_with_opset_version(max(versions)))  # type: ignore[attr-defined]
     kind = next(iter(types.values()))
     for node in body.node:
         then, now = _schema(node.op_type, node.domain, max(versions)), _schema(node.op_type, node.domain, opset)
