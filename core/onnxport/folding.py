@@ -123,7 +123,7 @@ def _may_fold(node: Node) -> bool:
         return target is operator.getitem
     if target.namespace not in ("aten", "prims") or "empty" in target._schema.name:
         return False
-    if "fake_quant" in target._schema.name:  # a rounded weight is stored as its integers
+    if "fake_quant" in target._schema.name or "_obs_fq_" in target._schema.name:  # weights are stored as integers
         return False
     if torch.Tag.nondeterministic_seeded in target.tags:
         return target in _RANDOM_IN_TRAINING and node.args[2] is False
