@@ -18,7 +18,7 @@ import onnxruntime
 import pytest
 import torch
 import torch.nn.functional as F
-from onnxport.schemas import DEFAULT_OPSET, MAX_OPSET, MIN_OPSET
+from onnxport.graph.schemas import DEFAULT_OPSET, MAX_OPSET, MIN_OPSET
 from support import as_module, expect_equal, flat_tensors
 from torch import nn
 
@@ -292,7 +292,9 @@ def test_onnxruntime_loads_every_opset_that_onnx_has() -> None:
     """If a newer onnx is installed than onnxruntime knows, the grid has to end earlier."""
     for opset in OPSETS:
         proto = onnxport.export(nn.ReLU(), (X,), opset_version=opset).model_proto
-        onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+        (result,) = session.run(None, {session.get_inputs()[0].name: X.numpy()})
+        assert (result == X.relu().numpy()).all()
 
 
 def test_the_default_is_twenty() -> None:
