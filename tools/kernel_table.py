@@ -1,4 +1,4 @@
-"""Writes ``core/onnxport/kernels.json``: which operators onnxruntime's execution providers have kernels for.
+"""Writes ``core/onnxport/running/kernels.json``: which operators onnxruntime's execution providers have kernels for.
 
 The CPU provider's come from the onnxruntime that is installed. Those of other providers come from the table that
 onnxruntime publishes for each release (``docs/OperatorKernels.md`` of its repository), since a build with them doesn't
@@ -23,7 +23,7 @@ import onnx
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as state
 
-FILE = Path(__file__).parents[1] / "core" / "onnxport" / "kernels.json"
+FILE = Path(__file__).parents[1] / "core" / "onnxport" / "running" / "kernels.json"
 CPU = "CPUExecutionProvider"
 KEPT = {"CUDAExecutionProvider"}
 OPEN = 2**31 - 1

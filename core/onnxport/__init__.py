@@ -40,7 +40,7 @@ _HOME = {
     "ONNXProgram": "program",
     "Pass": "hookspecs",
     "Size": "symbols",
-    "Tensor": "tensor",
+    "Tensor": "graph.tensor",
     "Translation": "registry",
     "VerificationResult": "verify",
     "as_torch_onnx": "torch_onnx",
@@ -50,7 +50,7 @@ _HOME = {
     "export": "export",
     "find_mismatch": "find_mismatch",
     "hookimpl": "hookspecs",
-    "infer_dynamic_shapes": "infer_shapes",
+    "infer_dynamic_shapes": "capturing.infer_shapes",
     "is_in_onnx_export": "capture",
     "onnx_dtype": "dtypes",
     "promote": "dtypes",
@@ -61,6 +61,7 @@ _HOME = {
 if TYPE_CHECKING:
     from onnxport.builder import Builder
     from onnxport.capture import is_in_onnx_export
+    from onnxport.capturing.infer_shapes import infer_dynamic_shapes
     from onnxport.dtypes import DataType, component_dtype, onnx_dtype, promote
     from onnxport.errors import (
         CaptureError,
@@ -84,12 +85,11 @@ if TYPE_CHECKING:
     from onnxport.export import CheckResult, check, export
     from onnxport.exportable import ExportableModule
     from onnxport.find_mismatch import MismatchResult, find_mismatch
+    from onnxport.graph.tensor import Tensor
     from onnxport.hookspecs import Container, Pass, hookimpl
-    from onnxport.infer_shapes import infer_dynamic_shapes
     from onnxport.program import ONNXProgram
     from onnxport.registry import Deferred, Translation, collect, translation
     from onnxport.symbols import Size
-    from onnxport.tensor import Tensor
     from onnxport.torch_onnx import as_torch_onnx
     from onnxport.verify import VerificationResult, verify
 

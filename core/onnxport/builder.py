@@ -1,7 +1,7 @@
 """``op``: what a translation emits ONNX nodes with.
 
 ``op.Name(inputs…, attribute=…)`` makes one node of the default domain at the target opset. What can be known per
-operator is computed once (:mod:`onnxport.schemas`); per node there is only binding, naming and appending.
+operator is computed once (:mod:`onnxport.graph.schemas`); per node there is only binding, naming and appending.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import onnx_ir as ir
 import torch
 from onnx_ir import DataType
 
-from onnxport import functions, infer, literals
-from onnxport.complex_values import ComplexValues
 from onnxport.dtypes import COMPONENT, ONNX_TO_TORCH, SINCE, UNSATURATED, onnx_dtype
 from onnxport.errors import Unsupported
-from onnxport.schemas import OpSpec, first_opset, spec_of
-from onnxport.scopes import Result, Scope, detach
+from onnxport.graph import functions, infer, literals
+from onnxport.graph.complex_values import ComplexValues
+from onnxport.graph.schemas import OpSpec, first_opset, spec_of
+from onnxport.graph.scopes import Result, Scope, detach
+from onnxport.graph.tensor import Node, Tensor
 from onnxport.symbols import Size, Symbols
-from onnxport.tensor import Node, Tensor
 from onnxport.weights import TorchTensor
 
 if TYPE_CHECKING:

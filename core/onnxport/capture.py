@@ -19,9 +19,9 @@ import torch
 import torch.fx.experimental._config as shape_config
 from torch.export import Dim, ExportedProgram
 
-from onnxport import containers
-from onnxport.below_autograd import capture_below_autograd, check_followed, may_help
-from onnxport.diagnosis import (
+from onnxport.capturing import containers
+from onnxport.capturing.below_autograd import capture_below_autograd, check_followed, may_help
+from onnxport.capturing.diagnosis import (
     advice,
     brief,
     captured,
@@ -35,14 +35,14 @@ from onnxport.diagnosis import (
     user_line,
     watched,
 )
+from onnxport.capturing.examples import Sizes, example_of
+from onnxport.capturing.exporting import TRACING, exporting, is_in_onnx_export
+from onnxport.capturing.shapes import torch_shapes
 from onnxport.errors import CaptureError, DynamicShapesError
-from onnxport.examples import Sizes, example_of
-from onnxport.exporting import TRACING, exporting, is_in_onnx_export
-from onnxport.shapes import torch_shapes
-from onnxport.transforms import contained
+from onnxport.fx.transforms import contained
 
 if TYPE_CHECKING:
-    from onnxport.request import Request
+    from onnxport.capturing.request import Request
 
 logger = logging.getLogger("onnxport")
 

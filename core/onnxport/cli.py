@@ -174,8 +174,8 @@ def _as_args(args: Any) -> tuple[Any, ...]:
 
 def _plugins(names: list[str] | None, opset: int | None) -> tuple[Plugins, Registry]:
     """The plugins that an option names, all where it names none, and their registry."""
+    from onnxport.graph.schemas import DEFAULT_OPSET
     from onnxport.plugins import load
-    from onnxport.schemas import DEFAULT_OPSET
 
     plugins = load(names or None)
     return plugins, plugins.registry(DEFAULT_OPSET if opset is None else opset)

@@ -19,23 +19,24 @@ import torch
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.export import ExportedProgram
 
-from onnxport import passes, reweight, script
+from onnxport import passes, script
 from onnxport.capture import capture
+from onnxport.capturing.exporting import TRACING
+from onnxport.capturing.subclasses import with_plain_weights
 from onnxport.errors import InputError, MutationError, OpsetError, Refusal
 from onnxport.exportable import ExportableModule
-from onnxport.exporting import TRACING
-from onnxport.folding import fold_constants
+from onnxport.files import reweight
+from onnxport.files.saving import require_flags
 from onnxport.functionalize import FunctionalProgram, functionalize
+from onnxport.fx.folding import fold_constants
+from onnxport.graph.module_functions import Selection
+from onnxport.graph.schemas import DEFAULT_OPSET, MAX_OPSET, MIN_OPSET
 from onnxport.inputs import Interface, Request, interface_of, prepare
-from onnxport.kernels import MissingKernel, missing_kernels
 from onnxport.metadata import LEVELS
-from onnxport.module_functions import Selection
 from onnxport.plugins import Plugins, load
 from onnxport.program import TRANSLATED, ONNXProgram
 from onnxport.report import Run
-from onnxport.saving import require_flags
-from onnxport.schemas import DEFAULT_OPSET, MAX_OPSET, MIN_OPSET
-from onnxport.subclasses import with_plain_weights
+from onnxport.running.kernels import MissingKernel, missing_kernels
 from onnxport.translate import Names, Translated, Translator, raise_refusals
 from onnxport.weights import initializers_of
 

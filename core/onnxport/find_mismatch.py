@@ -13,12 +13,13 @@ import torch
 from torch.export import ExportedProgram
 from torch.fx import Graph, GraphModule, Node
 
-from onnxport import metadata, registry, reproduction, runtime
+from onnxport import metadata, registry
 from onnxport.errors import InputError, VerificationError
 from onnxport.functionalize import functionalize
-from onnxport.model import RESULT_INDEX
+from onnxport.graph.model import RESULT_INDEX
 from onnxport.program import TRANSLATED, ONNXProgram
-from onnxport.reference import Reference, may_tie, placeholder_values, precisions, same_choice
+from onnxport.running import reproduction, runtime
+from onnxport.running.reference import Reference, may_tie, placeholder_values, precisions, same_choice
 from onnxport.verify import OutputCheck, VerificationResult, compare, verify
 
 

@@ -1,7 +1,7 @@
 """An exported program as a graph of pure operators: nothing in place, no assertions, no regions.
 
-`aliasing.py` does the work, from the alias annotations of the operators' schemas. A program that writes in a way that
-is not understood there is decomposed by torch, at the price of a second trace, and the reason is kept.
+`fx/aliasing.py` does the work, from the alias annotations of the operators' schemas. A program that writes in a way
+that is not understood there is decomposed by torch, at the price of a second trace, and the reason is kept.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind
 from torch.fx import GraphModule, Node
 
-from onnxport.aliasing import NotFunctionalizable, Rewriter
 from onnxport.errors import CaptureError, Unsupported
-from onnxport.regions import attribute_of, inline_regions
-from onnxport.transforms import records_transforms, without_transforms
-from onnxport.writes import is_assertion, is_write
+from onnxport.fx.aliasing import NotFunctionalizable, Rewriter
+from onnxport.fx.regions import attribute_of, inline_regions
+from onnxport.fx.transforms import records_transforms, without_transforms
+from onnxport.fx.writes import is_assertion, is_write
 
 _REFUSED = "The model writes to a tensor, or transforms a function, in a way that can't be exported"
 

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.export import ExportedProgram
 
-from onnxport import containers as _containers
+from onnxport.capturing import containers as _containers
+from onnxport.capturing.interface import InputLeaf, Interface, input_names_of, interface_of
+from onnxport.capturing.request import Leaf, Request, walk
+from onnxport.capturing.shapes import ShapeReader, torch_shapes
 from onnxport.dtypes import SYMBOLIC
 from onnxport.errors import DynamicShapesError, InputError, NamesError
-from onnxport.interface import InputLeaf, Interface, input_names_of, interface_of
-from onnxport.request import Leaf, Request, walk
-from onnxport.shapes import ShapeReader, torch_shapes
 
 if TYPE_CHECKING:
     from onnxport.hookspecs import Container

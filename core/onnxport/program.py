@@ -14,8 +14,8 @@ import onnx_ir as ir
 import torch
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 
-from onnxport import reweight, saving
 from onnxport.errors import InputError, WeightError
+from onnxport.files import reweight, saving
 from onnxport.weights import TorchTensor
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ class ONNXProgram:
         self, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, *, all_outputs: bool = True
     ) -> tuple[torch.Tensor, ...]:
         """Run the model; with `all_outputs`, also return the new values of mutated buffers and inputs."""
-        from onnxport import runtime
+        from onnxport.running import runtime
 
         feeds = runtime.bind(self.model.graph.inputs, self.exported_program, args, kwargs or {})
         if self._session is None:
@@ -83,7 +83,7 @@ class ONNXProgram:
         """Run the model on onnx's reference evaluator: slow, and independent of onnxruntime."""
         import onnx.reference
 
-        from onnxport import runtime
+        from onnxport.running import runtime
 
         feeds = runtime.bind(self.model.graph.inputs, self.exported_program, args, kwargs)
         arrays = {name: TorchTensor(tensor).numpy() for name, tensor in feeds.items()}
@@ -108,7 +108,7 @@ class ONNXProgram:
         Raises:
             InputError: a name that the main graph doesn't have, or arguments that are not what was exported.
         """
-        from onnxport import runtime
+        from onnxport.running import runtime
 
         if isinstance(value_names, str) or not all(isinstance(name, str) for name in _listed(value_names)):
             raise InputError(f"value_names is {value_names!r}: give a list of names of values.")
@@ -144,7 +144,7 @@ class ONNXProgram:
             providers: execution providers for the default initializer; CUDA where available, and CPU, by default.
             session_options: options for the default initializer.
         """
-        from onnxport import runtime
+        from onnxport.running import runtime
 
         self.release()
         folder = tempfile.mkdtemp(prefix="onnxport-")
@@ -254,7 +254,7 @@ class ONNXProgram:
                 Or the checkpoint can't be read.
         """
         if isinstance(state_dict, (str, os.PathLike)):
-            from onnxport.checkpoint import read_checkpoint
+            from onnxport.files.checkpoint import read_checkpoint
 
             state_dict = read_checkpoint(state_dict)  # type: ignore[assignment]
         if not isinstance(state_dict, Mapping):

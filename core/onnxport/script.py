@@ -18,8 +18,8 @@ from onnx_ir import DataType
 from torch._ops import HigherOrderOperator, OpOverload, OpOverloadPacket
 
 from onnxport.errors import TableError, Unsupported
+from onnxport.graph.schemas import OpSpec, spec_of
 from onnxport.registry import TABLE_TIER, Translation, key_of
-from onnxport.schemas import OpSpec, spec_of
 from onnxport.symbols import Size
 
 if TYPE_CHECKING:

@@ -20,18 +20,19 @@ import torch
 import torch.fx
 from torch.export.graph_signature import InputKind
 
-from onnxport import metadata, model, registry
+from onnxport import metadata, registry
 from onnxport.builder import Builder
-from onnxport.complex_values import any_complex, fake_complex
 from onnxport.decompose import Decomposer
 from onnxport.dtypes import COMPONENT, SYMBOLIC, component_dtype
 from onnxport.errors import Refusal, TranslationError, Unsupported, UnsupportedOperatorsError
-from onnxport.folding import Folded
-from onnxport.model import Names, Translated
-from onnxport.module_functions import ModuleFunctions, Selection
-from onnxport.scopes import Result
+from onnxport.fx.folding import Folded
+from onnxport.graph import model
+from onnxport.graph.complex_values import any_complex, fake_complex
+from onnxport.graph.model import Names, Translated
+from onnxport.graph.module_functions import ModuleFunctions, Selection
+from onnxport.graph.scopes import Result
+from onnxport.graph.tensor import Tensor
 from onnxport.symbols import Size
-from onnxport.tensor import Tensor
 from onnxport.weights import Initializer
 
 if TYPE_CHECKING:

@@ -16,11 +16,11 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 from torch.utils import _pytree as pytree
 
-from onnxport import runtime
 from onnxport.errors import InputError, VerificationError
 from onnxport.program import TRANSLATED, ONNXProgram
-from onnxport.reference import precisions
-from onnxport.resize import resized_inputs, with_small_integers
+from onnxport.running import runtime
+from onnxport.running.reference import precisions
+from onnxport.running.resize import resized_inputs, with_small_integers
 
 TOLERANCES: dict[torch.dtype, tuple[float, float]] = {
     torch.float64: (1e-7, 1e-7),

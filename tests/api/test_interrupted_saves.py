@@ -19,7 +19,7 @@ import onnxport
 import onnxruntime
 import pytest
 import torch
-from onnxport import saving
+from onnxport.files import saving
 from torch import nn
 
 X = torch.randn(2, 24)

@@ -16,7 +16,7 @@ import onnx
 import onnxport
 import pytest
 import torch
-from onnxport.checkpoint import StoredTensor, read_checkpoint
+from onnxport.files.checkpoint import StoredTensor, read_checkpoint
 from safetensors.torch import save_file
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode

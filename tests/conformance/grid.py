@@ -35,7 +35,8 @@ import compare
 import known
 import onnxport
 from cases import DTYPES, UNINITIALIZED, Case, cases, copied, has_dtype, name_of, operators, other_inputs, reseed
-from onnxport import DataType, runtime
+from onnxport import DataType
+from onnxport.running import runtime
 from support import TOLERANCES, flat_tensors
 from widened import widened
 

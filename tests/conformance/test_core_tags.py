@@ -11,7 +11,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from onnxport import plugins
-from onnxport.aliasing import pure_twin
+from onnxport.fx.aliasing import pure_twin
 
 pytestmark = pytest.mark.conformance
 

@@ -13,7 +13,7 @@ import onnxport
 import onnxruntime
 import pytest
 import torch
-from onnxport import kernels
+from onnxport.running import kernels
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 

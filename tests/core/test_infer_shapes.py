@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 from onnxport.capture import capture
+from onnxport.capturing.infer_shapes import infer_dynamic_shapes
 from onnxport.errors import InputError
-from onnxport.infer_shapes import infer_dynamic_shapes
 from onnxport.inputs import interface_of, prepare
 
 rand = torch.rand

@@ -8,7 +8,7 @@ import pytest
 import torch
 from functional_support import Model, check
 from onnxport.functionalize import functionalize
-from onnxport.regions import inline_regions
+from onnxport.fx.regions import inline_regions
 from torch.utils.checkpoint import checkpoint
 
 aten = torch.ops.aten

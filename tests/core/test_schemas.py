@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx
 import pytest
 from onnx_ir import DataType
-from onnxport import schemas
+from onnxport.graph import schemas
 
 
 def test_the_newest_version_not_above_the_opset() -> None:

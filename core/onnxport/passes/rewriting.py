@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
-from onnxport.functions import constant_node
+from onnxport.graph.functions import constant_node
 from onnxport.weights import TorchTensor
 
 if TYPE_CHECKING:

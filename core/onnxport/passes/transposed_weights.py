@@ -12,7 +12,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from onnxport.components import components
+from onnxport.graph.components import components
 from onnxport.passes.rewriting import attribute, calls_by_function, is_standard, sole_use
 from onnxport.weights import TorchTensor
 

@@ -10,10 +10,10 @@ from torch.fx import Node
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 from torch.fx.node import map_arg
 
-from onnxport.views import is_same_shape, is_same_size, sizes_of
+from onnxport.fx.views import is_same_shape, is_same_size, sizes_of
 
 if TYPE_CHECKING:
-    from onnxport.aliasing import Alias, Rewriter
+    from onnxport.fx.aliasing import Alias, Rewriter
 
 aten = torch.ops.aten
 

@@ -16,8 +16,8 @@ import torch.fx
 from torch._ops import OpOverload
 
 from onnxport.dtypes import SYMBOLIC
+from onnxport.graph.tensor import Tensor
 from onnxport.symbols import Size
-from onnxport.tensor import Tensor
 from onnxport.weights import TorchTensor, has_data
 
 if TYPE_CHECKING:

@@ -18,10 +18,10 @@ from torch.export import ExportedProgram
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode, ShapeEnv
 
 if TYPE_CHECKING:
-    from onnxport.request import Leaf, Request
-    from onnxport.shapes import Asked
+    from onnxport.capturing.request import Leaf, Request
+    from onnxport.capturing.shapes import Asked
 
-_LIBRARIES = (os.path.dirname(torch.__file__), os.path.dirname(__file__), os.path.dirname(os.__file__))
+_LIBRARIES = (os.path.dirname(torch.__file__), os.path.dirname(os.path.dirname(__file__)), os.path.dirname(os.__file__))
 _patching = threading.RLock()
 
 # Programs -------------------------------------------------------------------------------------------------------------

@@ -11,10 +11,10 @@ import torch
 import torch.utils._pytree as pytree
 from torch.export import Dim
 
+from onnxport.capturing.request import Leaf, Request
+from onnxport.capturing.shapes import Asked, asked_for, torch_shapes
 from onnxport.errors import InputError
 from onnxport.inputs import prepare
-from onnxport.request import Leaf, Request
-from onnxport.shapes import Asked, asked_for, torch_shapes
 
 
 @dataclass

@@ -1,7 +1,7 @@
 """``export(functions=)``: the calls of chosen module classes become calls of local functions.
 
 The nodes of one call are found by `nn_module_stack`. Where they can be taken out of the graph as one, they are
-described (:mod:`onnxport.fingerprints`); the first call of a description is translated, the others are only called.
+described (:mod:`onnxport.graph.fingerprints`); the first call of a description is translated, the others only called.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import torch
 import torch.fx
 
 from onnxport import metadata
-from onnxport.components import components
 from onnxport.dtypes import SYMBOLIC
 from onnxport.errors import InputError, Unsupported
-from onnxport.fingerprints import Structure, content, small_constant
-from onnxport.functions import Call, define
-from onnxport.tensor import Node, Tensor
+from onnxport.graph.components import components
+from onnxport.graph.fingerprints import Structure, content, small_constant
+from onnxport.graph.functions import Call, define
+from onnxport.graph.tensor import Node, Tensor
 
 if TYPE_CHECKING:
     import sympy

@@ -92,7 +92,7 @@ def missing_kernels(model: ir.Model) -> list[MissingKernel]:
 @functools.cache
 def tables() -> Mapping[str, Table]:
     """Kernels by provider, by domain and operator."""
-    data = json.loads(resources.files("onnxport").joinpath("kernels.json").read_text("utf-8"))
+    data = json.loads(resources.files(__package__).joinpath("kernels.json").read_text("utf-8"))
     known: dict[str, Table] = {}
     for provider, operators in data["providers"].items():
         table: dict[tuple[str, str], list[Kernel]] = {}

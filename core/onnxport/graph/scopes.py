@@ -11,8 +11,8 @@ from onnx_ir import AttributeType
 from onnxport.dtypes import COMPONENT, onnx_dtype
 
 if TYPE_CHECKING:
+    from onnxport.graph.tensor import Tensor
     from onnxport.symbols import Symbols
-    from onnxport.tensor import Tensor
 
 _GRAPH_KINDS = (AttributeType.GRAPH, AttributeType.GRAPHS)
 

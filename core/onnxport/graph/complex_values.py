@@ -8,7 +8,7 @@ import onnx_ir as ir
 import torch
 
 from onnxport.dtypes import COMPONENT
-from onnxport.tensor import Tensor
+from onnxport.graph.tensor import Tensor
 
 
 class ComplexValues:

@@ -10,8 +10,8 @@ import torch
 from torch.export.graph_signature import InputKind
 from torch.utils import _pytree as pytree
 
-from onnxport import runtime
 from onnxport.errors import InputError
+from onnxport.running import runtime
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram

@@ -11,12 +11,12 @@ import onnx_ir as ir
 import torch
 import torch.fx
 
-from onnxport import functions
 from onnxport.dtypes import COMPONENT, SYMBOLIC, component_dtype
 from onnxport.errors import InputError, Refusal, TranslationError
-from onnxport.module_functions import FunctionUse
-from onnxport.schemas import ir_version
-from onnxport.tensor import Tensor
+from onnxport.graph import functions
+from onnxport.graph.module_functions import FunctionUse
+from onnxport.graph.schemas import ir_version
+from onnxport.graph.tensor import Tensor
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram

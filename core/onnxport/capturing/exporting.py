@@ -33,7 +33,7 @@ def _answer() -> bool:
 
 
 def _answer_of_torch() -> bool:
-    from onnxport.exporting import _answer
+    from onnxport.capturing.exporting import _answer
 
     return _answer()
 

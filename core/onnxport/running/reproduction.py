@@ -10,8 +10,8 @@ import onnx_ir as ir
 import torch
 from torch.fx import Graph, GraphModule, Node, map_arg
 
-from onnxport import saving
 from onnxport.errors import SaveError
+from onnxport.files import saving
 
 
 def edges_of(graph: ir.Graph, target: ir.Value, node: Node, linked: Mapping[int, Node]) -> list[ir.Value]:

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.utils._pytree as pytree
 
-from onnxport.shapes import Asked, places, solved
+from onnxport.capturing.shapes import Asked, places, solved
 
 if TYPE_CHECKING:
-    from onnxport.request import Request
+    from onnxport.capturing.request import Request
 
 _PRIMES = (5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47)
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from onnxport import containers
+from onnxport.capturing import containers
 
 if TYPE_CHECKING:
-    from onnxport.shapes import Asked
+    from onnxport.capturing.shapes import Asked
 
 
 @dataclass

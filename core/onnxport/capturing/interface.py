@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.export import ExportedProgram
 
+from onnxport.capturing.request import Leaf, Request, described, walk
+from onnxport.capturing.shapes import expressions_of
 from onnxport.dtypes import SYMBOLIC
 from onnxport.errors import DynamicShapesError, InputError, NamesError
-from onnxport.request import Leaf, Request, described, walk
-from onnxport.shapes import expressions_of
 
 if TYPE_CHECKING:
     import sympy

@@ -12,7 +12,7 @@ from onnx_ir import AttributeType, DataType
 
 from onnxport.dtypes import onnx_dtype
 from onnxport.errors import Unsupported
-from onnxport.schemas import OpSpec
+from onnxport.graph.schemas import OpSpec
 from onnxport.weights import TorchTensor
 
 

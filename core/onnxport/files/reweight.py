@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import onnx_ir as ir
 import torch
 
+from onnxport.capturing.subclasses import plain_tensors, with_plain_weights
 from onnxport.dtypes import ONNX_TO_TORCH
 from onnxport.errors import WeightError
-from onnxport.subclasses import plain_tensors, with_plain_weights
 from onnxport.weights import TorchTensor, initializers_of
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from torch.export.graph_signature import InputKind, InputSpec
 from torch.fx import GraphModule, Interpreter, Node
 from torch.utils import _pytree as pytree
 
-from onnxport import runtime
 from onnxport.errors import InputError
+from onnxport.running import runtime
 from onnxport.weights import has_data
 
 

@@ -18,7 +18,7 @@ from torch.fx import Graph, GraphModule, Node
 from torch.fx._lazy_graph_module import _LazyGraphModule
 from torch.fx.node import map_arg
 
-from onnxport.writes import result_dtypes, storage_of
+from onnxport.fx.writes import result_dtypes, storage_of
 
 logger = logging.getLogger(__name__)
 

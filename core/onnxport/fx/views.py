@@ -17,8 +17,8 @@ from torch.fx.experimental.symbolic_shapes import statically_known_true
 from torch.fx.node import map_aggregate, map_arg
 from torch.utils import _pytree as pytree
 
-from onnxport.regions import FOREIGN_STORAGES
-from onnxport.writes import is_inplace, mutated, storage_of
+from onnxport.fx.regions import FOREIGN_STORAGES
+from onnxport.fx.writes import is_inplace, mutated, storage_of
 
 aten = torch.ops.aten
 
@@ -291,6 +291,23 @@ _CERTAIN_VIEWS = (
     aten.permute.default,
     aten.unsqueeze.default,
 )
+_DROPOUTS = (
+    aten.dropout.default,
+    aten.feature_dropout.default,
+    aten.alpha_dropout.default,
+    aten.feature_alpha_dropout.default,
+)
+
+
+def _is_certain_view(node: Node) -> bool:
+    """Whether an operator gives its first argument or a view of it, whatever was recorded.
+
+    torch 2.13 records the result of a dropout in evaluation, which is its input, on a storage of its own.
+    """
+    if node.op != "call_function":
+        return False
+    evaluates = node.target in _DROPOUTS and node.args[2] is False
+    return evaluates or node.target in _CERTAIN_VIEWS or is_inplace(node.target)
 
 
 def same_geometry(a: torch.Tensor, b: torch.Tensor) -> bool:
@@ -313,7 +330,7 @@ def fakes_of(owner: GraphModule) -> Mapping[Node, Any]:
     have lost it, as those of constants do, only what comes of them is.
     """
     recorded = {node: node.meta.get("val") for node in owner.graph.nodes}
-    views = [n for n in recorded if n.op == "call_function" and (n.target in _CERTAIN_VIEWS or is_inplace(n.target))]
+    views = [node for node in recorded if _is_certain_view(node)]
     lost = {n for n in views if storage_of(recorded[n]) != storage_of(recorded[n.args[0]])}  # type: ignore[index]
     if not lost and FOREIGN_STORAGES not in owner.meta:
         return recorded

@@ -19,10 +19,10 @@ from onnx_ir import AttributeType, DataType
 
 from onnxport import metadata
 from onnxport.dtypes import SYMBOLIC
-from onnxport.fingerprints import Structure, content
-from onnxport.scopes import Scope, graphs_of
+from onnxport.graph.fingerprints import Structure, content
+from onnxport.graph.scopes import Scope, graphs_of
+from onnxport.graph.tensor import Tensor
 from onnxport.symbols import Size
-from onnxport.tensor import Tensor
 
 if TYPE_CHECKING:
     import sympy

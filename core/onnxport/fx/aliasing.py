@@ -17,10 +17,10 @@ from torch.fx import GraphModule, Node
 from torch.fx.node import map_aggregate, map_arg
 from torch.utils import _pytree as pytree
 
-from onnxport.assignments import VALUES
 from onnxport.errors import Unsupported
-from onnxport.regions import GraphWriter, attribute_of
-from onnxport.views import (
+from onnxport.fx.assignments import VALUES
+from onnxport.fx.regions import GraphWriter, attribute_of
+from onnxport.fx.views import (
     PARENT,
     CannotInvert,
     ViewStep,
@@ -30,7 +30,7 @@ from onnxport.views import (
     same_geometry,
     scatter,
 )
-from onnxport.writes import (
+from onnxport.fx.writes import (
     PYTHON_INPLACE,
     SAME_TENSOR,
     TURNS_INTO_VIEW,

@@ -16,7 +16,7 @@ import onnx_ir as ir
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from onnxport.errors import InputError, SaveError
-from onnxport.serialization import PROTOBUF_LIMIT, Weight, model_size, weights_of, without_weights, write_model
+from onnxport.files.serialization import PROTOBUF_LIMIT, Weight, model_size, weights_of, without_weights, write_model
 from onnxport.weights import TorchTensor
 
 INLINE_BYTES = 1024

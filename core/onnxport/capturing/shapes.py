@@ -17,12 +17,12 @@ import torch
 import torch.utils._pytree as pytree
 from torch.export import Dim
 
-from onnxport import containers
+from onnxport.capturing import containers
+from onnxport.capturing.request import described
 from onnxport.errors import DynamicShapesError
-from onnxport.request import described
 
 if TYPE_CHECKING:
-    from onnxport.request import Leaf, Request
+    from onnxport.capturing.request import Leaf, Request
 
 _HINT = type(Dim.AUTO)
 _OPERATORS = (ast.Add, ast.Sub, ast.Mult, ast.FloorDiv)

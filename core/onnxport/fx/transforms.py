@@ -21,8 +21,8 @@ from torch.fx.node import map_arg
 from torch.utils import _pytree as pytree
 
 from onnxport.errors import Unsupported
-from onnxport.regions import GraphWriter, attribute_of
-from onnxport.writes import storage_of
+from onnxport.fx.regions import GraphWriter, attribute_of
+from onnxport.fx.writes import storage_of
 
 _NESTING = {predispatch._vmap_increment_nesting: 1, predispatch._vmap_decrement_nesting: -1}
 

@@ -1,0 +1,1 @@
+"""What is done to the captured FX graph before it is translated."""

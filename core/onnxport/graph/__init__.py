@@ -1,0 +1,1 @@
+"""The ONNX graph under construction: its values, scopes, schemas and local functions."""

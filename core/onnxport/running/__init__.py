@@ -1,0 +1,1 @@
+"""Running models beside each other: on onnxruntime, on torch, at other sizes; what a runtime lacks."""
