@@ -150,7 +150,7 @@ def test_a_cache_goes_through_the_layers() -> None:
         return {**_tokens(batch, length), "past_key_values": cache}
 
     past = {0: "batch", 2: "past"}
-    axes = {"input_ids": {0: "batch", 1: "length"}, "past_key_values": [[past] * 2] * 2}
+    axes = {"input_ids": {0: "batch", 1: "length"}, "past_key_values": [past] * 4}
     arguments = given(2, 3, 5)
     program = onnxport.export(model, kwargs=copy.deepcopy(arguments), dynamic_shapes=axes,
                               functions=["LlamaDecoderLayer"])  # fmt: skip

@@ -193,6 +193,8 @@ class _Resolver:
 def contained() -> Iterator[None]:
     """Leaves no transform behind that an error has interrupted: torch 2.14 does, and then every later call is wrong."""
     depth, level = _functorch.get_dynamic_layer_stack_depth(), forward_ad._current_level
+    autograd: Any = torch._C._autograd
+    hooks_allowed = autograd._saved_tensors_hooks_is_enabled()  # gradients of torch.func forbid them meanwhile
     try:
         yield
     finally:
@@ -202,3 +204,5 @@ def contained() -> Iterator[None]:
             forward_ad.exit_dual_level()
         with suppress(RuntimeError):  # there is none: a strict capture may leave one that Python's counter misses
             torch._C._exit_dual_level(level + 1)
+        if hooks_allowed:
+            autograd._saved_tensors_hooks_enable()
