@@ -68,6 +68,8 @@ def _tolerances(name: str, expected: torch.Tensor) -> tuple[float | None, float 
     rtol, atol = _NARROW[expected.dtype]
     if "polygamma" in name and expected.dtype == torch.float32:
         rtol = TOLERANCES[torch.float32][0]  # torch's own loses digits near a pole; ours is float64's, rounded
+    if "special.bessel_j" in name and expected.dtype == torch.float64:
+        atol = 1e-6  # torch 2.14's own is off by up to 5e-7 between 5 and 13 (J0(5.01), by arbitrary precision)
     halves = expected.dtype in (torch.float16, torch.bfloat16)
     if halves or any(word in name for word in _SUMS):
         largest = float(expected.abs().double().nan_to_num(0.0, 0.0, 0.0).max())
