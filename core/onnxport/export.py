@@ -124,6 +124,7 @@ def export(
         OnnxExporterError: one of its subclasses, which name what can't be exported, where and why.
     """
     require_flags(
+        verbose=None if callable(verbose) else verbose,
         dynamo=dynamo,
         external_data=external_data,
         report=report,
