@@ -7,15 +7,15 @@ on the lengths, and recurrent networks take the number of sequences from the ten
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import threading
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch import _VF, nn
 from torch.nn.utils.rnn import PackedSequence
+
+from onnxport_builtin.replacements import Replacement, Replacements
 
 _library = torch.library.Library("onnxport", "DEF")
 _library.define("pack_padded_sequence(Tensor input, Tensor lengths, bool batch_first) -> (Tensor, Tensor)")
@@ -25,9 +25,6 @@ _library.define(
 )
 
 _BATCH = "_onnxport_batch"
-_lock = threading.Lock()
-_users = 0
-_originals: list[tuple[Any, str, Any]] = []
 
 
 def _pack(input: torch.Tensor, lengths: torch.Tensor, batch_first: bool) -> Any:
@@ -63,30 +60,19 @@ torch.library.register_fake("onnxport::pack_padded_sequence", _packed_shapes, li
 torch.library.register_fake("onnxport::pad_packed_sequence", _padded_shapes, lib=_library)
 
 
-@contextlib.contextmanager
-def packed_sequences() -> Iterator[None]:
+def packed_sequences() -> AbstractContextManager[None]:
     """While any thread is in it, packing and networks on packed sequences can be captured."""
-    global _users
-    with _lock:
-        _users += 1
-        if _users == 1:
-            _replace(_VF, "_pack_padded_sequence", _captured_pack)
-            _replace(_VF, "_pad_packed_sequence", _captured_pad)
-            for network in (nn.LSTM, nn.GRU, nn.RNN):
-                _replace(network, "forward", _captured_forward)
-    try:
-        yield
-    finally:
-        with _lock:
-            _users -= 1
-            while _users == 0 and _originals:
-                setattr(*_originals.pop())
+    return _replacements.active()
 
 
-def _replace(owner: Any, name: str, wrapper: Callable[[Any], Any]) -> None:
-    original = getattr(owner, name)
-    _originals.append((owner, name, original))
-    setattr(owner, name, functools.wraps(original)(wrapper(original)))
+def _replaced() -> Iterator[Replacement]:
+    yield _VF, "_pack_padded_sequence", _captured_pack
+    yield _VF, "_pad_packed_sequence", _captured_pad
+    for network in (nn.LSTM, nn.GRU, nn.RNN):
+        yield network, "forward", _captured_forward
+
+
+_replacements = Replacements(_replaced)
 
 
 def _is_capturing() -> bool:

@@ -13,12 +13,11 @@ These are changes to functions of torch 2.14 that last while an export captures:
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import importlib
 import operator
-import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 from unittest import mock
 
@@ -29,37 +28,27 @@ from torch.fx.experimental import proxy_tensor
 from torch.utils import _pytree as pytree
 from torch.utils.checkpoint import noop_context_fn
 
+from onnxport_builtin.replacements import Replacement, Replacements
+
 _SCAN = "torch._higher_order_ops.associative_scan"  # the package's attribute of this name is a function
-_lock = threading.Lock()
-_users = 0
-_originals: list[tuple[Any, str, Any]] = []
 
 
-@contextlib.contextmanager
-def structures() -> Iterator[None]:
+def structures() -> AbstractContextManager[None]:
     """While any thread is in it, torch's functions are replaced."""
-    global _users
-    with _lock:
-        _users += 1
-        if _users == 1:
-            _replace(importlib.import_module(_SCAN), "generic_associative_scan", _one_operator)
-            _replace(proxy_tensor, "_build_proxy_for_sym_expr", _binary_products)
-            _replace(TagActivationCheckpoint, "__call__", _with_context)
-            _replace(torch.Tensor, "random_", _random_between)
-    try:
-        yield
-    finally:
-        with _lock:
-            _users -= 1
-            while _users == 0 and _originals:
-                setattr(*_originals.pop())
+    return _replacements.active()
 
 
-def _replace(module: Any, name: str, wrapper: Callable[[Any], Any]) -> None:
-    original = getattr(module, name, None)
-    if original is not None:
-        _originals.append((module, name, original))
-        setattr(module, name, functools.wraps(original)(wrapper(original)))
+def _replaced() -> Iterator[Replacement]:
+    wanted: list[Replacement] = [
+        (importlib.import_module(_SCAN), "generic_associative_scan", _one_operator),
+        (proxy_tensor, "_build_proxy_for_sym_expr", _binary_products),
+        (TagActivationCheckpoint, "__call__", _with_context),
+        (torch.Tensor, "random_", _random_between),
+    ]
+    return (each for each in wanted if hasattr(each[0], each[1]))  # other versions of torch may lack one
+
+
+_replacements = Replacements(_replaced)
 
 
 def _one_operator(original: Callable[..., Any]) -> Callable[..., Any]:

@@ -1,0 +1,40 @@
+"""Functions of torch that are replaced while an export captures, for all threads: they have no place per thread."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+#: (owner, name of its attribute, original -> what takes its place)
+Replacement = tuple[Any, str, Callable[[Any], Any]]
+
+
+class Replacements:
+    """What ``find`` lists, replaced from the first thread's entrance to the last one's exit."""
+
+    def __init__(self, find: Callable[[], Iterable[Replacement]]) -> None:
+        self._find = find
+        self._lock = threading.Lock()
+        self._users = 0
+        self._originals: list[tuple[Any, str, Any]] = []
+
+    @contextlib.contextmanager
+    def active(self) -> Iterator[None]:
+        """While any thread is in it, the replacements stand."""
+        with self._lock:
+            self._users += 1
+            if self._users == 1:
+                for owner, name, wrapper in self._find():
+                    original = getattr(owner, name)
+                    self._originals.append((owner, name, original))
+                    setattr(owner, name, functools.wraps(original)(wrapper(original)))
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._users -= 1
+                while self._users == 0 and self._originals:
+                    setattr(*self._originals.pop())
