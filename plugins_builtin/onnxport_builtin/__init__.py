@@ -29,13 +29,15 @@ def onnxport_decompositions() -> dict[Any, Callable[..., Any]]:
 
 @hookimpl
 def onnxport_patches() -> list[AbstractContextManager[None]]:
-    """Recurrent networks and scans keep a dynamic time axis; fake quantization is captured as a pure operator."""
-    recurrent, packed, structures, quantization = (
-        import_module(f"{__name__}.{name}_capture") for name in ("recurrent", "packed", "structure", "quantization")
+    """Recurrent networks and scans keep a dynamic time axis; fake quantization and random operators can be captured."""
+    names = ("recurrent", "packed", "structure", "quantization", "random")
+    recurrent, packed, structures, quantization, numbers = (
+        import_module(f"{__name__}.{name}_capture") for name in names
     )
     return [
         recurrent.recurrent_shapes(),
         packed.packed_sequences(),
         structures.structures(),
         quantization.pure_modules(),
+        numbers.random_numbers(),
     ]

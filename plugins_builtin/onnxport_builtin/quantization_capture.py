@@ -10,6 +10,8 @@ from unittest import mock
 
 import torch
 
+from onnxport_builtin.replacements import meta_kernels
+
 
 def _like(self: torch.Tensor, *_: Any) -> torch.Tensor:
     return torch.empty_like(self)
@@ -37,12 +39,7 @@ def pure_modules() -> Iterator[None]:
     the fused module writes its statistics even where its observer is off. Both become the pure operator that computes
     the same, with its switches: their values are known when it is translated.
     """
-    library = torch.library.Library("aten", "IMPL")
-    for name, kernel in _WITHOUT_META.items():
-        if not torch._C._dispatch_has_kernel_for_dispatch_key(f"aten::{name}", "Meta"):
-            library.impl(name, kernel, "Meta")
-    with ExitStack() as stack:
-        stack.callback(library._destroy)
+    with meta_kernels(_WITHOUT_META), ExitStack() as stack:
         for package in ("torch.ao.quantization.fake_quantize", "torchao.quantization.pt2e.fake_quantize"):
             module = sys.modules.get(package)
             if module is not None:

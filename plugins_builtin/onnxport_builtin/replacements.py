@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import functools
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
+
+import torch
 
 #: (owner, name of its attribute, original -> what takes its place)
 Replacement = tuple[Any, str, Callable[[Any], Any]]
@@ -38,3 +40,16 @@ class Replacements:
                 self._users -= 1
                 while self._users == 0 and self._originals:
                     setattr(*self._originals.pop())
+
+
+@contextlib.contextmanager
+def meta_kernels(kernels: Mapping[str, Callable[..., Any]]) -> Iterator[None]:
+    """While this is active, the named operators of ``aten`` have meta kernels, unless torch has its own."""
+    library = torch.library.Library("aten", "IMPL")
+    for name, kernel in kernels.items():
+        if not torch._C._dispatch_has_kernel_for_dispatch_key(f"aten::{name}", "Meta"):
+            library.impl(name, kernel, "Meta")
+    try:
+        yield
+    finally:
+        library._destroy()

@@ -8,7 +8,6 @@ These are changes to functions of torch 2.14 that last while an export captures:
   (a bias with three dynamic axes that a ``flex_attention`` looks up, for one). Here it is made of two products.
 - An activation checkpoint in a branch or a loop's body is traced twice, and the second trace misses what the first kept
   beside the graph: "KeyError: '_checkpoint_context_fn'".
-- ``Tensor.random_(from, to)`` is an operator overload called ``from``, which torch can't write as Python code.
 """
 
 from __future__ import annotations
@@ -43,7 +42,6 @@ def _replaced() -> Iterator[Replacement]:
         (importlib.import_module(_SCAN), "generic_associative_scan", _one_operator),
         (proxy_tensor, "_build_proxy_for_sym_expr", _binary_products),
         (TagActivationCheckpoint, "__call__", _with_context),
-        (torch.Tensor, "random_", _random_between),
     ]
     return (each for each in wanted if hasattr(each[0], each[1]))  # other versions of torch may lack one
 
@@ -116,13 +114,3 @@ def _with_context(original: Callable[..., Any]) -> Callable[..., Any]:
         return original(self, graph, *args, **kwargs)
 
     return tagged
-
-
-def _random_between(original: Callable[..., Any]) -> Callable[..., Any]:
-    def random_(self: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        bounds = [*args, *(kwargs[name] for name in ("from", "to") if kwargs.get(name) is not None)]
-        if len(bounds) != 2 or torch.compiler.is_dynamo_compiling() or not torch.compiler.is_exporting():
-            return original(self, *args, **kwargs)  # type: ignore[no-any-return]
-        return self.copy_(torch.randint_like(self, *bounds))
-
-    return random_

@@ -10,15 +10,18 @@ import math
 import zlib
 from typing import TYPE_CHECKING, Any
 
+import torch
 from onnxport import DataType, Size, Tensor, Unsupported, translation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 _DRAWN = (DataType.FLOAT, DataType.DOUBLE)
+_TORCH = {DataType.FLOAT: torch.float32, DataType.DOUBLE: torch.float64}
 _FLOATS = (*_DRAWN, DataType.FLOAT16, DataType.BFLOAT16)
 #: Integers up to here are exact in float32, which node attributes are.
 _EXACT = 2**24
+_LEAST = 2.0**-32  # below all other uniform numbers that onnxruntime draws
 _SELU_ALPHA = 1.7580993408473766  # the value that SELU saturates at, negated
 
 
@@ -188,7 +191,8 @@ def from_uniform(op: Any, formula: Callable[[Tensor], Tensor]) -> Tensor:
 
 @translation("aten::exponential")
 def exponential(op: Any, self: Tensor, lambd: float = 1.0, *, generator: Any = None) -> Tensor:
-    return from_uniform(op, lambda u: op.Div(op.Log(op.Sub(1.0, u)), -float(lambd)))
+    # Never 0, of which Gumbel noise, the logarithm, would be infinite; and the logarithm of 0 is kept out.
+    return from_uniform(op, lambda u: op.Div(op.Log(op.Max(u, _LEAST)), -float(lambd)))
 
 
 @translation("aten::geometric")
@@ -225,16 +229,23 @@ def bernoulli_p(op: Any, self: Tensor, p: float | Tensor, *, generator: Any = No
 def multinomial(
     op: Any, self: Tensor, num_samples: int | Size, replacement: bool = False, *, generator: Any = None
 ) -> Tensor:
-    """With replacement by ONNX Multinomial; without by the order of ``p / Exponential(1)``."""
+    """With replacement by ONNX Multinomial; without by the order of ``p / Exponential(1)``.
+
+    ONNX's number of samples is fixed; any other is drawn by the inverse of the cumulative distribution.
+    """
     weights = op.cast(self, DataType.FLOAT)
     rank = len(self.shape)
+    if replacement and not isinstance(num_samples, int):
+        ends = op.CumSum(weights, op.const(-1))
+        total = op.Slice(ends, [-1], [_EXACT], [-1])
+        drawn = op.Mul(uniform01(op, expected(op)[0]), total)
+        passed = op.GreaterOrEqual(op.Unsqueeze(drawn, [-1]), op.Unsqueeze(ends, [-2]))
+        return op.ReduceSum(op.cast(passed, DataType.INT64), [-1], keepdims=0)
     if replacement and num_samples != 1:
-        if not isinstance(num_samples, int):
-            raise Unsupported("a symbolic number of samples with replacement")
         logits = op.Log(weights if rank == 2 else op.Unsqueeze(weights, [0]))
         drawn = op.cast(op.Multinomial(logits, sample_size=num_samples, seed=seed_of(op)), DataType.INT64)
         return drawn if rank == 2 else op.Squeeze(drawn, [0])
-    race = op.Neg(op.Log(op.Sub(1.0, uniform01(op, list(self.shape)))))
+    race = op.Neg(op.Log(uniform01(op, list(self.shape))))  # never 0: 0 / 0 would win
     return op.TopK(op.Div(weights, race), [num_samples], axis=-1)[1]
 
 
@@ -282,6 +293,57 @@ def binomial(op: Any, count: Tensor, prob: Tensor, generator: Any = None) -> Ten
         return op.cast(again, DataType.BOOL), op.Add(successes, hit)
 
     return op.cast(count_until(op, step, [zeros])[0], dtype)
+
+
+def gamma_numbers(op: Any, concentration: Tensor, dtype: DataType) -> Tensor:
+    """Gamma distributed numbers of scale 1, float32 or float64, by rejection: about six turns of a loop over them all.
+
+    Source: Marsaglia and Tsang, "A simple method for generating gamma variables", 2000. Below 1 the concentration is
+    raised by 1, and the number multiplied by ``u ** (1 / concentration)``.
+    """
+    shape = list(concentration.shape)
+    alpha = op.cast(concentration, dtype)
+    below = op.Less(alpha, 1.0)
+    d = op.Sub(op.Add(alpha, op.cast(below, dtype)), 1 / 3)
+    c = op.Reciprocal(op.Sqrt(op.Mul(d, 9.0)))
+    # Of what isn't a positive number none would ever be accepted.
+    waiting = op.And(op.Greater(alpha, 0.0), op.Less(alpha, math.inf))
+    value = op.Mul(alpha, 0.0)
+    waiting.shape = value.shape = concentration.shape
+
+    def step(_turn: Tensor, waiting: Tensor, value: Tensor) -> tuple[Tensor, ...]:
+        x = draw(op, "Normal", shape, dtype)
+        root = op.Add(op.Mul(c, x), 1.0)
+        v = op.Mul(op.Mul(root, root), root)
+        scaled = op.Mul(d, v)
+        bound = op.Add(op.Mul(op.Mul(x, x), 0.5), op.Add(op.Sub(d, scaled), op.Mul(d, op.Log(v))))
+        # Where v is negative, its logarithm is NaN, and nothing is less.
+        accepted = op.And(waiting, op.Less(op.Log(uniform01(op, shape, dtype)), bound))
+        waiting = op.And(waiting, op.Not(accepted))
+        again = op.cast(op.ReduceMax(op.cast(waiting, DataType.UINT8), keepdims=0), DataType.BOOL)
+        return again, waiting, op.Where(accepted, scaled, value)
+
+    value = count_until(op, step, [waiting, value])[1]
+    factor = op.Pow(uniform01(op, shape, dtype), op.Reciprocal(alpha))
+    return op.Max(op.Where(below, op.Mul(value, factor), value), torch.finfo(_TORCH[dtype]).tiny)
+
+
+@translation("aten::_standard_gamma")
+def standard_gamma(op: Any, self: Tensor, generator: Any = None) -> Tensor:
+    shape, dtype = expected(op)
+    if any(dim == 0 for dim in shape):
+        return self
+    return op.cast(gamma_numbers(op, self, dtype if dtype in _DRAWN else DataType.FLOAT), dtype)
+
+
+@translation("aten::_sample_dirichlet")
+def sample_dirichlet(op: Any, self: Tensor, generator: Any = None) -> Tensor:
+    """Gamma distributed numbers over their sum, along the last axis."""
+    shape, dtype = expected(op)
+    if any(dim == 0 for dim in shape):
+        return self
+    parts = gamma_numbers(op, self, DataType.DOUBLE)
+    return op.cast(op.Div(parts, op.ReduceSum(parts, [-1], keepdims=1)), dtype)
 
 
 # --- dropout in training mode; other families know what these do in eval mode ------------------------------------

@@ -1,0 +1,89 @@
+"""Capturing random operators: what ``torch.export`` of torch 2.14 refuses of them, see the list.
+
+- ``generator=`` with sizes that are symbolic: the overloads that take one want plain numbers. The file's numbers are
+  the runtime's own, so that a generator says nothing about them.
+- ``Tensor.random_(from, to)`` is an operator overload called ``from``, which torch can't write as Python code.
+- ``binomial`` and ``_sample_dirichlet`` have no meta kernel.
+- ``torch.distributions`` checks its parameters and values, and raises where one is wrong: a branch on data. In a file
+  they aren't checked, as other assertions aren't.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch.distributions import Distribution
+
+from onnxport_builtin.replacements import Replacement, Replacements, meta_kernels
+
+_SIZED = ("rand", "randn", "randint", "randperm", "normal")
+
+
+@contextlib.contextmanager
+def random_numbers() -> Iterator[None]:
+    """While any thread is in it, random operators can be captured."""
+    with meta_kernels(_WITHOUT_META), _replacements.active():
+        yield
+
+
+def _like_count(count: torch.Tensor, prob: torch.Tensor, generator: Any = None) -> torch.Tensor:
+    return torch.empty_like(count)
+
+
+def _like(self: torch.Tensor, generator: Any = None) -> torch.Tensor:
+    return torch.empty_like(self)
+
+
+_WITHOUT_META: dict[str, Callable[..., Any]] = {"binomial": _like_count, "_sample_dirichlet": _like}
+
+
+def _replaced() -> Iterator[Replacement]:
+    yield from ((torch, name, _without_generator) for name in _SIZED)
+    yield torch.Tensor, "random_", _random_between
+    yield Distribution, "__init__", _unchecked
+
+
+_replacements = Replacements(_replaced)
+
+
+def _without_generator(original: Callable[..., Any]) -> Callable[..., Any]:
+    def drawn(*args: Any, **kwargs: Any) -> Any:
+        if kwargs.get("generator") is not None and torch.compiler.is_exporting():
+            del kwargs["generator"]
+        return original(*args, **kwargs)
+
+    return drawn
+
+
+def _random_between(original: Callable[..., Any]) -> Callable[..., Any]:
+    def random_(self: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        low = kwargs.get("from", args[0] if len(args) > 1 or "to" in kwargs else None)
+        if low is None or torch.compiler.is_dynamo_compiling() or not torch.compiler.is_exporting():
+            return original(self, *args, **kwargs)  # type: ignore[no-any-return]
+        high = kwargs.get("to", args[-1] if args and (len(args) > 1 or "from" in kwargs) else None)
+        if high is None:
+            high = _beyond(self.dtype)
+        return self.copy_(torch.randint_like(self, low, high))
+
+    return random_
+
+
+def _beyond(dtype: torch.dtype) -> int:
+    """One more than the greatest number that ``random_`` without an upper bound fills a tensor with."""
+    if dtype is torch.bool:
+        return 2
+    if dtype.is_floating_point:
+        return int(2 / torch.finfo(dtype).eps) + 1
+    return min(torch.iinfo(dtype).max + 1, 2**63 - 1)
+
+
+def _unchecked(original: Callable[..., None]) -> Callable[..., None]:
+    def __init__(self: Distribution, *args: Any, **kwargs: Any) -> None:  # noqa: N807
+        if torch.compiler.is_exporting():
+            args, kwargs = args[:2], {**kwargs, "validate_args": False}
+        original(self, *args, **kwargs)
+
+    return __init__
