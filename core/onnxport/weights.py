@@ -186,8 +186,8 @@ class TorchTensor(ir.Tensor):
             return
         for block in _blocks(tensor, limit):
             flat = _as_real(block).contiguous().cpu().reshape(-1)
-            if flat.numel():
-                yield flat.view(torch.uint8).numpy().data
+            if flat.numel():  # the stride of a single element may be any
+                yield flat.as_strided((flat.numel(),), (1,)).view(torch.uint8).numpy().data
 
     def tofile(self, file: IO[bytes]) -> None:
         """Write the row-major bytes to a binary file with a `write` method, raw (unbuffered) files included."""

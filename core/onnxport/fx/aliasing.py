@@ -37,6 +37,7 @@ from onnxport.fx.writes import (
     Written,
     frozen,
     is_assertion,
+    is_inplace,
     is_silent,
     is_write,
     mutated,
@@ -139,11 +140,12 @@ class Rewriter:
         raise ValueError("the graph has no output node")
 
     def written_inputs(self) -> Iterable[tuple[Node, Alias]]:
-        """The placeholders whose content changed, in their order; of tied ones, those that the graph uses."""
+        """The placeholders whose content or shape changed, in their order; of tied ones, those that the graph uses."""
         for node in self.owner.graph.nodes:
             alias = self.env.get(node)
-            if node.op == "placeholder" and node.users and isinstance(alias, Alias) and alias.root.version:
-                yield node, alias
+            changed = isinstance(alias, Alias) and (alias.root.version or not same_geometry(alias.val, alias.root.val))
+            if node.op == "placeholder" and node.users and changed:
+                yield node, alias  # type: ignore[misc]
 
     # Reading
 
@@ -217,7 +219,10 @@ class Rewriter:
         if new is not None and self.first.setdefault(storage, node) is node:
             return new
         first = self.first.get(storage, node)
-        source = next((arg for arg in node.all_input_nodes if self._shares(arg, storage)), None)
+        sources: Any = node.all_input_nodes
+        if new is None and node.args and isinstance(node.args[0], (tuple, list)) and len(node.args[0]) == len(whole):
+            sources = [node.args[0][index], *sources]  # broadcast_tensors(a, a[:1]): a result for each argument
+        source = next((arg for arg in sources if self._shares(arg, storage)), None)
         if source is None:
             if first is not node:
                 return self._unexplained(node, first, new, val)
@@ -330,15 +335,25 @@ class Rewriter:
         parent, rest = self.alias(node.args[0]), tuple(node.args[1:])  # type: ignore[arg-type]
         val = self.fakes[node]
         step = ViewStep(target, (PARENT, *rest), {}, 0, val, node)
-        self.env[node] = self.env[node.args[0]] = Alias(None, val, parent, step)  # type: ignore[index]
+        self.env[node] = Alias(None, val, parent, step)
+        same: Any = node
+        while same.op == "call_function" and is_inplace(same.target):  # all these nodes are the one tensor
+            same = same.args[0]
+            self.env[same] = self.env[node]
 
-    def _mutate(self, node: Node) -> None:
+    def _mutate(self, node: Node, given: dict[str, Any] | None = None) -> None:
         """Any other operator that writes: its pure twin, whose results are stored in the arguments that it writes."""
         target: Any = node.target
         written = mutated(target)
-        given: dict[str, Any] = {argument.name: value for argument, value in zip(target._schema.arguments, node.args)}
-        given.update(node.kwargs)
+        if given is None:
+            given = {argument.name: value for argument, value in zip(target._schema.arguments, node.args)}
+            given.update(node.kwargs)
         aliases = [self._targets(given.get(item.name)) for item in written]
+        several = aliases[0] if isinstance(aliases[0], list) else []
+        if "_foreach_" in target._schema.name and len({alias.root for alias in several}) < len(several):
+            for i in range(len(several)):  # what lies on one storage may overlap: in order, as eager does
+                self._mutate(node, {n: [v[i]] if isinstance(v, (tuple, list)) else v for n, v in given.items()})
+            return
         for i, item in enumerate(written):
             resizes = item.is_out or target._schema.name in ("aten::resize_", "aten::resize_as_")
             if resizes and not is_same_shape(aliases[i].val, self._recorded(node, item)):
@@ -356,17 +371,17 @@ class Rewriter:
                 for a, t in zip(arguments, twin._schema.arguments)
                 if a.kwarg_only and a.name in given
             }
-            several = len(twin._schema.returns) > 1
-            new = self.emit(twin, args, [*vals, *new_vals] if several else [*vals, *new_vals][0], **kwargs)
+            is_tuple = len(twin._schema.returns) > 1
+            new = self.emit(twin, args, [*vals, *new_vals] if is_tuple else [*vals, *new_vals][0], **kwargs)
         elif target.namespace not in ("aten", "prims") and all(item is not None for item in aliases):
             vals = vals or [None]  # the operator's own result, before the new values
             given = {a.name: given.get(a.name, a.default_value) for a in target._schema.arguments}
             kwargs = {name: self._argument(value) for name, value in given.items()}
-            several = True
+            is_tuple = True
             new = self.emit(torch.ops.higher_order.auto_functionalized, (target,), (*vals, *new_vals), **kwargs)
         else:
             raise self.refusal("no pure operator does the same")
-        results = [self._item(new, i, v) for i, v in enumerate([*vals, *new_vals])] if several else [new]
+        results = [self._item(new, i, v) for i, v in enumerate([*vals, *new_vals])] if is_tuple else [new]
         dtypes = result_dtypes(twin, new.args, new.kwargs) if twin and not isinstance(aliases[0], list) else []
         for i, alias in enumerate(aliases):
             value, position = results[len(vals) + i], len(vals) + i
@@ -399,7 +414,8 @@ class Rewriter:
         raise self.refusal("its out= tensor is not returned")
 
     def _resized(self, old: Node, alias: Alias, val: torch.Tensor) -> Alias:
-        if alias.parent is not None or alias.views or old.op == "placeholder":
+        several = sum(entry is alias for entry in self.env.values()) > 1
+        if alias.parent is not None or alias.views or several or old.op == "placeholder":
             raise self.refusal("it resizes a tensor that has views")
         new = self.env[old] = Alias(alias.node, val)
         return new

@@ -63,15 +63,26 @@ def _copied(rewriter: Rewriter, source: Any, alias: Alias) -> Node:
 
 
 def _fill_diagonal_(rewriter: Rewriter, node: Node, alias: Alias) -> Node:
+    """Of a matrix, or of a tensor whose axes are equally long; `wrap` goes on below the square of a tall matrix."""
     value, wrap = (*node.args[1:], *node.kwargs.values(), False)[:2]
-    if alias.val.dim() != 2 or wrap:
-        raise rewriter.refusal("only the diagonal of a matrix can be filled")
-    whole = rewriter.current(alias)
-    diagonal = alias.val.diagonal()
+    whole, val, sizes = rewriter.current(alias), alias.val, alias.val.shape
+    if len(sizes) > 2 or (wrap and statically_known_true(sizes[0] > sizes[1] + 1)):
+        if not all(isinstance(size, int) for size in sizes):
+            raise rewriter.refusal("only the diagonal of a matrix can be filled where sizes are dynamic")
+        flat = val.new_empty([val.numel()])
+        step = sum(sizes[0] ** axis for axis in range(len(sizes))) if len(sizes) > 2 else sizes[1] + 1
+        line = rewriter.emit(aten.reshape.default, (whole, [-1]), flat)
+        part = flat[::step]
+        filled = rewriter.emit(aten.full.default, (list(part.shape), value), part, dtype=val.dtype)
+        line = rewriter.emit(aten.slice_scatter.default, (line, filled, 0, 0, None, step), flat)
+        return rewriter.emit(aten.reshape.default, (line, list(sizes)), val)
+    if wrap and not statically_known_true(sizes[0] <= sizes[1] + 1):
+        raise rewriter.refusal("where the diagonal is wrapped depends on dynamic sizes")
+    diagonal = val.diagonal()
     filled = rewriter.emit(
         aten.full_like.default, (rewriter.emit(aten.diagonal.default, (whole,), diagonal), value), diagonal
     )
-    return rewriter.emit(aten.diagonal_scatter.default, (whole, filled), alias.val)
+    return rewriter.emit(aten.diagonal_scatter.default, (whole, filled), val)
 
 
 def _index_put_impl_(rewriter: Rewriter, node: Node, alias: Alias) -> Node:

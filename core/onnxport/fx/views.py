@@ -202,7 +202,7 @@ Inverse = Callable[[Emit, ViewStep, Node, torch.Tensor, Node], Node]
 _BY_INVERSE: tuple[tuple[Inverse, str], ...] = (
     (_reshape, "view reshape _reshape_alias view_as reshape_as flatten unflatten ravel squeeze unsqueeze"),
     (_reshape, "atleast_1d atleast_2d atleast_3d"),
-    (_expand, "expand expand_as broadcast_to"),
+    (_expand, "expand expand_as broadcast_to broadcast_tensors"),
     (_permute, "permute"),
     (_movedim, "movedim moveaxis"),
     (_again, "transpose t numpy_T mT swapaxes swapdims conj _conj _neg_view adjoint mH matrix_H"),
