@@ -98,7 +98,8 @@ class Builder(ComplexValues):
             return self._in_float32(spec, values, types, outputs, given)
         count = outputs if outputs is not None else self._count(spec, attributes)
         dtypes = self._output_types(spec, types, attributes, count, values)
-        shape = infer.shape_of(spec.name, values, attributes)
+        dims = infer.dims_of(spec.name, values, attributes)
+        shape = None if dims is None else self.symbols.shared(dims)
         attrs = [literals.attribute(spec, key, value) for key, value in attributes.items()]
         return self._append("", spec.name, values, attrs, dtypes, shape)
 
@@ -109,7 +110,7 @@ class Builder(ComplexValues):
         last = len(spec.inputs) - 1
         wide = [
             self.cast(value, DataType.FLOAT)
-            if isinstance(value, ir.Value) and (spec.inputs[min(i, last)], value.dtype) in spec.without
+            if isinstance(value, Tensor) and (spec.inputs[min(i, last)], value.dtype) in spec.without
             else value
             for i, value in enumerate(values)
         ]
@@ -160,7 +161,7 @@ class Builder(ComplexValues):
             raise TypeError(f"{spec.name} takes at most {len(kinds)} inputs, {len(inputs)} were given")
         pending = False
         for i, value in enumerate(inputs):
-            if isinstance(value, ir.Value):
+            if isinstance(value, Tensor):
                 kind = kinds[min(i, last)]
                 if isinstance(kind, str) and value.dtype is not None:
                     types.setdefault(kind, value.dtype)
@@ -220,7 +221,7 @@ class Builder(ComplexValues):
             dtypes: element type of each result; by default that of the first tensor input.
         """
         self.domains.setdefault(domain, version)
-        first = next((v.dtype for v in inputs if isinstance(v, ir.Value)), None)
+        first = next((v.dtype for v in inputs if isinstance(v, Tensor)), None)
         values = [self.tensor(value, first) for value in inputs]
         kinds: list[DataType | None] = [onnx_dtype(d) for d in dtypes] if dtypes is not None else [first] * outputs
         attrs = [literals.any_attribute(key, value) for key, value in attributes.items() if value is not None]
@@ -254,12 +255,12 @@ class Builder(ComplexValues):
 
     def tensor(self, value: Any, dtype: DataType | None = None) -> Tensor | None:
         """A value as a tensor: tensors as they are, numbers and lists as constants, sizes as computed."""
-        if value is None or isinstance(value, ir.Value):
+        if value is None or isinstance(value, Tensor):
             return value  # type: ignore[return-value]
         if isinstance(value, Size):
             result = self.symbols.scalar(value.expr)
             return self.cast(result, dtype) if dtype is not None else result
-        if isinstance(value, (list, tuple)) and any(isinstance(v, (Size, ir.Value)) for v in value):
+        if isinstance(value, (list, tuple)) and any(isinstance(v, (Size, Tensor)) for v in value):
             return self.sizes(value)
         if isinstance(value, np.ndarray) and dtype is None:
             return self.const(value)
@@ -327,7 +328,7 @@ class Builder(ComplexValues):
         wanted = onnx_dtype(dtype)
         if isinstance(value, Size):
             value = self.symbols.scalar(value.expr)
-        if not isinstance(value, ir.Value):
+        if not isinstance(value, Tensor):
             return self.const(value, wanted)
         if value.dtype is wanted:
             return value  # type: ignore[return-value]
@@ -342,13 +343,13 @@ class Builder(ComplexValues):
     def sizes(self, dims: Iterable[int | Size | Tensor]) -> Tensor:
         """A 1-D int64 tensor of ints, sizes and integer scalars."""
         listed = list(dims)
-        if not any(isinstance(d, ir.Value) for d in listed):
+        if not any(isinstance(d, Tensor) for d in listed):
             if all(isinstance(d, int) for d in listed):
                 return self.const([int(d) for d in listed], DataType.INT64)  # type: ignore[arg-type]
             return self.symbols.vectors(listed)  # type: ignore[arg-type]
         parts = []
         for dim in listed:
-            if isinstance(dim, ir.Value):
+            if isinstance(dim, Tensor):
                 parts.append(self.Reshape(self.cast(dim, DataType.INT64), [1]))
             else:
                 parts.append(self.sizes([dim]))

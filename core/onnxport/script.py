@@ -19,6 +19,7 @@ from torch._ops import HigherOrderOperator, OpOverload, OpOverloadPacket
 
 from onnxport.errors import TableError, Unsupported
 from onnxport.graph.schemas import OpSpec, spec_of
+from onnxport.graph.tensor import Tensor
 from onnxport.registry import TABLE_TIER, Translation, key_of
 from onnxport.symbols import Size
 
@@ -268,5 +269,5 @@ def _output_dtypes(op: Builder, count: int, inputs: list[Any]) -> list[DataType]
     results = op.results
     if len(results) == count:
         return [result.dtype for result in results]
-    first = next((value.dtype for value in inputs if isinstance(value, ir.Value)), DataType.FLOAT)
+    first = next((value.dtype for value in inputs if isinstance(value, Tensor)), DataType.FLOAT)
     return [first or DataType.FLOAT] * count

@@ -16,14 +16,15 @@ from onnx_ir import DataType
 from torch.utils._sympy.functions import FloorDiv, PythonMod
 
 from onnxport.errors import Unsupported
+from onnxport.graph.tensor import Concrete
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from onnxport.builder import Builder, Tensor
 
 
-class Size(ir.SymbolicDim):
+class Size(ir.SymbolicDim, metaclass=Concrete):
     """A symbolic number: a dimension, or arithmetic over dimensions.
 
     Supports ``+ - * // %`` with ints and other sizes. ``==`` compares structurally and never adds a guard.
@@ -115,13 +116,11 @@ class Symbols:
 
     def size(self, expr: sympy.Basic, kind: str = "int") -> int | float | bool | Size:
         """The number for an expression: a Python number where it is constant."""
-        if expr.is_number or expr in (sympy.true, sympy.false):
-            if kind == "bool":
-                return bool(expr)
-            return int(expr) if kind == "int" else float(expr)
         key = (expr, kind)
         found = self._sizes.get(key)
         if found is None:
+            if expr.is_number or expr in (sympy.true, sympy.false):
+                return {"bool": bool, "int": int, "float": float}[kind](expr)  # type: ignore[no-any-return]
             found = self._sizes[key] = Size(expr, self, kind)
         return found
 
@@ -137,7 +136,11 @@ class Symbols:
 
     def shape(self, fake: torch.Tensor) -> ir.Shape:
         """The shape of a fake tensor; equal shapes are one frozen object, since most of a model's are."""
-        dims = tuple([d if type(d) is int else self.of_torch(d) for d in fake.shape])
+        return self.shared([d if type(d) is int else self.of_torch(d) for d in fake.shape])
+
+    def shared(self, dimensions: Iterable[Any]) -> ir.Shape:
+        """The one frozen shape of these dimensions."""
+        dims = tuple(dimensions)
         found = self._shapes.get(dims)
         if found is None:
             found = self._shapes[dims] = ir.Shape(dims, frozen=True)

@@ -366,7 +366,7 @@ class Translator:
         return self._accept_number(value, fake)
 
     def _accept_number(self, value: Any, fake: Any) -> Any:
-        if isinstance(fake, SYMBOLIC) and isinstance(value, ir.Value):
+        if isinstance(fake, SYMBOLIC) and isinstance(value, Tensor):
             expr = fake.node.expr
             if isinstance(expr, sympy.Eq) and expr.lhs.is_Symbol and expr.rhs == 1:  # what item() of a bool gives
                 expr, value = expr.lhs, self.op.cast(value, ir.DataType.INT64)

@@ -20,7 +20,7 @@ from onnx_ir import AttributeType, DataType
 from onnxport import metadata
 from onnxport.dtypes import SYMBOLIC
 from onnxport.graph.fingerprints import Structure, content
-from onnxport.graph.scopes import Scope, graphs_of
+from onnxport.graph.scopes import Scope, graphs_of, nodes_of
 from onnxport.graph.tensor import Tensor
 from onnxport.symbols import Size
 
@@ -170,7 +170,7 @@ def define(
     del op.complex_tensors[before:]
     if not outputs:
         return Call(None, [], places, [])
-    imports = {node.domain: op.domains[node.domain] for node in _all(nodes)} | {"": op.opset}
+    imports = {node.domain: op.domains[node.domain] for node in nodes_of(nodes)} | {"": op.opset}
     _expect_closed(f"{domain}::{name}", nodes, {id(tensor) for tensor in parameters})
     graph = ir.Graph(parameters, outputs, nodes=nodes, opset_imports=imports, name=name)
     return Call(_shared(op, domain, name, graph, attributes), sources, places, kinds)
@@ -260,20 +260,12 @@ def reachable(op: Builder, graph: ir.Graph) -> list[ir.Function]:
     wanted: set[Any] = set()
     pending: list[Iterable[ir.Node]] = [graph]
     while pending:
-        for node in _all(pending.pop()):
+        for node in nodes_of(pending.pop()):
             key = node.op_identifier()
             if node.domain and key in op.functions and key not in wanted:
                 wanted.add(key)
                 pending.append(op.functions[key])
     return [function for key, function in op.functions.items() if key in wanted]
-
-
-def _all(nodes: Iterable[ir.Node]) -> Iterable[ir.Node]:
-    """Nodes with those of their subgraphs."""
-    for node in nodes:
-        yield node
-        for graph in graphs_of(node):
-            yield from _all(graph)
 
 
 def _results(

@@ -235,10 +235,9 @@ RULES: dict[str, Callable[[Sequence[Any], dict[str, Any]], Any]] = {
 }
 
 
-def shape_of(op_type: str, inputs: Sequence[Any], attributes: dict[str, Any]) -> ir.Shape | None:
-    """The shape of the first output, or None where it isn't known at a glance."""
+def dims_of(op_type: str, inputs: Sequence[Any], attributes: dict[str, Any]) -> list[Any] | None:
+    """The dimensions of the first output, or None where they aren't known at a glance."""
     rule = RULES.get(op_type)
-    if rule is None or any(isinstance(value, ir.Attr) for value in attributes.values()):  # a function's parameter
+    if rule is None or any(type(value) is ir.Attr for value in attributes.values()):  # a function's parameter
         return None
-    dims = rule(inputs, attributes)
-    return None if dims is None else ir.Shape(dims)
+    return rule(inputs, attributes)  # type: ignore[no-any-return]

@@ -46,7 +46,7 @@ def attribute(spec: OpSpec, key: str, value: Any) -> ir.Attr:
     kind = spec.attributes.get(key)
     if kind is None:
         raise Unsupported(f"{spec.name} of opset {spec.since} has no attribute {key!r}")
-    if isinstance(value, ir.Attr):
+    if type(value) is ir.Attr:  # isinstance of a protocol costs microseconds
         return ir.RefAttr(key, value.ref_attr_name or value.name, kind)
     if kind is AttributeType.INT:
         value = int(onnx_dtype(value)) if isinstance(value, torch.dtype) else int(value)

@@ -21,6 +21,7 @@ from onnxport.errors import InputError, Unsupported
 from onnxport.graph.components import components
 from onnxport.graph.fingerprints import Structure, content, small_constant
 from onnxport.graph.functions import Call, define
+from onnxport.graph.scopes import nodes_of
 from onnxport.graph.tensor import Node, Tensor
 
 if TYPE_CHECKING:
@@ -299,7 +300,7 @@ class ModuleFunctions:
     def _record(self, region: _Region, function: ir.Function, call: ir.Node) -> None:
         name = f"{function.domain}::{function.name}"
         if name not in self.uses:
-            self.uses[name] = FunctionUse(name, region.module, sum(1 for _ in function.all_nodes()))
+            self.uses[name] = FunctionUse(name, region.module, sum(1 for _ in nodes_of(function)))
         self.uses[name].calls.append(region.label)
         if isinstance(call, Node):
             call.stands_for(region.path)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
@@ -9,6 +11,7 @@ import torch
 from onnx_ir import AttributeType
 
 from onnxport.dtypes import COMPONENT, onnx_dtype
+from onnxport.graph.schemas import MAX_OPSET, spec_of
 
 if TYPE_CHECKING:
     from onnxport.graph.tensor import Tensor
@@ -45,13 +48,31 @@ class Result:
         self.shape = symbols.shape(fake)
 
 
+@functools.cache
+def _takes_graphs(op_type: str) -> bool:
+    """Whether an operator of the default domain may have graphs among its attributes."""
+    spec = spec_of(op_type, MAX_OPSET)
+    return spec is None or any(kind in _GRAPH_KINDS for kind in spec.attributes.values())
+
+
 def graphs_of(node: ir.Node) -> list[ir.Graph]:
     """The graphs among a node's attributes."""
     found: list[ir.Graph] = []
+    if not node.domain and not _takes_graphs(node.op_type):
+        return found
     for attribute in node.attributes.values():
         if attribute.type in _GRAPH_KINDS and not attribute.is_ref():
             found += [attribute.as_graph()] if attribute.type is AttributeType.GRAPH else attribute.as_graphs()
     return found
+
+
+def nodes_of(nodes: Iterable[ir.Node]) -> Iterator[ir.Node]:
+    """The nodes of a graph, each with those of its subgraphs behind it."""
+    for node in nodes:
+        yield node
+        if node.domain or _takes_graphs(node.op_type):
+            for graph in graphs_of(node):
+                yield from nodes_of(graph)
 
 
 def detach(node: ir.Node) -> None:

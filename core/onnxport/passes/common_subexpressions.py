@@ -7,6 +7,7 @@ from typing import Any
 
 import onnx_ir as ir
 
+from onnxport.graph.scopes import nodes_of
 from onnxport.passes.rewriting import RANDOM, bodies, forward
 
 _GRAPHS = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
@@ -25,7 +26,7 @@ def _repeatable(model: ir.Model) -> set[Any]:
     different: set[Any] = set()
     callers: dict[Any, list[Any]] = {}
     for key, function in model.functions.items():
-        for node in function.all_nodes():
+        for node in nodes_of(function):
             callee = node.op_identifier()
             if callee in model.functions:
                 callers.setdefault(callee, []).append(key)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
+from onnxport.graph.scopes import nodes_of
 from onnxport.passes.rewriting import RANDOM, add_constant, bodies, constant, remove_if_unused
 
 logger = logging.getLogger(__name__)
@@ -22,7 +23,7 @@ def run(model: ir.Model) -> int:
 
 def _fold(model: ir.Model, graph: ir.Graph) -> int:
     changes = 0
-    for node in tuple(graph.all_nodes()):
+    for node in tuple(nodes_of(graph)):
         if node.graph is None or node.domain or node.op_type in _NEVER or not node.inputs or len(node.outputs) != 1:
             continue
         static = _static_shape(node)

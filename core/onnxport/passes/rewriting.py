@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import onnx_ir as ir
 
 from onnxport.graph.functions import constant_node
+from onnxport.graph.scopes import nodes_of
 from onnxport.weights import TorchTensor
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def bodies(model: ir.Model) -> Iterator[ir.Graph]:
 def all_nodes(model: ir.Model) -> Iterator[ir.Node]:
     """Nodes of the main graph, of functions and of all subgraphs; safe against removal of the node at hand."""
     for graph in bodies(model):
-        yield from tuple(graph.all_nodes())
+        yield from tuple(nodes_of(graph))
 
 
 def is_standard(node: ir.Node, *op_types: str) -> bool:

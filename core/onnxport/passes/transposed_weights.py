@@ -13,6 +13,7 @@ from typing import Any
 import onnx_ir as ir
 
 from onnxport.graph.components import components
+from onnxport.graph.scopes import nodes_of
 from onnxport.passes.rewriting import attribute, calls_by_function, is_standard, sole_use
 from onnxport.weights import TorchTensor
 
@@ -21,7 +22,7 @@ def run(model: ir.Model) -> int:
     """See the module's docstring."""
     changes = _out_of_functions(model) if model.functions else 0
     initializers = model.graph.initializers
-    for node in tuple(model.graph.all_nodes()):
+    for node in tuple(nodes_of(model.graph)):
         if not is_standard(node, "Transpose") or node.inputs[0] is None:
             continue
         weight, result = node.inputs[0], node.outputs[0]
@@ -80,7 +81,7 @@ def _out_of_functions(model: ir.Model) -> int:
 
 
 def _callees(function: ir.Function, known: Container[Any]) -> list[Any]:
-    return [node.op_identifier() for node in function.all_nodes() if node.op_identifier() in known]
+    return [node.op_identifier() for node in nodes_of(function) if node.op_identifier() in known]
 
 
 def _move_before(transpose: ir.Node, place: int, calls: Iterable[ir.Node]) -> None:
