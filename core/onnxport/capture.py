@@ -21,6 +21,7 @@ from torch.export import Dim, ExportedProgram
 
 from onnxport.capturing import containers
 from onnxport.capturing.below_autograd import capture_below_autograd, check_followed, may_help
+from onnxport.capturing.conditions import branches, pinned
 from onnxport.capturing.diagnosis import (
     advice,
     brief,
@@ -157,6 +158,7 @@ class _Capture:
         if program is None:
             return self._relaxed(sizes, plan, strict=True) if is_constraint(self._last) else self._fail()
         self._check(program, plan)
+        program = self._unpinned(program, plan)
         program = self._untied(program, sizes, plan)
         self._warn_limits(program)
         return program
@@ -285,6 +287,12 @@ class _Capture:
                 "as max to agree with it.",
                 stacklevel=6,
             )
+        if taken := branches(program, self._request):
+            listed = "\n    ".join(taken)
+            warnings.warn(
+                f"The file is right for sizes that take the example's branches in the model only:\n    {listed}",
+                stacklevel=6,
+            )
 
     # What came out -------------------------------------------------------------------------------------------------
 
@@ -298,6 +306,25 @@ class _Capture:
                 again = self._one("looking for the place", plan, relaxed=True)
             check_dynamic(again or program, self._request, self._line)
             raise
+
+    def _unpinned(self, program: ExportedProgram, plan: Mapping[Any, int]) -> ExportedProgram:
+        """Make sure that no result is a number only because the example's sizes give it.
+
+        Python's ``int()`` of a size asks for a number in a non-strict capture; a strict one follows it.
+        """
+        if not (pins := pinned(program, self._request)):
+            return program
+        strict = self._one("strict, since int() made sizes numbers", plan, strict=True)
+        if strict is not None and not pinned(strict, self._request):
+            with contextlib.suppress(DynamicShapesError):
+                check_dynamic(strict, self._request)
+                return strict
+        raise DynamicShapesError(
+            "The model makes static what follows from sizes that were asked to be dynamic:\n    "
+            + "\n    ".join(pins)
+            + "\nPython's int() and range() make a size a number: use // or torch.sym_int(...) there, math.ceil or "
+            "math.floor; or leave the axes out of dynamic_shapes."
+        )
 
     def _untied(self, program: ExportedProgram, sizes: Sizes, plan: Mapping[Any, int]) -> ExportedProgram:
         """Make sure that dimensions of different names are not one only because the example has them of one size."""

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from onnxport.capturing.request import Leaf, Request
     from onnxport.capturing.shapes import Asked
 
-_LIBRARIES = (os.path.dirname(torch.__file__), os.path.dirname(os.path.dirname(__file__)), os.path.dirname(os.__file__))
+_OWN = os.path.dirname(os.path.dirname(__file__))
+_LIBRARIES = (os.path.dirname(torch.__file__), os.path.dirname(sympy.__file__), _OWN, os.path.dirname(os.__file__))
 _patching = threading.RLock()
 
 # Programs -------------------------------------------------------------------------------------------------------------
@@ -54,7 +55,7 @@ def fixed(program: ExportedProgram, size: Any) -> int | None:
     bounds = program.range_constraints.get(expression)
     if bounds is not None and bounds.lower == bounds.upper:
         return int(bounds.lower)
-    for guard in guards(program):  # captures that know of no 0 and 1 may keep the equation instead of its solution
+    for guard in (g.expr for g in guards(program)):  # captures that know of no 0 and 1 may keep the unsolved equation
         if isinstance(guard, sympy.Eq) and guard.free_symbols == {expression}:
             difference = sympy.expand(guard.lhs - guard.rhs)
             slope = difference.coeff(expression, 1)
@@ -65,11 +66,11 @@ def fixed(program: ExportedProgram, size: Any) -> int | None:
 
 
 def guards(program: ExportedProgram) -> list[Any]:
-    """The conditions on symbols that the capture put down."""
+    """The conditions on symbols (``expr``) that the capture put down."""
     for node in program.graph.nodes:
         env = getattr(getattr(node.meta.get("val"), "fake_mode", None), "shape_env", None)
         if env is not None:
-            return [guard.expr for guard in getattr(env, "guards", ())]
+            return list(getattr(env, "guards", ()))
     return []
 
 
@@ -82,7 +83,7 @@ def reason(program: ExportedProgram, size: Any, lines: Callable[[Any], str] | No
 
 
 def guard_text(program: ExportedProgram, symbol: Any) -> str:
-    texts = [str(guard) for guard in guards(program) if symbol in guard.free_symbols]
+    texts = [str(guard.expr) for guard in guards(program) if symbol in guard.expr.free_symbols]
     return f" [{re.sub(rf'{symbol}(?![0-9])', 'size', texts[0])}]" if texts else ""
 
 
@@ -110,8 +111,8 @@ def _place(file: str, number: int) -> str:
 
 
 def _is_library(file: str) -> bool:
-    torch_home, own, standard = _LIBRARIES
-    if file.startswith(("<", torch_home + os.sep, own + os.sep)):
+    *libraries, standard = _LIBRARIES
+    if file.startswith(("<", *(library + os.sep for library in libraries))):
         return True
     return file.startswith(standard + os.sep) and "site-packages" not in file
 
