@@ -18,7 +18,7 @@ from torch.fx.node import map_aggregate, map_arg
 from torch.utils import _pytree as pytree
 
 from onnxport.errors import Unsupported
-from onnxport.fx.assignments import VALUES
+from onnxport.fx.assignments import VALUES, update_statistics
 from onnxport.fx.regions import GraphWriter, attribute_of
 from onnxport.fx.views import (
     PARENT,
@@ -141,11 +141,14 @@ class Rewriter:
 
     def written_inputs(self) -> Iterable[tuple[Node, Alias]]:
         """The placeholders whose content or shape changed, in their order; of tied ones, those that the graph uses."""
-        for node in self.owner.graph.nodes:
+        for node in self.owner.graph.find_nodes(op="placeholder"):
             alias = self.env.get(node)
-            changed = isinstance(alias, Alias) and (alias.root.version or not same_geometry(alias.val, alias.root.val))
-            if node.op == "placeholder" and node.users and changed:
-                yield node, alias  # type: ignore[misc]
+            if (
+                node.users
+                and isinstance(alias, Alias)
+                and (alias.root.version or not same_geometry(alias.val, alias.root.val))
+            ):
+                yield node, alias
 
     # Reading
 
@@ -265,12 +268,12 @@ class Rewriter:
             return entry
         if not isinstance(entry, Node) or not isinstance(self.fakes.get(node), torch.Tensor):
             raise self.refusal("it is no single tensor", node)
-        alias = self.env[node] = Alias(entry, self.fakes[node])
+        self.env[node] = alias = Alias(entry, self.fakes[node])
         return alias
 
     def refusal(self, reason: str, node: Node | None = None, final: bool = False) -> NotFunctionalizable:
-        origin = node or self.origin
-        return NotFunctionalizable(f"{origin.format_node() if origin else ''}: {reason}", final)
+        node = node or self.origin
+        return NotFunctionalizable(f"{node.format_node() if node else ''}: {reason}", final)
 
     # Operators
 
@@ -288,10 +291,9 @@ class Rewriter:
             self.bind(node, self.writer.copy(node, self.read))
         elif not isinstance(target, torch._ops.OpOverload):
             raise self.refusal("a Python operator writes to a tensor")
-        elif target is aten.instance_norm.default:
-            self._instance_norm(node)
         elif is_silent(node):
-            self._batch_norm(node)
+            results = update_statistics(self, node)
+            self.env[node] = Results(results) if results[1:] else results[0]
         elif target._schema.name in SAME_TENSOR:
             self.env[node] = self.alias(node.args[0])  # type: ignore[arg-type]
         elif target._schema.name == "aten::set_":
@@ -308,7 +310,7 @@ class Rewriter:
     def _take(self, node: Node) -> None:
         """One of several results that are no aliases of anything before them."""
         storage = storage_of(self.fakes.get(node))
-        first = self.first.get(storage) if storage is not None else None
+        first = None if storage is None else self.first.get(storage)
         if first is not None and first.target is operator.getitem and first.args == node.args:
             self.env[node] = self.alias(first)
             return
@@ -333,9 +335,8 @@ class Rewriter:
         """`x.t_()`: from here on, x is a view of what it was."""
         target: Any = pure_twin(node.target)  # type: ignore[arg-type]
         parent, rest = self.alias(node.args[0]), tuple(node.args[1:])  # type: ignore[arg-type]
-        val = self.fakes[node]
-        step = ViewStep(target, (PARENT, *rest), {}, 0, val, node)
-        self.env[node] = Alias(None, val, parent, step)
+        step = ViewStep(target, (PARENT, *rest), {}, 0, self.fakes[node], node)
+        self.env[node] = Alias(None, step.val, parent, step)
         same: Any = node
         while same.op == "call_function" and is_inplace(same.target):  # all these nodes are the one tensor
             same = same.args[0]
@@ -349,9 +350,9 @@ class Rewriter:
             given = {argument.name: value for argument, value in zip(target._schema.arguments, node.args)}
             given.update(node.kwargs)
         aliases = [self._targets(given.get(item.name)) for item in written]
-        several = aliases[0] if isinstance(aliases[0], list) else []
-        if "_foreach_" in target._schema.name and len({alias.root for alias in several}) < len(several):
-            for i in range(len(several)):  # what lies on one storage may overlap: in order, as eager does
+        roots = [alias.root for alias in aliases[0]] if "_foreach_" in target._schema.name else []
+        if len(set(roots)) < len(roots):  # what lies on one storage may overlap: in order, as eager does
+            for i in range(len(roots)):
                 self._mutate(node, {n: [v[i]] if isinstance(v, (tuple, list)) else v for n, v in given.items()})
             return
         for i, item in enumerate(written):
@@ -403,7 +404,7 @@ class Rewriter:
             found = [alias for item, alias in zip(written, aliases) if item.alias_set & set(sets)]
             entries.append(plain[i] if i in plain else found[0])
         if entries:
-            self.env[node] = entries[0] if len(entries) == 1 else Results(entries)
+            self.env[node] = Results(entries) if entries[1:] else entries[0]
 
     def _recorded(self, node: Node, written: Written) -> Any:
         """The fake value of an `out=` tensor behind the operator, which may have resized it."""
@@ -414,8 +415,8 @@ class Rewriter:
         raise self.refusal("its out= tensor is not returned")
 
     def _resized(self, old: Node, alias: Alias, val: torch.Tensor) -> Alias:
-        several = sum(entry is alias for entry in self.env.values()) > 1
-        if alias.parent is not None or alias.views or several or old.op == "placeholder":
+        names = sum(entry is alias for entry in self.env.values())
+        if alias.parent or alias.views or names > 1 or old.op == "placeholder":
             raise self.refusal("it resizes a tensor that has views")
         new = self.env[old] = Alias(alias.node, val)
         return new
@@ -439,8 +440,9 @@ class Rewriter:
         """Makes `value` the content of `alias`, and so of every alias on its storage; `dtype` is that of `value`."""
         if alias.root.strange:
             raise self.refusal(alias.root.strange)
-        if (dtype or value.meta["val"].dtype) != alias.val.dtype:
-            value.meta["val"] = value.meta["val"].to(dtype or value.meta["val"].dtype)
+        given = dtype or value.meta["val"].dtype
+        if given != alias.val.dtype:
+            value.meta["val"] = value.meta["val"].to(given)
             value = self.emit(aten._to_copy.default, (value,), alias.val, dtype=alias.val.dtype)
         if alias.node is value and alias.version == alias.root.version:
             return
@@ -459,33 +461,6 @@ class Rewriter:
             chain, values = [alias, alias.root], [value, whole]
         for above, new in zip(chain, values):
             above.node, above.version = new, version
-
-    def _batch_norm(self, node: Node) -> None:
-        """Batch norm in training, as the operator that returns its new running statistics."""
-        mean, var = (self.alias(arg) for arg in node.args[3:5])  # type: ignore[arg-type]
-        val = node.meta["val"]
-        vals = [val] if isinstance(val, torch.Tensor) else list(val)
-        vals = [vals[0], *(vals[1:] or [mean.val, var.val]), mean.val, var.val]
-        new = self.emit(aten._native_batch_norm_legit_functional.default, map_arg(node.args[:8], self.read), vals)
-        results = [self._item(new, i, v) for i, v in enumerate(vals)]
-        self.store(mean, results[3])
-        self.store(var, results[4])
-        self.env[node] = results[0] if isinstance(val, torch.Tensor) else Results(results[:3])
-
-    def _instance_norm(self, node: Node) -> None:
-        """Instance norm in training: running statistics move towards the mean of the instances' own."""
-        args: Any = map_arg(node.args, self.read)
-        dims, momentum = list(range(2, node.meta["val"].dim())), args[6]
-        val = node.meta["val"].mean(dims)
-        for alias, target, options in (
-            (self.alias(node.args[3]), aten.mean.dim, {}),  # type: ignore[arg-type]
-            (self.alias(node.args[4]), aten.var.correction, {"correction": 1}),  # type: ignore[arg-type]
-        ):
-            found = self.emit(target, (args[0], dims), val, **options)
-            found = self.emit(aten.mean.dim, (found, [0]), val.mean(0))
-            kept = self.emit(aten.mul.Tensor, (self.current(alias), 1 - momentum), alias.val)
-            self.store(alias, self.emit(aten.add.Tensor, (kept, found), alias.val, alpha=momentum))
-        self.env[node] = self.emit(aten.instance_norm.default, (*args[:3], None, None, *args[5:]), node.meta["val"])
 
 
 def _up(alias: Alias) -> Iterable[Alias]:

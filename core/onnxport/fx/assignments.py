@@ -1,7 +1,8 @@
-"""In-place operators whose new value is best written in other terms than those of their pure twin."""
+"""Operators that write, whose new values are best given in other terms than those of a pure twin."""
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -97,3 +98,38 @@ VALUES: Mapping[str, Callable[[Rewriter, Node, Alias], Node]] = {
     "aten::_index_put_impl_": _index_put_impl_,
 }
 """By operator, what gives the new value of the tensor that it writes."""
+
+
+def update_statistics(rewriter: Rewriter, node: Node) -> list[Node]:
+    """The results of a batch or instance norm in training, whose running statistics are stored."""
+    return (_instance_norm if node.target is aten.instance_norm.default else _batch_norm)(rewriter, node)
+
+
+def _batch_norm(rewriter: Rewriter, node: Node) -> list[Node]:
+    """As the operator that returns its new running statistics."""
+    mean, var = (rewriter.alias(arg) for arg in node.args[3:5])  # type: ignore[arg-type]
+    val = node.meta["val"]
+    vals = [val] if isinstance(val, torch.Tensor) else list(val)
+    vals = [vals[0], *(vals[1:] or [mean.val, var.val]), mean.val, var.val]
+    args = map_arg(node.args[:8], rewriter.read)
+    new = rewriter.emit(aten._native_batch_norm_legit_functional.default, args, vals)
+    results = [rewriter.emit(operator.getitem, (new, i), v) for i, v in enumerate(vals)]
+    rewriter.store(mean, results[3])
+    rewriter.store(var, results[4])
+    return results[:1] if isinstance(val, torch.Tensor) else results[:3]
+
+
+def _instance_norm(rewriter: Rewriter, node: Node) -> list[Node]:
+    """Running statistics move towards the mean of the instances' own."""
+    args: Any = map_arg(node.args, rewriter.read)
+    dims, momentum = list(range(2, node.meta["val"].dim())), args[6]
+    val = node.meta["val"].mean(dims)
+    for alias, target, options in (
+        (rewriter.alias(node.args[3]), aten.mean.dim, {}),  # type: ignore[arg-type]
+        (rewriter.alias(node.args[4]), aten.var.correction, {"correction": 1}),  # type: ignore[arg-type]
+    ):
+        found = rewriter.emit(target, (args[0], dims), val, **options)
+        found = rewriter.emit(aten.mean.dim, (found, [0]), val.mean(0))
+        kept = rewriter.emit(aten.mul.Tensor, (rewriter.current(alias), 1 - momentum), alias.val)
+        rewriter.store(alias, rewriter.emit(aten.add.Tensor, (kept, found), alias.val, alpha=momentum))
+    return [rewriter.emit(aten.instance_norm.default, (*args[:3], None, None, *args[5:]), node.meta["val"])]
