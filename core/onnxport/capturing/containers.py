@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _CACHE_MODULE = "transformers.cache_utils"
 # A sliding layer counts the tokens that it has seen; while it is not full, that is a size of its keys, and no constant.
-_COUNTER, _COUNTED_AXIS = "cumulative_length", -2
+COUNTER, _COUNTED_AXIS = "cumulative_length", -2
 
 
 def register(containers: Iterable[Container]) -> None:
@@ -143,17 +143,21 @@ def _flatten_layer(layer: Any) -> tuple[dict[str, Any], Any]:
     tensors: list[tuple[str, Any]] = []
     state = {}
     for name, value in vars(layer).items():
-        if name == _COUNTER and _counts_keys(layer, value):
+        if name == COUNTER and _counts_keys(layer, value):
             continue
         source = name.removeprefix("_").removesuffix("_tensor")
         if name.startswith("_") and isinstance(value, torch.Tensor) and isinstance(vars(layer).get(source), int):
             state[name] = {"$of": source}  # a number of the layer's that it keeps as a tensor too
             continue
+        if name == COUNTER and value is not None and getattr(layer, "keys", None) is not None:
+            tensors.append((name, value))  # beyond the window, no size of the layer's tells it
+            state[name] = {"$tensor": name}
+            continue
         state[name] = _encode(value, tensors, {"keys": "key", "values": "value"}.get(name, name))
     return dict(tensors), {
         "class": _path(type(layer)),
         "state": state,
-        "counted": _counts_keys(layer, vars(layer).get(_COUNTER)),
+        "counted": _counts_keys(layer, vars(layer).get(COUNTER)),
     }
 
 
@@ -189,7 +193,7 @@ def _unflatten_layer(tensors: dict[str, Any], context: Any) -> Any:
         setattr(layer, name, torch.tensor(context["state"][value["$of"]]) if derived else _decode(value, tensors))
     if context["counted"]:
         shape = getattr(layer.keys, "shape", None)
-        setattr(layer, _COUNTER, None if shape is None else shape[_COUNTED_AXIS])
+        setattr(layer, COUNTER, None if shape is None else shape[_COUNTED_AXIS])
     return layer
 
 

@@ -158,6 +158,7 @@ class ShapeReader:
             raise self._error(
                 f"dynamic_shapes is a {type(shapes).__name__}: give a dict by argument name, or a tuple in their order"
             )
+        self._ask_for_counters()
         self._check_sizes()
 
     def read_axes(self, axes: Any, output_names: Sequence[str]) -> dict[str, dict[int, str]]:
@@ -192,6 +193,14 @@ class ShapeReader:
             self._read(path, value, dict(spec), automatic)
         self._check_sizes()
         return outputs
+
+    def _ask_for_counters(self) -> None:
+        """The tokens that a dynamic cache layer has seen are an input: a constant holds at one position alone."""
+        asked = {leaf.path.rpartition(".")[0] for leaf in self._leaves if leaf.asked}
+        for leaf in self._leaves:
+            layer, _, name = leaf.path.rpartition(".")
+            if name == containers.COUNTER and _is_int(leaf.value) and layer in asked and not leaf.asked:
+                leaf.asked[None] = Asked(Dim.AUTO, contract=False)
 
     def _place(self, key: Any, parameter: str) -> tuple[str, Any]:
         """The place that a key names: an ONNX input, a path (``_`` for ``.`` too), or an entry of a dict argument."""
@@ -244,22 +253,23 @@ class ShapeReader:
     ) -> list[tuple[Any, Any, Any]]:
         """Pair children with a list: one entry a child, a flat list of leaves, or (keys, values) of a cache's "
         "layers."""
-        below = [len(pytree.tree_leaves(item)) for item in items]
-        if isinstance(value, _PLAIN) or all(
-            n == 1 and not containers.is_registered(i) for n, i in zip(below, items, strict=True)
-        ):
+        leaves = [pytree.tree_leaves(item) for item in items]
+        below = [sum(isinstance(leaf, torch.Tensor) for leaf in each) for each in leaves]
+        tensors_only = len(spec) != sum(map(len, leaves))
+        if isinstance(value, _PLAIN) or not any(containers.is_registered(item) for item in items):
             flat = None
         elif (
             len(spec) == 2
             and all(isinstance(s, (tuple, list)) and len(s) == len(items) for s in spec)
             and set(below) == {2}
         ):
-            flat = [s for pair in zip(*spec, strict=True) for s in pair]
+            flat, tensors_only = [s for pair in zip(*spec, strict=True) for s in pair], True
         else:
-            flat = spec if len(spec) == sum(below) and len(spec) != len(items) else None
+            fits = not tensors_only or len(spec) == sum(below)
+            flat = spec if fits and len(spec) != len(items) else None
         if flat is not None:
             inner = iter(flat)
-            return [(k, i, _spread(i, inner)) for k, i in zip(keys, items, strict=True)]
+            return [(k, i, _spread(i, inner, tensors_only)) for k, i in zip(keys, items, strict=True)]
         if len(spec) != len(items):
             raise self._error(
                 f"dynamic_shapes for {path} has {len(spec)} entries, but it is a {type(value).__name__} of {len(items)}"
@@ -340,11 +350,11 @@ class ShapeReader:
         )
 
 
-def _spread(value: Any, specs: Iterator[Any]) -> Any:
-    """As many entries of a flat list as a value has leaves, in the value's structure."""
+def _spread(value: Any, specs: Iterator[Any], tensors_only: bool) -> Any:
+    """As many entries of a flat list as a value has leaves, or tensors, in the value's structure."""
     if not containers.is_registered(value):
-        return next(specs)
-    return [_spread(item, specs) for item in containers.children(value)[1]]
+        return None if tensors_only and not isinstance(value, torch.Tensor) else next(specs)
+    return [_spread(item, specs, tensors_only) for item in containers.children(value)[1]]
 
 
 def _is_int(value: Any) -> bool:
@@ -410,7 +420,7 @@ def torch_shapes(request: Request, *, relaxed: bool = False) -> dict[str, Any] |
 
 def _torch_shape(leaf: Leaf, exact: set[str] | None) -> Any:
     if None in leaf.asked:
-        return None if isinstance(leaf.value, float) else Dim.DYNAMIC
+        return None if isinstance(leaf.value, float) else Dim.DYNAMIC if leaf.asked[None].contract else Dim.AUTO
     return {axis: _torch_dim(asked, exact) for axis, asked in leaf.asked.items()} or None
 
 
