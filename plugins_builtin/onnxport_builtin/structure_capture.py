@@ -53,25 +53,22 @@ def _one_operator(original: Callable[..., Any]) -> Callable[..., Any]:
     def generic_associative_scan(
         combine: Any, leaves: Sequence[torch.Tensor], dim: int = 0, additional_inputs: Any = ()
     ) -> Any:
-        keywords = getattr(combine, "keywords", {})
-        function = _unmapped(keywords.get("combine_fn"))
-        captured = (
-            function is not None
-            and dim == 0
-            and not additional_inputs
-            and not torch.compiler.is_dynamo_compiling()
-            and torch.compiler.is_exporting()
-        )
-        if not captured:
+        if torch.compiler.is_dynamo_compiling() or not torch.compiler.is_exporting():
             return original(combine, leaves, dim, additional_inputs)
-        spec: Any = keywords["spec"]
-        xs = pytree.tree_unflatten(list(leaves), spec)
-        associative_scan = importlib.import_module(_SCAN).associative_scan
+        function = _unmapped(getattr(combine, "keywords", {}).get("combine_fn"))
+        if function is None or dim != 0 or additional_inputs:
+            return original(combine, leaves, dim, additional_inputs)
+        flat = functools.partial(combine.func, **{**combine.keywords, "combine_fn": function})
+        scans: Any = importlib.import_module(_SCAN)
         inductor = importlib.import_module("torch._inductor.utils")
+
+        def operator_itself(combine: Any, leaves: Sequence[torch.Tensor]) -> Any:  # torch 2.11's function asks for CUDA
+            return scans.associative_scan_op(combine, leaves, additional_inputs=())
+
         try:
             # only code that torch.compile generates needs elementwise functions
             with mock.patch.object(inductor, "is_pointwise_use", lambda *_args, **_kwargs: True):
-                return pytree.tree_leaves(associative_scan(function, xs, 0, combine_mode="pointwise"))
+                return pytree.tree_leaves(scans._maybe_compile_and_run_fn(operator_itself, flat, leaves))
         except TorchDynamoException:
             if isinstance(leaves[0].shape[0], int):
                 return original(combine, leaves)

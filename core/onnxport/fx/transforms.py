@@ -25,6 +25,7 @@ from onnxport.fx.regions import GraphWriter, attribute_of
 from onnxport.fx.writes import storage_of
 
 _NESTING = {predispatch._vmap_increment_nesting: 1, predispatch._vmap_decrement_nesting: -1}
+_UNWRAP = getattr(predispatch, "_unwrap_for_grad", None)  # torch 2.11 records no such node
 
 
 def records_transforms(graph_module: GraphModule, constants: Mapping[str, Any] | None = None) -> bool:
@@ -130,7 +131,7 @@ class _Resolver:
         return found
 
     def _step(self, node: Node) -> None:
-        if node.target is predispatch._unwrap_for_grad:
+        if node.target is _UNWRAP:
             self.env[node] = self._read(node.args[0])  # type: ignore[arg-type]
             self._know(node)
         elif node.users or node.target is not predispatch.lazy_load_decompositions:
@@ -176,7 +177,7 @@ class _Resolver:
                 continue
             args, kwargs = map_arg((node.args, node.kwargs), lambda arg: self._value(arg, env))
             with traceback.set_current_meta(node):
-                if node.target is predispatch._unwrap_for_grad:
+                if node.target is _UNWRAP:
                     env[node] = args[0]
                 else:
                     env[node] = node.target(*args, **kwargs)  # type: ignore[operator]
