@@ -7,8 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import torch
+
+if TYPE_CHECKING:
+    from onnxport.program import ONNXProgram
 
 
 class OnnxExporterError(torch.onnx.OnnxExporterError):
@@ -56,7 +60,13 @@ class SaveError(OnnxExporterError, OSError):
 
 
 class VerificationError(OnnxExporterError):
-    """The exported model doesn't compute what the torch model computes."""
+    """The exported model doesn't compute what the torch model computes.
+
+    Attributes:
+        program: the exported program, which was not saved; None where a file was verified.
+    """
+
+    program: ONNXProgram | None = None
 
 
 class MutationError(OnnxExporterError):

@@ -101,7 +101,8 @@ def export(
         custom_translation_table: ``{torch.ops.ns.op.overload: function or sequence of functions}``.
         report: write a markdown report and its JSON twin to ``artifacts_dir``.
         optimize: run the graph passes.
-        verify: check the model and compare its outputs with eager torch's.
+        verify: check the model and compare its outputs with the model's own. Nothing is saved where they differ: the
+            error's ``program`` is what would have been.
         profile: write the time and memory of each stage to ``artifacts_dir``.
         dump_exported_program: save the captured program to ``artifacts_dir``.
         artifacts_dir: where reports go.
@@ -156,6 +157,13 @@ def export(
                 run.passes |= passes.optimize(translated.model, extra=load(plugins).ir_passes())
         run.count(translated.model, after=True)
         onnx_program = ONNXProgram(translated.model, program)
+        if verify:  # before a file is there
+            from onnxport.verify import verify as verify_program  # onnxruntime, which an export alone doesn't need
+
+            with run.stage("verify"), onnx_program:
+                eager = model if isinstance(model, torch.nn.Module) else None
+                run.verification = verify_program(onnx_program, eager, request.args, request.kwargs)
+                run.verification.raise_on_failure(onnx_program)
         if f is not None:
             with run.stage("save"):
                 onnx_program.save(
@@ -164,12 +172,6 @@ def export(
                     keep_initializers_as_inputs=keep_initializers_as_inputs,
                     external_data=external_data,
                 )
-        if verify:
-            from onnxport.verify import verify as verify_program  # onnxruntime, which an export alone doesn't need
-
-            with run.stage("verify"):
-                run.verification = verify_program(onnx_program, args=request.args, kwargs=request.kwargs)
-                run.verification.raise_on_failure()
     except BaseException as error:
         run.error = error
         raise
@@ -313,7 +315,7 @@ def translate_program(program: ExportedProgram, interface: Interface, settings: 
     host = load(settings.plugins)
     program = with_plain_weights(program)
     with run.stage("functionalize"):
-        functional = functionalize(program)
+        functional = functionalize(program, may_skip=True)
         functional = _with_mutations(functional, settings.mutation)
         functional = _with_plugin_passes(functional, host, run)
         run.fallback, run.dropped_assertions = functional.fallback, functional.dropped_assertions
@@ -373,6 +375,9 @@ def _with_plugin_passes(functional: FunctionalProgram, host: Plugins, run: Run) 
     graph.graph_copy(functional.graph_module.graph, copies)
     values: Any = (*(mutation.node for mutation in functional.mutations), *(out.arg for out in functional.user_outputs))
     output = graph.output(torch.fx.map_arg(values, copies.__getitem__))
+    for node in reversed(copies):
+        if node in functional.skipped:
+            graph.erase_node(copies[node])
     module = torch.fx.GraphModule(functional.graph_module, graph)
     for step in host.fx_passes():
         run.passes[step.name] = step.function(module)
@@ -381,7 +386,7 @@ def _with_plugin_passes(functional: FunctionalProgram, host: Plugins, run: Run) 
     mutations = tuple(mutation._replace(node=node) for mutation, node in zip(functional.mutations, values))
     results = zip(functional.user_outputs, values[len(mutations) :])
     user_outputs = tuple(out._replace(arg=arg) for out, arg in results)
-    return replace(functional, graph_module=module, mutations=mutations, user_outputs=user_outputs)
+    return replace(functional, graph_module=module, mutations=mutations, user_outputs=user_outputs, skipped=frozenset())
 
 
 def _with_mutations(functional: FunctionalProgram, mutation: str) -> FunctionalProgram:

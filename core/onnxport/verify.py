@@ -133,14 +133,20 @@ class VerificationResult:
             lines += [f"[{one.label}] output {out.name!r}: {out.problem}" for out in one.outputs if out.problem]
         return lines
 
-    def raise_on_failure(self) -> None:
-        """Raise `VerificationError`, listing all that is wrong, unless the verification passed."""
+    def raise_on_failure(self, program: ONNXProgram | None = None) -> None:
+        """Raise `VerificationError`, listing all that is wrong, unless the verification passed.
+
+        Args:
+            program: what was verified, for the error's attribute of this name.
+        """
         if not self.passed:
             listing = "\n".join(f"  {line}" for line in self.failures())
-            raise VerificationError(
+            error = VerificationError(
                 f"The ONNX model differs from the torch model:\n{listing}\n{self.table()}\n"
                 "onnxport.find_mismatch(program) tells where it starts. Widen rtol and atol if this is rounding."
             )
+            error.program = program
+            raise error
 
     def table(self) -> str:
         """Format everything as a markdown table."""
@@ -373,10 +379,11 @@ def _expected(
 ) -> tuple[list[Any], dict[str, torch.Tensor]]:
     """Run torch on copies: the flat outputs, and the new values of buffers and inputs by their names."""
     args, kwargs = pytree.tree_map(_copied, (args, kwargs))
-    with torch.no_grad(), _buffers_kept(function) as buffers:
-        outputs = pytree.tree_leaves(function(*args, **kwargs))
+    with torch.no_grad(), _state_kept(function) as run:
+        outputs = pytree.tree_leaves(run(*args, **kwargs))
         outputs = [leaf.clone() if isinstance(leaf, torch.Tensor) else leaf for leaf in outputs if leaf is not None]
-        mutated = {name: buffer.clone() for name, buffer in buffers.items()}
+        buffers = run.named_buffers() if isinstance(run, torch.nn.Module) else ()
+        mutated = {name: buffer.clone() for name, buffer in buffers}
     if exported is not None:
         with contextlib.suppress(InputError):
             leaves = runtime.flatten_arguments(exported, args, kwargs)
@@ -386,15 +393,32 @@ def _expected(
 
 
 @contextlib.contextmanager
-def _buffers_kept(function: Callable[..., Any]) -> Iterator[dict[str, torch.Tensor]]:
-    """Put back the buffers that the model changes: the ONNX model's weights may be the same memory."""
-    buffers = dict(function.named_buffers()) if isinstance(function, torch.nn.Module) else {}
-    before = {name: (buffer, buffer.detach().clone()) for name, buffer in buffers.items()}
+def _state_kept(function: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
+    """What computes the same, and leaves the model as it is: a copy of its state, without one of its parameters.
+
+    Where a module can't be copied, and for a graph, which has no other state, the buffers are put back instead: the
+    ONNX model's weights may be the same memory.
+    """
+    if not isinstance(function, torch.nn.Module):
+        yield function
+        return
+    if not isinstance(function, torch.fx.GraphModule):
+        shared: dict[int, Any] = {id(parameter): parameter for parameter in function.parameters()}
+        copied = None
+        with contextlib.suppress(Exception):  # whatever the attributes of a model raise at a copy
+            copied = copy.deepcopy(function, shared)
+        if copied is not None:
+            yield copied
+            return
+    named = [(module, name, buffer) for module in function.modules() for name, buffer in module._buffers.items()]
+    places = [(module, name, buffer) for module, name, buffer in named if buffer is not None]
+    data = [buffer.detach().clone() for *_, buffer in places]
     try:
-        yield buffers
+        yield function
     finally:
-        for buffer, data in before.values():
-            buffer.detach().copy_(data)
+        for (module, name, buffer), kept in zip(places, data):
+            module._buffers[name] = buffer
+            buffer.detach().copy_(kept)
 
 
 def _copied(leaf: Any) -> Any:

@@ -18,7 +18,7 @@ from torch.fx.experimental import _config as shape_config
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
-STAGES = ("capture", "functionalize", "translate", "optimize", "save", "verify")
+STAGES = ("capture", "functionalize", "translate", "optimize", "verify", "save")
 ERRORS = (KeyboardInterrupt, MemoryError, SystemExit, RuntimeError)
 
 
@@ -114,9 +114,6 @@ def test_stopped_at_the_start_of_a_stage(files: Path, stage: str, error: type[Ba
         export(files, model, verbose=stop)
     after = state(model)
     assert {key: (before[key], after[key]) for key in before if before[key] != after[key]} == {}
-    if stage == "verify":
-        present |= {name: data for name, data in contents(files).items() if name.startswith("model.onnx")}
-        assert present["model.onnx"] != b"earlier"
     assert contents(files) == present
 
 

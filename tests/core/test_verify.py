@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 
 import onnxport
 import pytest
@@ -310,7 +311,44 @@ def test_an_export_that_fails_verification_says_which_output(tmp_path) -> None:
     assert not data["succeeded"] and data["verification"]["passed"] is False
     markdown = report.with_suffix(".md").read_text()
     assert "- onnx.checker: ok" in markdown and "- numbers: failed" in markdown
-    assert (tmp_path / "two.onnx").exists()
+    assert not (tmp_path / "two.onnx").exists()
+    assert caught.value.program is not None
+    caught.value.program.save(tmp_path / "two.onnx")
+
+
+class Odd(torch.nn.Module):
+    """Branches where torch.export can't see it, and changes itself in each way that a module can."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(()))
+        self.register_buffer("total", torch.zeros(()))
+        self.seen: list[int] = []
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if not onnxport.is_in_onnx_export():
+            self.calls = self.calls + 1
+            self.total += x.sum()
+            self.seen.append(len(self.seen))
+            return x + 1
+        return x + 2
+
+
+def test_an_export_is_compared_with_the_model_itself() -> None:
+    model = Odd().eval()
+    buffers = dict(model.named_buffers())
+    with pytest.raises(VerificationError, match=r"100\.00% of the elements differ, by 1\.00e"):
+        onnxport.export(model, (torch.ones(2),), verify=True)
+    assert not model.seen and model.calls is buffers["calls"] and model.total == 0
+
+
+def test_what_cannot_be_copied_gets_its_buffers_back() -> None:
+    model = Odd().eval()
+    model.lock = threading.Lock()  # type: ignore[assignment]
+    buffers = dict(model.named_buffers())
+    program = onnxport.export(model, (torch.ones(2),))
+    assert not verify(program, model).passed
+    assert model.calls is buffers["calls"] and model.total == 0 and model.calls == 0
 
 
 def test_an_empty_result_has_not_passed() -> None:
