@@ -1,4 +1,4 @@
-"""What the capture of modules of fake quantization needs."""
+"""What the capture of modules of fake quantization needs, and of int4 weights without the GPU that they are for."""
 
 from __future__ import annotations
 
@@ -31,15 +31,28 @@ _WITHOUT_META: dict[str, Callable[..., Any]] = {
 }
 
 
+def _product(X: torch.Tensor, WQ: torch.Tensor, *_: torch.Tensor) -> torch.Tensor:
+    return X.new_empty((*X.shape[:-1], WQ.shape[-2]), dtype=torch.bfloat16)
+
+
+#: What torchao's int4 weights are multiplied by, which a library for GPUs defines.
+_MSLK: dict[str, Callable[..., Any]] = {
+    f"{name}(Tensor X, Tensor WQ, Tensor w_scale_group, Tensor w_zero_group) -> Tensor": _product
+    for name in ("bf16i4bf16_rowwise", "bf16i4bf16_rowwise_batched", "bf16i4bf16_shuffled")
+}
+
+
 @contextmanager
 def pure_modules() -> Iterator[None]:
-    """While this is active, fake quantization can be captured: operators at any shape, modules as pure operators.
+    """While this is active, quantized models can be captured: operators at any shape, modules as pure operators.
 
     As they are (torch 2.14, torchao 0.18), ``FakeQuantize`` branches on a buffer, which ``torch.export`` refuses, and
     the fused module writes its statistics even where its observer is off. Both become the pure operator that computes
     the same, with its switches: their values are known when it is translated.
     """
     with meta_kernels(_WITHOUT_META), ExitStack() as stack:
+        if "torchao.quantization" in sys.modules:
+            stack.enter_context(meta_kernels(_MSLK, "mslk"))
         for package in ("torch.ao.quantization.fake_quantize", "torchao.quantization.pt2e.fake_quantize"):
             module = sys.modules.get(package)
             if module is not None:

@@ -39,33 +39,76 @@ def weight_int4pack_mm_for_cpu(
 ) -> Tensor:
     """``self (M, K) @ W.T`` with ``W = (q - 8) * scale + zero``; scale and zero are (K / qGroupSize, N, 2).
 
-    The packed weights ``q``, of 0 to 15, are put back in order. Zeros are real numbers, which DequantizeLinear doesn't
-    take: what they add is the sum of each group of ``self`` times its zero.
+    The packed weights ``q``, of 0 to 15, are put back in order.
     """
     groups, rows = op.size(qScaleAndZeros, 0), op.size(qScaleAndZeros, 1)
     if not isinstance(groups, int) or not isinstance(rows, int):
         raise Unsupported("packed weights of a dynamic size")
-    width = groups * qGroupSize
 
     def integers(packed: torch.Tensor) -> torch.Tensor:
-        return _unpacked(packed, rows, width).to(torch.int8) - 8
+        return _unpacked(packed, rows, groups * qGroupSize).to(torch.int8) - 8
 
+    scale = op.derived("scale", lambda both: both[..., 0].float(), qScaleAndZeros)
     zero = op.derived("zero", lambda both: both[..., 1].float(), qScaleAndZeros)
-    in_blocks = op.opset >= 21
-    if in_blocks:
-        weight = op.derived("int8", lambda packed: integers(packed).t(), mat2)
-        scale = op.derived("scale", lambda both: both[..., 0].float(), qScaleAndZeros)
-    else:
-        weight = op.derived("int8", lambda packed: integers(packed).reshape(-1, qGroupSize), mat2)
-        scale = op.derived("scale", lambda both: both[..., 0].t().float().reshape(-1), qScaleAndZeros)
+    return _by_groups(op, self, op.derived("int8", lambda packed: integers(packed).t(), mat2), scale, zero)
+
+
+@translation("mslk::bf16i4bf16_rowwise")
+def bf16i4bf16_rowwise(op: Builder, X: Tensor, WQ: Tensor, w_scale_group: Tensor, w_zero_group: Tensor) -> Tensor:
+    """``X (M, K) @ W.T`` with ``W = q * scale + zero`` of bytes (N, K / 2), the first of two integers in the low bits.
+
+    Scales and zeros are (K / group, N). Source: mslk, ``mslk.quantize.shuffle.int4_row_quantize_zp`` and ``pack_int4``.
+    """
+    weight = op.derived("int4", lambda packed: _signed(packed).t(), WQ)
+    scale, zero = (op.derived("float32", lambda tensor: tensor.float(), each) for each in (w_scale_group, w_zero_group))
+    return _by_groups(op, X, weight, scale, zero)
+
+
+@translation("mslk::bf16i4bf16_rowwise_batched", "mslk::bf16i4bf16_shuffled")
+def shuffled_for_an_accelerator(op: Builder, **_: object) -> Tensor:
+    raise Unsupported(
+        "int4 weights in batches, or in the order of a GPU's kernel: quantize with "
+        "Int4WeightOnlyConfig(int4_packing_format='plain') or IntxWeightOnlyConfig(weight_dtype=torch.int4)"
+    )
+
+
+def _by_groups(op: Builder, left: Tensor, weight: Tensor | None, scale: Tensor | None, zero: Tensor | None) -> Tensor:
+    """``left @ (weight * scale + zero)``, in float32.
+
+    Zeros are real numbers, which DequantizeLinear doesn't take: what they add is the sum of each group of ``left`` by
+    its zero.
+
+    Args:
+        left: (..., K).
+        weight: (K, N) of -8 to 7, int8.
+        scale: (K / group, N), float32.
+        zero: as the scale.
+
+    Raises:
+        Unsupported: weights that aren't known at export time, hence None.
+    """
     if weight is None or scale is None or zero is None:
         raise Unsupported("packed weights that aren't known at export time")
-    real = dequantize(op, weight, scale, None, low=-8, high=7, axis=0, block=qGroupSize if in_blocks else None)
-    if not in_blocks:
-        real = op.Transpose(op.Reshape(real, [rows, width]), perm=[1, 0])
-    left = op.cast(self, DataType.FLOAT)
-    sums = op.ReduceSum(op.Reshape(left, [-1, groups, qGroupSize]), [2], keepdims=0)
-    return op.cast(op.Add(op.MatMul(left, real), op.MatMul(sums, zero)), self.dtype)
+    (width, columns), groups = (int(size) for size in weight.shape), int(scale.shape[0])
+    group = width // groups
+    if op.opset >= 21:
+        real = dequantize(op, weight, scale, None, low=-8, high=7, axis=0, block=group)
+    else:
+        rows = op.derived("rows", lambda tensor: tensor.t().reshape(-1, group), weight)
+        steps = op.derived("rows", lambda tensor: tensor.t().reshape(-1), scale)
+        if rows is None or steps is None:
+            raise Unsupported("packed weights that aren't known at export time")
+        real = op.Transpose(op.Reshape(dequantize(op, rows, steps, None, axis=0), [columns, width]), perm=[1, 0])
+    left32 = op.cast(left, DataType.FLOAT)
+    dims = list(left.shape)
+    sums = op.ReduceSum(op.Reshape(left32, op.sizes([*dims[:-1], groups, group])), [-1], keepdims=0)
+    return op.cast(op.Add(op.MatMul(left32, real), op.MatMul(sums, zero)), op.result.dtype)
+
+
+def _signed(packed: torch.Tensor) -> torch.Tensor:
+    """The int8 numbers of -8 to 7 of bytes (..., n), as (..., 2 n)."""
+    low, high = packed.view(torch.int8) << 4, packed.view(torch.int8)
+    return torch.stack((low >> 4, high >> 4), dim=-1).flatten(-2)
 
 
 @translation(

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-#: (owner, name of its attribute, original -> what takes its place)
+#: (owner, name of its attribute, original -> what takes its place: a function, or another value)
 Replacement = tuple[Any, str, Callable[[Any], Any]]
 
 
@@ -32,7 +32,8 @@ class Replacements:
                 for owner, name, wrapper in self._find():
                     original = getattr(owner, name)
                     self._originals.append((owner, name, original))
-                    setattr(owner, name, functools.wraps(original)(wrapper(original)))
+                    replacement = wrapper(original)
+                    setattr(owner, name, functools.wraps(original)(replacement) if callable(original) else replacement)
         try:
             yield
         finally:
@@ -43,11 +44,18 @@ class Replacements:
 
 
 @contextlib.contextmanager
-def meta_kernels(kernels: Mapping[str, Callable[..., Any]]) -> Iterator[None]:
-    """While this is active, the named operators of ``aten`` have meta kernels, unless torch has its own."""
-    library = torch.library.Library("aten", "IMPL")
-    for name, kernel in kernels.items():
-        if not torch._C._dispatch_has_kernel_for_dispatch_key(f"aten::{name}", "Meta"):
+def meta_kernels(kernels: Mapping[str, Callable[..., Any]], namespace: str = "aten") -> Iterator[None]:
+    """While this is active, the named operators have meta kernels, unless there are some already.
+
+    Args:
+        kernels: by the operator's name, or by its whole schema where it may not be defined at all.
+    """
+    library = torch.library.Library(namespace, "FRAGMENT")
+    for schema, kernel in kernels.items():
+        name = schema.partition("(")[0]
+        if name != schema and not hasattr(getattr(torch.ops, namespace), name):
+            library.define(schema)
+        if not torch._C._dispatch_has_kernel_for_dispatch_key(f"{namespace}::{name}", "Meta"):
             library.impl(name, kernel, "Meta")
     try:
         yield

@@ -97,6 +97,11 @@ def test_strided_views_in_chunks(view, limit: int) -> None:
     assert max(map(len, chunks)) <= max(limit, 40 * 4)  # a contiguous row is not copied, so it may be longer
 
 
+def test_a_single_element_of_any_stride() -> None:
+    one = torch.arange(600, dtype=torch.float32)[5::256][:1].as_strided((1,), (256,))
+    assert TorchTensor(one).tobytes() == one.numpy().tobytes()
+
+
 def test_streaming_a_transposed_weight_takes_little_memory() -> None:
     weight = TorchTensor(torch.zeros(4096, 4096, dtype=torch.int8).t())
     peak = 0

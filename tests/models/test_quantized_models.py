@@ -108,6 +108,7 @@ class Mlp(torch.nn.Module):
 Weights, Dynamic = torchao.IntxWeightOnlyConfig, torchao.Int8DynamicActivationIntxWeightConfig
 LINEAR = ["DequantizeLinear", "MatMul", "Add", "Relu", "DequantizeLinear", "MatMul"]
 INT4 = {"weight_dtype": torch.int4, "granularity": PerGroup(32)}
+STATIC = {"act_quant_scale": torch.full((1, 1, 1), 0.03), "granularity": [torchao.PerTensor(), torchao.PerRow()]}
 #: name -> configuration, opset, type of the stored weights, the operators where they are told.
 SCHEMES: dict[str, tuple[Any, int, str, list[str] | None]] = {
     "int8": (torchao.Int8WeightOnlyConfig(), 20, "INT8", None),
@@ -126,6 +127,7 @@ SCHEMES: dict[str, tuple[Any, int, str, list[str] | None]] = {
         None,
     ),
     "dynamic int8": (torchao.Int8DynamicActivationInt8WeightConfig(), 20, "INT8", None),
+    "static int8": (torchao.Int8StaticActivationInt8WeightConfig(**STATIC), 20, "INT8", None),
     "float8": (torchao.Float8WeightOnlyConfig(), 21, "FLOAT8E4M3FN", LINEAR),
     "float8 below 21": (torchao.Float8WeightOnlyConfig(), 20, "FLOAT8E4M3FN", None),
 }
@@ -145,7 +147,7 @@ def test_torchao(scheme: str) -> None:
         expect_equal(program(given)[0], model(given), 1e-3, 1e-4)
     found = op_types(program)
     assert ops is None or found == ops
-    if scheme != "dynamic int8" and not scheme.startswith("float8 below"):
+    if scheme not in ("dynamic int8", "static int8") and not scheme.startswith("float8 below"):
         assert found.count("DequantizeLinear") >= 2
     large = [v for v in program.model.graph.initializers.values() if v.const_value.size >= 4096]
     assert [value.dtype.name for value in large] == [dtype] * 2
@@ -180,3 +182,50 @@ def test_the_captured_program_stays_as_it_is() -> None:
     program = onnxport.export(captured, opset_version=21, verify=True)
     assert str(captured.graph) == before
     assert sorted(program.model.graph.initializers)[0].startswith("a.")
+
+
+def quantized_rows(weight: torch.Tensor, group: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Integers of -8 to 7, and scales and zeros (K / group, N), as the library makes them that torchao needs for it."""
+    parts = weight.reshape(-1, group)
+    scale = (parts.amax(1, True) - parts.amin(1, True)) / 15
+    zero = parts.amin(1, True) + 8 * scale
+    integers = ((parts - zero) / scale).round().clamp(-8, 7).to(torch.int8).reshape(weight.shape)
+    return integers, *(each.reshape(len(weight), -1).t().contiguous().bfloat16() for each in (scale, zero))
+
+
+@pytest.mark.parametrize("opset", [20, 21])
+def test_int4_weights_of_a_gpu_without_one(opset: int) -> None:
+    """``Int4WeightOnlyConfig`` needs the library; a checkpoint that it wrote doesn't."""
+    linear = torch.nn.Linear(64, 32, bias=False, dtype=torch.bfloat16)
+    integers, scale, zero = quantized_rows(linear.weight.detach().float(), 32)
+    packed = (integers[:, ::2] & 15) | (integers[:, 1::2] << 4)
+    weight = torchao.Int4Tensor(packed, scale, zero, [1, 32], torch.Size([32, 64]))
+    linear.weight = torch.nn.Parameter(weight, requires_grad=False)
+    x, other = torch.randn(4, 7, 64).bfloat16(), torch.randn(2, 3, 64).bfloat16()
+    program = onnxport.export(linear, (x,), dynamic_shapes=SHAPES, opset_version=opset)
+    real = integers.float() * scale.float().t().repeat_interleave(32, 1) + zero.float().t().repeat_interleave(32, 1)
+    for given in (x, other):
+        expect_equal(program(given)[0], (given.float() @ real.t()).bfloat16(), 1e-2, 1e-2)
+    types = {value.dtype.name for value in program.model.graph.initializers.values() if value.const_value.size == 2048}
+    assert types == ({"INT4"} if opset == 21 else {"INT8"})
+
+
+def test_weights_that_are_taken_apart_by_torch() -> None:
+    """A subclass that only overrides ``__torch_dispatch__`` isn't seen into while torch.export captures."""
+    formats = pytest.importorskip("torchao.prototype.mx_formats.inference_workflow")
+    model = Mlp().eval()
+    torchao.quantize_(model, formats.NVFP4WeightOnlyConfig())
+    x, other = torch.randn(4, 7, 64), torch.randn(2, 3, 64)
+    program = onnxport.export(model, (x,), dynamic_shapes=SHAPES, opset_version=26, optimize=False)
+    for given in (x, other):
+        expect_equal(program(given)[0], model(given))
+    names = {tensor.source for value in program.model.graph.initializers.values() for tensor in sources(value)}
+    assert {"a.weight.qdata", "a.weight.scale", "a.bias"} <= names
+    second = Mlp().eval()
+    torchao.quantize_(second, formats.NVFP4WeightOnlyConfig())
+    program.apply_weights(second.state_dict())
+    expect_equal(program(x)[0], second(x))
+
+
+def sources(value: Any) -> list[Any]:
+    return list(value.const_value.leaves()) if hasattr(value.const_value, "leaves") else []

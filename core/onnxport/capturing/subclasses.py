@@ -1,13 +1,16 @@
 """Weights that are tensor subclasses, as torchao's quantized ones, as the plain tensors that they hold.
 
 ``torch.export`` records what a subclass computes on its inner tensors, each read by ``access_subclass_inner_tensor``.
-Here these readings become weights of the program: ``linear.weight.qdata``, ``linear.weight.scale``.
+Here these readings become weights of the program: ``linear.weight.qdata``, ``linear.weight.scale``. A subclass that an
+operator reads as a whole, because it only overrides ``__torch_dispatch__``, is taken apart by torch, which traces the
+program a second time.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from torch.export import ExportedProgram
@@ -37,7 +40,7 @@ def with_plain_weights(program: ExportedProgram) -> ExportedProgram:
     """The program with inner tensors for weights; ``program`` itself, which is left as it is, where none is a subclass.
 
     Raises:
-        WeightError: a subclass that the program reads other than through its inner tensors.
+        WeightError: a subclass that the program reads as a whole, and torch can't take apart.
     """
     tensors = {**program.constants, **program.state_dict}
     wrapped = {
@@ -47,6 +50,10 @@ def with_plain_weights(program: ExportedProgram) -> ExportedProgram:
     }
     if not wrapped:
         return program
+    for node in program.graph.find_nodes(op="placeholder"):
+        whole = [user for user in node.users if str(user.target) != _READ] if node.name in wrapped else []
+        if whole:
+            return _desugared(program, *wrapped[node.name], whole[0])
     graph, copies = Graph(), dict[Node, Node]()
     graph.output(graph.graph_copy(program.graph, copies))
     for original, made in copies.items():
@@ -77,10 +84,7 @@ def _unwrap(graph: Graph, node: Node, spec: InputSpec, tensor: Any) -> Iterator[
     inner: dict[str, Node] = {}
     for user in list(node.users):
         if str(user.target) != _READ:
-            raise WeightError(
-                f"The weight {spec.target!r} is a {type(tensor).__name__}, which {user.target} reads as a whole. "
-                "Make it plain tensors before the export, as torchao.utils.unwrap_tensor_subclass does."
-            )
+            raise _unreadable(spec, tensor, user)
         attribute = str(user.args[1])
         if attribute not in inner:
             with graph.inserting_before(node):
@@ -99,3 +103,41 @@ def _unwrap(graph: Graph, node: Node, spec: InputSpec, tensor: Any) -> Iterator[
             yield from _unwrap(graph, placeholder, plain, part)
         else:
             yield plain
+
+
+def _desugared(program: ExportedProgram, spec: InputSpec, tensor: Any, user: Node) -> ExportedProgram:
+    """The program as torch traces it below all subclasses, with the names that :func:`plain_tensors` gives."""
+    try:
+        traced = program.run_decompositions({})
+    except Exception as error:  # whatever a subclass or torch stumbles over
+        raise _unreadable(spec, tensor, user) from error
+    names = dict(_parametrized({**program.constants, **program.state_dict}))
+    signature = traced.graph_signature
+    specs = [replace(spec, target=names.get(spec.target or "", spec.target)) for spec in signature.input_specs]
+    return ExportedProgram(
+        traced.graph_module,
+        traced.graph,
+        ExportGraphSignature(specs, list(signature.output_specs)),
+        {names.get(name, name): weight for name, weight in traced.state_dict.items()},
+        traced.range_constraints,
+        traced.module_call_graph,
+        traced.example_inputs,
+        constants={names.get(name, name): value for name, value in traced.constants.items()},
+        verifiers=traced.verifiers,
+    )
+
+
+def _parametrized(tensors: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What torch 2.14 calls the inner tensors of a weight that it takes apart, and their names here."""
+    for name, tensor in tensors.items():
+        *path, attribute = name.split(".")
+        if is_traceable_wrapper_subclass(tensor):
+            for index, (inner, _) in enumerate(_flat(name, tensor)):
+                yield ".".join([*path, "parametrizations", attribute, f"original{index}"]), inner
+
+
+def _unreadable(spec: InputSpec, tensor: Any, user: Node) -> WeightError:
+    return WeightError(
+        f"The weight {spec.target!r} is a {type(tensor).__name__}, which {user.target} reads as a whole. "
+        "Make it plain tensors before the export, as torchao.utils.unwrap_tensor_subclass does."
+    )
