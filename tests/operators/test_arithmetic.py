@@ -102,7 +102,7 @@ def test_integer_powers_wrap(dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("exponent", [0, 1, 2, 3, 0.5, -1, -0.5, -2, 2.5, -3])
 def test_powers_of_floats(exponent: float) -> None:
-    export_and_compare(lambda a: a**exponent, (torch.tensor(SPECIAL),))
+    export_and_compare(lambda a: a**exponent, (torch.tensor(SPECIAL * 3),))  # more than a vector of onnxruntime's
 
 
 def test_power_of_a_number() -> None:

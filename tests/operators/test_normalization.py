@@ -92,3 +92,22 @@ def test_native_forms(dtype: torch.dtype) -> None:
 def test_normalize() -> None:
     for p in (1.0, 2.0, 3.0, float("inf")):
         export_and_compare(lambda x, p=p: F.normalize(x, p, 1), (values(3, 4, 5),))
+
+
+@pytest.mark.parametrize("opset", [20, 23])
+def test_epsilon_of_doubles(opset: int) -> None:
+    """Where the variance is smaller than epsilon, rounded to float32 as attributes are, it would cost half the digits."""
+    x = values(2, 4, 6, dtype=torch.float64) * 1e-3
+    mean, var, weight = values(3, 4, dtype=torch.float64).abs() * 1e-6
+    export_and_compare(
+        lambda x: (
+            F.layer_norm(x, (4, 6)),
+            F.layer_norm(x, (6,), weight.repeat(2)[:6], weight.repeat(2)[:6]),
+            F.batch_norm(x, mean, var, weight, weight),
+            F.rms_norm(x, (6,), eps=1e-5),
+        ),
+        (x,),
+        opset_version=opset,
+        rtol=1e-12,
+        atol=0,
+    )

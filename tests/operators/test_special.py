@@ -198,3 +198,10 @@ def test_empty_and_zero_dimensional() -> None:
 
     export_and_compare(function, (torch.tensor(1.5),))
     export_and_compare(function, (torch.ones(2, 0),))
+
+
+def test_polygamma_of_infinity() -> None:
+    """The limit; torch 2.14 has NaN from the second derivative on."""
+    x = torch.tensor([INF, NAN, 1e30], dtype=torch.float64)
+    export_and_compare(lambda x: torch.polygamma(1, x), (x,))
+    assert output(lambda x: torch.polygamma(2, x), x)[0] == 0

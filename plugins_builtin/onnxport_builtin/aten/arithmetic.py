@@ -179,6 +179,8 @@ def pow(op: Builder, self: Operand, exponent: Operand) -> Tensor:
 
 def _float_power(op: Builder, base: Tensor, exponent: float) -> Tensor:
     """torch's shortcuts for common exponents; each is the correctly rounded product that torch computes."""
+    if exponent == 0:  # of NaN too, for which onnxruntime 1.32 gives NaN
+        return op.Expand(op.const(1.0, base.dtype), op.shape(base)) if len(base.shape) else op.const(1.0, base.dtype)
     if exponent == 1:
         return base
     if exponent == 2:

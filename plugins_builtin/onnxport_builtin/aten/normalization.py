@@ -54,7 +54,10 @@ def _batch_norm_eval(
     channels = [x.shape[1]]
     scale = _filled(op, 1.0, channels, x.dtype) if weight is None else op.cast(weight, x.dtype)
     shift = _filled(op, 0.0, channels, x.dtype) if bias is None else op.cast(bias, x.dtype)
-    return op.BatchNormalization(x, scale, shift, op.cast(mean, x.dtype), op.cast(var, x.dtype), epsilon=eps)
+    var = op.cast(var, x.dtype)
+    if x.dtype is DataType.DOUBLE:  # attributes are float32
+        var, eps = op.Add(var, eps), 0.0
+    return op.BatchNormalization(x, scale, shift, op.cast(mean, x.dtype), var, epsilon=eps)
 
 
 class _BatchStatistics:
@@ -286,6 +289,10 @@ def batch_norm_impl_index(
 def _layer_norm(
     op: Builder, x: Tensor, normalized: Sequence[Dim], weight: Tensor | None, bias: Tensor | None, eps: float
 ) -> Tensor:
+    if x.dtype is DataType.DOUBLE:  # the node's epsilon is float32, and so are its statistics by default
+        rank = len(x.shape)
+        _, deviation, var = _moments(op, x, list(range(rank - len(normalized), rank)))
+        return _affine(op, op.Div(deviation, op.Sqrt(op.Add(var, eps))), weight, bias)
     scale = _filled(op, 1.0, normalized, x.dtype) if weight is None else op.cast(weight, x.dtype)
     shift = None if bias is None else op.cast(bias, x.dtype)
     return op.LayerNormalization(x, scale, shift, axis=-len(normalized), epsilon=eps)
@@ -459,7 +466,7 @@ def rms_norm_23(
 ) -> Tensor:
     if eps is None:
         eps = _EPSILON.get(input.dtype, torch.finfo(torch.float32).eps)
-    if input.dtype == DataType.DOUBLE and eps < 1e-10:
+    if input.dtype is DataType.DOUBLE:  # the node's epsilon is float32, and so are its statistics by default
         return rms_norm(op, input, normalized_shape, weight, eps)
     scale = _filled(op, 1.0, normalized_shape, input.dtype) if weight is None else op.cast(weight, input.dtype)
     y = op.RMSNormalization(input, scale, axis=-len(normalized_shape), epsilon=eps)

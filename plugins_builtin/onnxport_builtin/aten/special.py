@@ -183,7 +183,7 @@ def _polygamma(op: Builder, n: int, x: Tensor) -> Tensor:
     sign = -1.0 if n % 2 == 0 else 1.0
     reflected = op.Less(x, 0.5)
     above = _hurwitz(op, op.const(float(n + 1), _DOUBLE), op.Where(reflected, op.Sub(1.0, x), x))
-    above = op.Mul(above, sign * math.factorial(n))
+    above = op.Mul(op.Where(op.IsInf(x), 0.0, above), sign * math.factorial(n))
     derivative = np.polynomial.Polynomial([0.0, 1.0])  # of the cotangent, as a polynomial in it
     for _ in range(n):
         derivative = -np.polynomial.Polynomial([1.0, 0.0, 1.0]) * derivative.deriv()
