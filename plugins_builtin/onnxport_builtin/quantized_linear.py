@@ -1,4 +1,4 @@
-"""Products with quantized operands: integer and float8 matrices, and weights packed for torch's kernels."""
+"""Products with quantized operands: integer matrices, and weights packed for torch's kernels."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from onnxport import Builder, DataType, Tensor, Unsupported, translation
 
-from onnxport_builtin.affine import dequantize, reshaped
+from onnxport_builtin.affine import dequantize
 
 
 @translation("aten::_int_mm")
@@ -121,42 +121,6 @@ def packed_for_an_accelerator(op: Builder, **_: object) -> Tensor:
         "weights in the order of an accelerator's kernel: quantize with IntxWeightOnlyConfig(weight_dtype=torch.int4), "
         "or pack them with _convert_weight_to_int4pack_for_cpu"
     )
-
-
-@translation("aten::_scaled_mm")
-def scaled_mm(
-    op: Builder,
-    self: Tensor,
-    mat2: Tensor,
-    scale_a: Tensor,
-    scale_b: Tensor,
-    bias: Tensor | None = None,
-    scale_result: Tensor | None = None,
-    out_dtype: torch.dtype | None = None,
-    use_fast_accum: bool = False,
-) -> Tensor:
-    """``(self * scale_a) @ (mat2 * scale_b) + bias`` of float8 matrices, computed in float32.
-
-    The scales are of one element, or of one a row of ``self`` (M, 1) and one a column of ``mat2`` (1, N).
-    """
-    if scale_result is not None:
-        raise Unsupported("a scale of the result")
-    product = op.MatMul(_scaled(op, self, scale_a, 0), _scaled(op, mat2, scale_b, 1))
-    if bias is not None:
-        product = op.Add(product, op.cast(bias, DataType.FLOAT))
-    return op.cast(product, op.result.dtype)
-
-
-def _scaled(op: Builder, value: Tensor, scale: Tensor, axis: int) -> Tensor:
-    if scale.dtype is not DataType.FLOAT:
-        raise Unsupported(f"scales of {scale.dtype.name}")
-    shape = list(scale.shape)
-    if all(size == 1 for size in shape):
-        return dequantize(op, value, reshaped(op, scale, []), None)
-    along = [size == value.shape[axis] if i == axis else size == 1 for i, size in enumerate(shape)]
-    if len(shape) != 2 or not all(along):
-        raise Unsupported("scales in blocks")
-    return dequantize(op, value, reshaped(op, scale, [-1]), None, axis=axis)
 
 
 _PACK: Callable[..., torch.Tensor] = torch.ops.aten._convert_weight_to_int4pack_for_cpu
