@@ -29,9 +29,9 @@ def onnxport_decompositions() -> dict[Any, Callable[..., Any]]:
 
 @hookimpl
 def onnxport_patches() -> list[AbstractContextManager[None]]:
-    """Recurrent networks and scans keep a dynamic time axis; fake quantization and random operators can be captured."""
-    names = ("recurrent", "packed", "structure", "quantization", "random")
-    recurrent, packed, structures, quantization, numbers = (
+    """Time axes stay dynamic; fake quantization, random operators and branches on known values can be captured."""
+    names = ("recurrent", "packed", "structure", "quantization", "random", "value")
+    recurrent, packed, structures, quantization, numbers, values = (
         import_module(f"{__name__}.{name}_capture") for name in names
     )
     return [
@@ -40,4 +40,5 @@ def onnxport_patches() -> list[AbstractContextManager[None]]:
         structures.structures(),
         quantization.pure_modules(),
         numbers.random_numbers(),
+        values.known_values(),
     ]

@@ -1,0 +1,54 @@
+"""Capturing what branches on known values, and ``linspace`` of as many steps as a dynamic size says.
+
+These are changes to torch 2.14 that last while an export captures:
+
+- torch knows the values of tensors of one element that the forward makes of literals, and so can branch on them. Here
+  it knows those of a few more: ``if (torch.tensor(std) == 0).any()`` of a normalization is decided.
+- ``linspace`` takes a plain number of steps, so a dynamic one would become the example's: grids of pixels come out
+  with the height and width of the example. Here it is arithmetic on ``arange``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch._subclasses import fake_tensor
+from torch.fx.experimental import proxy_tensor
+
+from onnxport_builtin.replacements import Replacement, Replacements
+
+_KNOWN_VALUES = 64  # elements: means and deviations of channels, corners of a box, a small matrix
+
+
+def known_values() -> AbstractContextManager[None]:
+    """While any thread is in it, torch's functions are replaced."""
+    return _replacements.active()
+
+
+def _replaced() -> Iterator[Replacement]:
+    for module in (fake_tensor, proxy_tensor):
+        if hasattr(module, "CONSTANT_NUMEL_LIMIT"):
+            yield module, "CONSTANT_NUMEL_LIMIT", lambda _: _KNOWN_VALUES
+    yield torch, "linspace", _any_steps
+
+
+_replacements = Replacements(_replaced)
+
+
+def _any_steps(original: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    def linspace(start: Any, end: Any, steps: Any, *, dtype: torch.dtype | None = None, **kwargs: Any) -> torch.Tensor:
+        wanted = dtype or torch.get_default_dtype()
+        ends = (v.dtype.is_complex if isinstance(v, torch.Tensor) else isinstance(v, complex) for v in (start, end))
+        if not isinstance(steps, torch.SymInt) or not wanted.is_floating_point or any(ends) or "out" in kwargs:
+            return original(start, end, steps, dtype=dtype, **kwargs)
+        work = torch.float64 if wanted == torch.float64 else torch.float32
+        index = torch.arange(steps, dtype=work, device=kwargs.get("device"))
+        step = (end - start) / torch.sym_max(steps - 1, 1)
+        from_end = end - (steps - 1 - index) * step
+        # From both ends towards the middle, as torch does; one step alone is at the start.
+        return torch.where(index < torch.sym_max(steps // 2, 1), start + index * step, from_end).to(wanted)
+
+    return linspace
