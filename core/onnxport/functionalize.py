@@ -6,6 +6,7 @@ that is not understood there is decomposed by torch, at the price of a second tr
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -54,19 +55,25 @@ class FunctionalProgram:
     fallback: str | None
     """Why the program had to be decomposed by torch, which traces it a second time; None almost always."""
     dropped_assertions: tuple[str, ...]
+    skipped: frozenset[Node] = frozenset()
+    """Nodes of the graph that mean nothing: assertions, and what is computed for these or for nobody."""
 
 
-def functionalize(program: ExportedProgram, *, inline_subgraphs: bool = False) -> FunctionalProgram:
+def functionalize(
+    program: ExportedProgram, *, inline_subgraphs: bool = False, may_skip: bool = False
+) -> FunctionalProgram:
     """`program` without in-place operators, assertions, dead nodes and regions; `program` itself is left as it is.
 
     Args:
         program: as torch.export gives it, or decomposed.
         inline_subgraphs: also inline the bodies of `invoke_subgraph`.
+        may_skip: where there is nothing to do but to leave nodes out, name these in `skipped`: copying a graph costs
+            more than all else that is done about it.
 
     Raises: CaptureError when torch's own functionalization leaves a write that is not understood.
     """
     try:
-        return _functionalize(program, inline_subgraphs, None)
+        return _functionalize(program, inline_subgraphs, may_skip, None)
     except Unsupported as error:
         reason = error.reason
         if isinstance(error, NotFunctionalizable) and error.final:
@@ -76,7 +83,7 @@ def functionalize(program: ExportedProgram, *, inline_subgraphs: bool = False) -
     except Exception as error:  # what torch can't do either has the first reason
         raise CaptureError(f"{_REFUSED}: {reason}\ntorch says: {str(error).splitlines()[0]}") from error
     try:
-        return _functionalize(decomposed, inline_subgraphs, reason)
+        return _functionalize(decomposed, inline_subgraphs, may_skip, reason)
     except Unsupported as error:
         raise CaptureError(f"{_REFUSED}: {error.reason}") from error
 
@@ -125,13 +132,17 @@ def _without_regions(graph_module: GraphModule) -> GraphModule:
     return without_transforms(graph_module, {}) if records_transforms(graph_module) else graph_module
 
 
-def _functionalize(program: ExportedProgram, inline_subgraphs: bool, reason: str | None) -> FunctionalProgram:
+def _functionalize(
+    program: ExportedProgram, inline_subgraphs: bool, may_skip: bool, reason: str | None
+) -> FunctionalProgram:
     graph_module = inline_regions(program.graph_module, subgraphs=inline_subgraphs)
     signature = program.graph_signature
     if records_transforms(graph_module, program.constants):
         constants = {spec.arg.name: program.constants.get(str(spec.target)) for spec in signature.input_specs}
         graph_module = without_transforms(graph_module, constants)
-    rewriter = Rewriter(graph_module, functionalize_graph, written_inputs) if _must_change(graph_module) else None
+    skipped = _meaningless(graph_module) if may_skip else None
+    must_copy = skipped is None and _must_change(graph_module)
+    rewriter = Rewriter(graph_module, functionalize_graph, written_inputs) if must_copy else None
     returned = rewriter.run() if rewriter else graph_module.graph.output_node().args[0]
     mutations: list[Mutation] = []
     outputs: list[UserOutput] = []
@@ -152,16 +163,39 @@ def _functionalize(program: ExportedProgram, inline_subgraphs: bool, reason: str
         rewriter.writer.graph.output((*(m.node for m in mutations), *(output.arg for output in outputs)))
         rewriter.writer.prune()
         graph_module = rewriter.writer.finish()
-    dropped = tuple(rewriter.dropped) if rewriter else ()
-    return FunctionalProgram(graph_module, tuple(mutations), tuple(outputs), reason, dropped)
+    dropped = rewriter.dropped if rewriter else [n.name for n in reversed(skipped or ()) if is_assertion(n.target)]
+    return FunctionalProgram(
+        graph_module, tuple(mutations), tuple(outputs), reason, tuple(dropped), frozenset(skipped or ())
+    )
+
+
+def _meaningless(graph_module: GraphModule) -> dict[Node, None] | None:
+    """The nodes that can be left out, from the last to the first; None where others have to change.
+
+    Translations look at who uses the results of an operator that has several: the users of these must mean something.
+    """
+    found: dict[Node, None] = {}
+    for node in reversed(graph_module.graph.nodes):
+        if node.op == "get_attr" and _has_changing_body(graph_module, node):
+            return None
+        if node.op not in ("call_function", "get_attr"):
+            continue
+        if is_write(node) or (node.target is operator.getitem and all(user in found for user in node.users)):
+            return None
+        if is_assertion(node.target) or all(user in found for user in node.users):
+            found[node] = None
+    return found
+
+
+def _has_changing_body(owner: GraphModule, node: Node) -> bool:
+    body = attribute_of(owner, str(node.target))
+    return isinstance(body, GraphModule) and (inline_regions(body) is not body or _must_change(body))
 
 
 def _must_change(graph_module: GraphModule) -> bool:
     for node in graph_module.graph.nodes:
-        if node.op == "get_attr":
-            body = attribute_of(graph_module, str(node.target))
-            if isinstance(body, GraphModule) and (inline_regions(body) is not body or _must_change(body)):
-                return True
+        if node.op == "get_attr" and _has_changing_body(graph_module, node):
+            return True
         if node.op == "call_function" and (not node.users or is_assertion(node.target) or is_write(node)):
             return True
     return False

@@ -80,7 +80,8 @@ class Translator:
         self._names = names
         self._weights = weights
         self._folded = folded or {}
-        self._interior = folded.interior if isinstance(folded, Folded) else frozenset()
+        self.skipped = functional.skipped
+        self._interior = folded.interior if isinstance(folded, Folded) else self.skipped
         self._advice = advice
         self._decomposer = Decomposer(table.decompositions)
         self._refused: dict[str, Refusal] = {}

@@ -74,6 +74,8 @@ def fold_constants(functional: FunctionalProgram, program: ExportedProgram) -> F
     known = _weights(functional, program)
     with torch.no_grad():
         for node in functional.graph_module.graph.nodes:
+            if node in functional.skipped:
+                continue
             if node.op == "get_attr":
                 attribute = getattr(functional.graph_module, str(node.target), None)
                 if isinstance(attribute, torch.Tensor) and has_data(attribute):
@@ -87,7 +89,7 @@ def fold_constants(functional: FunctionalProgram, program: ExportedProgram) -> F
                 if result is not None:
                     known[node] = result
     values: dict[Node, torch.Tensor] = {}
-    interior: set[Node] = set()
+    interior = set(functional.skipped)
     for node in reversed(functional.graph_module.graph.nodes):
         if node.op == "call_function" and node in known:
             if all(user in values or user in interior for user in node.users):

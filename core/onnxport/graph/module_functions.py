@@ -7,6 +7,7 @@ described (:mod:`onnxport.graph.fingerprints`); the first call of a description 
 from __future__ import annotations
 
 import difflib
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -19,7 +20,7 @@ from onnxport import metadata
 from onnxport.dtypes import SYMBOLIC
 from onnxport.errors import InputError, Unsupported
 from onnxport.graph.components import components
-from onnxport.graph.fingerprints import Structure, content, small_constant
+from onnxport.graph.fingerprints import Structure, Template, content, small_constant
 from onnxport.graph.functions import Call, define
 from onnxport.graph.scopes import nodes_of
 from onnxport.graph.tensor import Node, Tensor
@@ -68,14 +69,12 @@ class _Interface:
     """What a region reads and gives.
 
     Attributes:
-        fingerprint: equal for regions that one function can stand for.
         reads: the nodes outside that the region reads.
         arguments: the tensors among their values that the function takes.
         gives: the nodes whose values are read outside.
         numbers: symbols that the region brings forth and that are read outside, but not from the shape of a result.
     """
 
-    fingerprint: Any
     reads: list[torch.fx.Node]
     arguments: list[Tensor]
     gives: list[torch.fx.Node]
@@ -88,6 +87,15 @@ class _Made:
 
     call: Call
     values: list[Any]
+
+
+@dataclass
+class _Earlier:
+    """A region that was described, what else its fingerprint has, and what became of it."""
+
+    template: Template
+    outside: tuple[Any, ...]
+    made: _Made | str
 
 
 class Selection:
@@ -152,7 +160,8 @@ class ModuleFunctions:
         self._inside: list[str] = []
         self._apart: set[str] = set()
         self._made: dict[Any, _Made | str] = {}
-        self._arithmetic: set[torch.fx.Node] = set()
+        self._earlier: dict[str, deque[_Earlier]] = {}
+        self._arithmetic: set[torch.fx.Node] = set(translator.skipped)
         self._readers: dict[sympy.Basic, list[torch.fx.Node]] = {}
         self._of_weights: set[torch.fx.Node] = set()
         names = frozenset(weights)
@@ -273,10 +282,7 @@ class ModuleFunctions:
     # Calls ---------------------------------------------------------------------------------------------------------
 
     def _call(self, region: _Region) -> None:
-        interface = self._interface(region)
-        made = self._made.get(interface.fingerprint)
-        if made is None:
-            made = self._made[interface.fingerprint] = self._translated(region, interface)
+        interface, made = self._like_earlier(region) or self._described(region)
         if isinstance(made, str):
             self._keep_inline(region, made)
             self.walk(region.nodes)
@@ -305,37 +311,71 @@ class ModuleFunctions:
         if isinstance(call, Node):
             call.stands_for(region.path)
 
-    def _interface(self, region: _Region) -> _Interface:
-        env, op = self._translator.env, self._op
-        structure = Structure(op)
+    def _like_earlier(self, region: _Region) -> tuple[_Interface, _Made | str] | None:
+        """What a region that was described stands for as well: the layers of a model are told to be alike by this."""
+        for earlier in self._earlier.get(region.module, ()):
+            reads = earlier.template.reads_of(region.nodes)
+            if reads is not None:
+                structure, arguments = Structure(self._op), list[Tensor]()
+                values = tuple(self._value(structure, node, arguments) for node in reads)
+                gives, outside = self._outside(region, values)
+                if outside == earlier.outside:
+                    return _Interface(reads, arguments, gives, []), earlier.made
+        return None
+
+    def _described(self, region: _Region) -> tuple[_Interface, _Made | str]:
+        """A region's interface, and what its fingerprint, equal where one function can stand for several, gives."""
+        structure, arguments = Structure(self._op), list[Tensor]()
         reads: dict[torch.fx.Node, int] = {}
         values: list[Any] = []
-        arguments: list[Tensor] = []
 
-        def outside(node: torch.fx.Node) -> int:
+        def read(node: torch.fx.Node) -> int:
             if node not in reads:
                 reads[node] = len(reads)
-                values.append(structure.value(_mapped(env[node], lambda tensor: described(tensor, node))))
+                values.append(self._value(structure, node, arguments))
             return reads[node]
 
-        def described(tensor: Tensor, node: torch.fx.Node) -> Any:
+        nodes = structure.nodes(region.nodes, read)
+        gives, outside = self._outside(region, tuple(values))
+        numbers = self._numbers(structure, set(region.nodes), gives)
+        interface = _Interface(list(reads), arguments, gives, numbers)
+        fingerprint = region.module, nodes, outside, tuple(structure.fresh[s] for s in numbers)
+        made = self._made.get(fingerprint)
+        if made is None:
+            made = self._made[fingerprint] = self._translated(region, interface)
+        if structure.is_repeatable:
+            earlier = self._earlier.setdefault(region.module, deque(maxlen=_REMEMBERED))
+            earlier.appendleft(_Earlier(Template(region.nodes, interface.reads), outside, made))
+        return interface, made
+
+    def _value(self, structure: Structure, node: torch.fx.Node, arguments: list[Tensor]) -> Any:
+        """The description of what a region reads; the tensors that the function takes are added to ``arguments``."""
+
+        def described(tensor: Tensor) -> Any:
             data = self._held(tensor, node)
             if data is None:
                 arguments.append(tensor)
             return tensor if data is None else content(data)
 
-        nodes = structure.nodes(region.nodes, outside)
-        members = set(region.nodes)
-        inside = members | self._arithmetic
-        gives = [n for n in region.nodes if any(user not in inside for user in n.users) and _is_value(n)]
-        numbers = self._numbers(structure, members, gives)
-        nested = [[(key, module) for key, _, module in self._selection.calls(n)] for n in region.nodes]
+        return structure.value(_mapped(self._translator.env[node], described))
+
+    def _outside(self, region: _Region, values: tuple[Any, ...]) -> tuple[list[torch.fx.Node], tuple[Any, ...]]:
+        """The nodes whose values are read outside; these, the calls in the region and ``values`` as a description."""
+        members, arithmetic = set(region.nodes), self._arithmetic
+        places = [
+            i
+            for i, node in enumerate(region.nodes)
+            if any(user not in members and user not in arithmetic for user in node.users) and _is_value(node)
+        ]
         keys: dict[str, int] = {}
-        levels = tuple(tuple((keys.setdefault(key, len(keys)), m) for key, m in calls) for calls in nested)
-        places = {node: i for i, node in enumerate(region.nodes)}
-        given = tuple(places[node] for node in gives), tuple(structure.fresh[s] for s in numbers)
-        fingerprint = region.module, nodes, tuple(values), given, levels
-        return _Interface(fingerprint, list(reads), arguments, gives, numbers)
+        known: dict[int, Any] = {}  # many nodes have one and the same list
+        levels = []
+        for node in region.nodes:
+            calls = self._selection.calls(node)
+            if id(calls) not in known:
+                known[id(calls)] = tuple([(keys.setdefault(key, len(keys)), module) for key, _, module in calls])
+            levels.append(known[id(calls)])
+        return [region.nodes[i] for i in places], (values, tuple(places), tuple(levels))
 
     def _numbers(
         self, structure: Structure, members: set[torch.fx.Node], gives: Sequence[torch.fx.Node]
@@ -402,6 +442,8 @@ class ModuleFunctions:
 
 _SIZES = frozenset([torch.ops.aten.sym_size.int, torch.ops.aten.sym_numel.default, torch.ops.aten.sym_stride.int])
 _UNKNOWN = "_empty_nn_module_stack_from_metadata_hook"
+_REMEMBERED = 4
+"""So many of the latest regions of a class are held against a new one."""
 _TENSOR = object()
 """Stands for a tensor among the values of a region."""
 

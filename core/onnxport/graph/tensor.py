@@ -66,7 +66,7 @@ class Node(ir.Node):
     The metadata strings are made when they are first read (by a user, or by saving), not while translating.
     """
 
-    __slots__ = ("_level", "_root", "fx_node", "origin")
+    __slots__ = ("_level", "_module", "_root", "fx_node", "origin")
 
     def __init__(
         self,
@@ -82,14 +82,17 @@ class Node(ir.Node):
         self.origin = origin
         self._level = level
         self._root = root
+        self._module: str | None = None
 
     def stands_for(self, module: str) -> None:
         """It calls the function of a module: its provenance is that of the module's call, not of one FX node."""
-        self._metadata_props = metadata.call_properties(self.fx_node, module, self._level, self._root)
+        self._module = module
 
     @property
     def metadata_props(self) -> dict[str, str]:  # type: ignore[override]
         """Provenance of the node as strings, with the documented keys."""
-        if self._metadata_props is None:
+        if self._metadata_props is None and self._module is not None:
+            self._metadata_props = metadata.call_properties(self.fx_node, self._module, self._level, self._root)
+        elif self._metadata_props is None:
             self._metadata_props = metadata.node_properties(self.fx_node, self.origin, self._level, self._root)
         return self._metadata_props
