@@ -136,6 +136,16 @@ def test_no_conflicts_among_builtins():
         plugins.registry_for((), opset).check_conflicts()
 
 
+#: Operators that only some of the supported versions of torch have.
+PASSING = {
+    "aten::cholesky": "until 2.13",
+    "aten::linalg_matrix_sqrth": "since 2.14",
+    "aten::linalg_polar": "since 2.14",
+    "aten::_upsample_lanczos2d_aa": "since 2.12",
+    "aten::_upsample_lanczos2d_aa.vec": "since 2.12",
+}
+
+
 def test_translations_match_their_schemas():
     wrong = []
     for record in plugins.registry_for((), 18).table():
@@ -144,7 +154,7 @@ def test_translations_match_their_schemas():
         target = operator_named(record.target)
         if not isinstance(target, torch._ops.OpOverload):
             # A library that isn't imported, or an operator that this version of torch lacks.
-            if record.target.startswith("aten::"):
+            if record.target.startswith("aten::") and record.target not in PASSING:
                 wrong.append(f"{record}: torch has no {record.target}")
             continue
         if reason := signature_mismatch(record.function, target):

@@ -7,10 +7,12 @@ highest category among the highest kind that reaches it decides.
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any
 
 import torch
 from onnx_ir import DataType
+from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -57,9 +59,6 @@ SINCE: dict[DataType, int] = {
     DataType.INT2: 25,
     DataType.UINT2: 25,
 }
-#: What torch's casts overflow to infinity or NaN in; float8_e4m3fn overflows to its largest number.
-UNSATURATED = frozenset({DataType.FLOAT8E5M2, DataType.FLOAT8E4M3FNUZ, DataType.FLOAT8E5M2FNUZ})
-
 ONNX_TO_TORCH: dict[DataType, torch.dtype] = {onnx: torch_ for torch_, onnx in TORCH_TO_ONNX.items()}
 
 #: The real element type that holds one component of a complex number.
@@ -75,6 +74,13 @@ _COMPLEX_OF: dict[DataType, DataType] = {DataType.FLOAT: DataType.COMPLEX64, Dat
 
 _BOOL, _INT, _FLOAT, _COMPLEX = range(4)
 _DEFAULTS = {_BOOL: DataType.BOOL, _INT: DataType.INT64}
+
+
+@functools.cache
+def saturates(dtype: DataType) -> bool:
+    """Whether torch's casts to it overflow to its largest number; FLOAT8E4M3FN's do from torch 2.12 on, else to NaN."""
+    with unset_fake_temporarily():
+        return bool(torch.tensor(1e6, device="cpu").to(ONNX_TO_TORCH[dtype]).float().isfinite())
 
 
 def onnx_dtype(dtype: torch.dtype | DataType) -> DataType:

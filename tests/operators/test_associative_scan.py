@@ -88,6 +88,7 @@ def test_static_lengths() -> None:
         export_and_compare(Model(lambda m, a, b: a * b, dim=0, combine_mode="generic"), (torch.randn(length, 3),))
 
 
+@needs_pointwise
 def test_complex_numbers() -> None:
     model = Model(lambda m, a, b: a * b, dim=0)
     compare(model, torch.randn(5, 3, dtype=torch.complex64), torch.randn(7, 3, dtype=torch.complex64))

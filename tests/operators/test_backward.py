@@ -36,13 +36,22 @@ def test_adaptive_average_pool() -> None:
     export_and_compare(lambda g, x: aten._adaptive_avg_pool2d_backward(g, x), (grad, x))
 
 
-def test_max_pool() -> None:
-    x = torch.randn(2, 3, 7, 6)
-    y, indices = aten.max_pool2d_with_indices(x, [3, 3], [2, 2], [1, 1])
-    export_and_compare(
-        lambda g, x, i: aten.max_pool2d_with_indices_backward(g, x, [3, 3], [2, 2], [1, 1], [1, 1], False, i),
-        (torch.randn_like(y), x, indices),
-    )
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
+def test_max_pool(dtype: torch.dtype) -> None:
+    """Windows overlap: one place gets several gradients."""
+
+    def gradient(grad: torch.Tensor, x: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
+        return aten.max_pool2d_with_indices_backward(grad, x, [3, 3], [2, 2], [1, 1], [1, 1], False, indices)
+
+    def arguments(height: int, width: int) -> tuple[torch.Tensor, ...]:
+        x = torch.randn(2, 3, height, width).to(dtype)
+        y, indices = aten.max_pool2d_with_indices(x, [3, 3], [2, 2], [1, 1])
+        return torch.randn_like(y), x, indices
+
+    height = torch.export.Dim("height", min=4, max=20)
+    shapes = (({2: height}, {2: 2 * height - 1}, {2: height}),)  # of *args
+    other = arguments(11, 6)
+    export_and_compare(gradient, arguments(7, 6), dynamic_shapes=shapes, other_args=other)
 
 
 @pytest.mark.parametrize("transposed", [False, True])

@@ -74,6 +74,7 @@ def test_of_positive_matrices(dtype: torch.dtype) -> None:
             torch.linalg.eigvalsh(a),
             torch.linalg.matrix_sqrth(a) if hasattr(torch.linalg, "matrix_sqrth") else a,
             torch.logdet(a),
+            *([torch.cholesky(a), torch.cholesky(a, upper=True)] if hasattr(torch.ops.aten, "cholesky") else []),
         ]
 
     compare_squares(function, positive, dtype, **tolerance(dtype))

@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from onnxport import DataType, Size, Tensor, Unsupported, translation
 
+from onnxport_builtin.aten.creation import filled
+from onnxport_builtin.aten.scatter import scatter_elements
+from onnxport_builtin.aten.shape import product, reshape
 from onnxport_builtin.aten.windows import spread
 
 if TYPE_CHECKING:
@@ -80,6 +83,26 @@ def adaptive_avg_pool2d_backward(op: Builder, grad_output: Tensor, self: Tensor)
             matrix[i, start:end] = 1 / (end - start)
         matrices.append(matrix)
     return _through(op, grad_output, *matrices)
+
+
+@translation("aten::max_pool2d_with_indices_backward")
+def max_pool2d_with_indices_backward(
+    op: Builder,
+    grad_output: Tensor,
+    self: Tensor,
+    kernel_size: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    ceil_mode: bool,
+    indices: Tensor,
+) -> Tensor:
+    """Each window's gradient is added where its maximum was. torch 2.11 has no decomposition of it."""
+    *lead, height, width = self.shape
+    flat = [*lead, product(list(grad_output.shape)[-2:])]
+    zeros = filled(op, [*lead, product([height, width])], 0, self.dtype)
+    places, gradients = reshape(op, indices, flat), reshape(op, grad_output, flat)
+    return reshape(op, scatter_elements(op, zeros, places, gradients, len(lead), "add"), list(self.shape))
 
 
 def _weight_gradient(

@@ -78,6 +78,12 @@ def linalg_cholesky_ex(op: Any, self: Tensor, *, upper: bool = False, check_erro
     return narrowed(adjoint_of(factor) if upper else factor, self.dtype), info
 
 
+@translation("aten::cholesky", complex=True)
+def cholesky(op: Any, self: Tensor, upper: bool = False) -> Tensor:
+    """The operator of ``torch.cholesky`` until torch 2.13."""
+    return linalg_cholesky_ex(op, self, upper=upper)[0]
+
+
 # --- Jacobi --------------------------------------------------------------------------------------------------------
 
 
