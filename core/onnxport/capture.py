@@ -21,7 +21,7 @@ from torch.export import Dim, ExportedProgram
 
 from onnxport.capturing import containers
 from onnxport.capturing.below_autograd import capture_below_autograd, check_followed, may_help
-from onnxport.capturing.conditions import branches, pinned
+from onnxport.capturing.conditions import limits, pinned
 from onnxport.capturing.diagnosis import (
     advice,
     brief,
@@ -147,6 +147,7 @@ class _Capture:
                 program = self._one("non-strict, sizes as given", {}, oblivious=True)
                 if program is not None:
                     check_dynamic(program, self._request, lambda _: user_line(self._errors[0][1]))
+                    self._warn_limits(program)
                     return program
         if program is None and is_constraint(self._last):
             as_given = len(self._errors) > 1
@@ -160,6 +161,7 @@ class _Capture:
         self._check(program, plan)
         program = self._unpinned(program, plan)
         program = self._untied(program, sizes, plan)
+        self._check_arithmetic(program)
         self._warn_limits(program)
         return program
 
@@ -241,20 +243,9 @@ class _Capture:
                 f"The model makes the dimensions {' and '.join(map(repr, names))} equal.{self._tie_line()}\n"
                 f"Use one Dim for all of them.\n{constraint_message(error)}"
             ) from error
-        roots = {
-            a.name: expression_of(size) for _, _, a, size in captured(program, self._request) if a.expression is None
-        }
+        self._check_arithmetic(program, error)
         for leaf, axis, asked, size in captured(program, self._request):
             expression = expression_of(size)
-            if asked.expression is not None:
-                wanted = asked.expression.subs(
-                    {s: roots[s.name] for s in asked.expression.free_symbols if s.name in roots}
-                )
-                if sympy.simplify(wanted - expression) != 0:
-                    raise DynamicShapesError(
-                        f"Axis {axis} of {leaf.path} was asked to be {asked.name}, but the model makes it "
-                        f"something else.\n{constraint_message(error)}"
-                    ) from error
             bounds = program.range_constraints.get(expression)
             if bounds is None or not isinstance(asked.dim, Dim) or asked.expression is not None:
                 continue
@@ -269,28 +260,29 @@ class _Capture:
         self._warn_limits(program)
         return program
 
+    def _check_arithmetic(self, program: ExportedProgram, error: Exception | None = None) -> None:
+        """Make sure that a derived dimension is what was asked for."""
+        asked_for = list(captured(program, self._request))
+        roots = {asked.name: expression_of(size) for *_, asked, size in asked_for if asked.expression is None}
+        for leaf, axis, asked, size in asked_for:
+            if asked.expression is None:
+                continue
+            wanted = asked.expression.subs({s: roots[s.name] for s in asked.expression.free_symbols if s.name in roots})
+            if wanted.free_symbols <= set(roots.values()) and sympy.simplify(wanted - expression_of(size)) != 0:
+                known = {expression: sympy.Symbol(name) for name, expression in roots.items() if name}
+                raise DynamicShapesError(
+                    f"Axis {axis} of {leaf.path} was asked to be {asked.name}, but the model makes it "
+                    f"{expression_of(size).xreplace(known)}."
+                    + (f"\n{constraint_message(error)}" if error is not None else "")
+                ) from error
+
     def _warn_limits(self, program: ExportedProgram) -> None:
-        limits = set()
-        for _, _, asked, size in captured(program, self._request):
-            bounds = program.range_constraints.get(expression_of(size))
-            if (
-                isinstance(asked.dim, Dim)
-                and bounds is not None
-                and asked.bounds[1] is None
-                and bounds.upper.is_Integer
-            ):
-                limits.add(f"{asked.name} <= {bounds.upper}")
-        if limits:
+        self._request.limits = limits(program, self._request)
+        if own := [f"{text}, because of {line}" for text, line in self._request.limits.items() if line]:
+            listed = "\n    ".join(own)
             warnings.warn(
-                f"The model limits what dynamic_shapes leaves open: {', '.join(sorted(limits))}. Give the Dim that "
-                "bound "
-                "as max to agree with it.",
-                stacklevel=6,
-            )
-        if taken := branches(program, self._request):
-            listed = "\n    ".join(taken)
-            warnings.warn(
-                f"The file is right for sizes that take the example's branches in the model only:\n    {listed}",
+                "The model does something else for some sizes that were asked to be dynamic. The file is right where "
+                f"these hold only:\n    {listed}",
                 stacklevel=6,
             )
 

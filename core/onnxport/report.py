@@ -102,6 +102,8 @@ class Run:
         if self.verbose and self.interface is not None:
             for name, path, kind, rest in self._input_rows():
                 print(f"[onnxport]   input {name or path}: {kind} {rest}")
+            for condition, line in self.interface.limits.items():
+                print(f"[onnxport]   only where {condition}{f' ({line})' if line else ''}")
             print(f"[onnxport]   outputs: {', '.join(self.interface.outputs)}", flush=True)
 
     def count(self, model: ir.Model, after: bool) -> None:
@@ -172,6 +174,7 @@ class Run:
             "stages": [{"name": s.name, "seconds": s.seconds, "peak_growth_bytes": s.peak_growth} for s in self.stages],
             "inputs": self._inputs(),
             "outputs": self._outputs(),
+            "conditions_on_sizes": {} if self.interface is None else self.interface.limits,
             "baked_constants": {leaf["path"]: leaf["value"] for leaf in self._inputs() if leaf["kind"] == "baked"},
             "second_trace": self.fallback,
             "dropped_assertions": list(self.dropped_assertions),
@@ -207,6 +210,10 @@ class Run:
             "Outputs": _table(
                 ["name", "path", "kind", "dtype", "shape"],
                 [[o["name"], o["path"], o["kind"], o["dtype"], o["shape"]] for o in data["outputs"]],
+            ),
+            "Conditions on sizes": _table(
+                ["condition", "asked by"],
+                [[text, line or "an operator"] for text, line in data["conditions_on_sizes"].items()],
             ),
             "ONNX operators": _table(["operator", "before passes", "after"], counts),
             "Translations used": _table(["torch operator", "translation", "plugin", "nodes"], used),

@@ -38,7 +38,7 @@ def rows(x):
 
 
 def test_a_number_made_of_a_dynamic_size_is_an_error_with_its_line():
-    with pytest.raises(DynamicShapesError, match=r"h//2\), 10.*test_conditions.py:[0-9]+: .*for i in range"):
+    with pytest.raises(DynamicShapesError, match=r"\(h // 2\) == 10.*test_conditions.py:[0-9]+: .*for i in range"):
         onnxport.export(One(rows), (IMAGES,), dynamic_shapes=SHAPES)
 
 
@@ -46,7 +46,7 @@ def test_a_branch_on_sizes_is_told():
     def longer_side(x):
         return x + 1 if x.shape[-1] > x.shape[-2] else x - 1
 
-    with pytest.warns(UserWarning, match=r"the example's branches in the model only:\n +w > h, because of .*x \+ 1 if"):
+    with pytest.warns(UserWarning, match=r"right where these hold only:\n +w > h, because of .*x \+ 1 if"):
         export_and_compare(One(longer_side), (IMAGES,), dynamic_shapes=SHAPES, other_args=(OTHERS,))
 
 
@@ -55,11 +55,68 @@ def test_a_branch_on_sizes_is_told():
     [
         (lambda x: x.reshape(x.shape[0], 3, x.shape[2] // 4, 4, -1, 4).amax((3, 5)), torch.rand(3, 3, 28, 40)),
         (lambda x: torch.cat([x, torch.nn.functional.interpolate(x[..., ::2, ::2], scale_factor=2.0)]), OTHERS),
-        (lambda x: x if x.shape[2] < 4 else x.flip(2), OTHERS),
     ],
-    ids=["windows", "halved and doubled", "range"],
+    ids=["windows", "halved and doubled"],
 )
 def test_what_leaves_most_sizes_is_taken_in_silence(function, other):
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         export_and_compare(One(function), (IMAGES,), dynamic_shapes=SHAPES, other_args=(other,))
+
+
+def short(x):
+    assert x.shape[0] < 10
+    return x * 2
+
+
+def whole(x):
+    return x.reshape(-1, 4, 3) if x.shape[0] % 4 == 0 else x
+
+
+@pytest.mark.parametrize("dim", ["batch", torch.export.Dim("batch"), torch.export.Dim.DYNAMIC], ids=str)
+@pytest.mark.parametrize(
+    ("function", "condition"),
+    [(short, r"{} < 10, because of .*assert x"), (whole, r"\({} % 4\) == 0, because of .* if x")],
+)
+def test_what_the_models_own_code_asks_of_a_size_is_told(function, condition, dim):
+    name = "batch" if dim is not torch.export.Dim.DYNAMIC else r"x.shape\[0\]"
+    with pytest.warns(UserWarning, match=condition.format(name)):
+        onnxport.export(One(function), (torch.rand(8, 3),), dynamic_shapes=({0: dim},))
+
+
+def test_a_range_that_the_caller_knows_is_no_news():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        onnxport.export(One(short), (torch.rand(8, 3),), dynamic_shapes=({0: torch.export.Dim("batch", max=9)},))
+
+
+def test_what_operators_ask_of_a_size_is_reported(tmp_path, capsys):
+    def rows(x):
+        return x.view(-1, 4, x.shape[1])[x.shape[1] :]
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        onnxport.export(
+            One(rows),
+            (torch.rand(8, 3),),
+            dynamic_shapes=({0: "n"},),
+            report=True,
+            verbose=True,
+            artifacts_dir=tmp_path,
+        )
+    assert "only where ((3*n) % 12) == 0" in capsys.readouterr().out
+    (report,) = tmp_path.glob("*.md")
+    assert "| ((3*n) % 12) == 0 | an operator |" in report.read_text()
+
+
+def test_a_sum_that_the_model_makes_something_else_is_an_error():
+    class Double(torch.nn.Module):
+        def forward(self, x, y):
+            return torch.cat([x, x]) + y
+
+    args = torch.rand(2, 3), torch.rand(4, 3)
+    with pytest.raises(DynamicShapesError, match=r"Axis 0 of y was asked to be d\+2, but the model makes it 2\*d"):
+        onnxport.export(Double(), args, dynamic_shapes=({0: "d"}, {0: "d+2"}))
+    export_and_compare(
+        Double(), args, dynamic_shapes=({0: "d"}, {0: "2*d"}), other_args=(torch.rand(3, 3), torch.rand(6, 3))
+    )

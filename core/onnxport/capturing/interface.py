@@ -50,6 +50,7 @@ class Interface:
         output_paths: readable place of each of them.
         output_axes: by index of an output, by axis, the dimension name that was asked for.
         dim_names: by symbol of the shape environment, the dimension name.
+        limits: conditions on dynamic sizes that the program takes for granted, as :class:`Request` has them.
     """
 
     inputs: list[InputLeaf] = field(default_factory=list)
@@ -57,6 +58,7 @@ class Interface:
     output_paths: list[str] = field(default_factory=list)
     output_axes: dict[int, dict[int, str]] = field(default_factory=dict)
     dim_names: dict[sympy.Symbol, str] = field(default_factory=dict)
+    limits: dict[str, str] = field(default_factory=dict)
 
     @property
     def baked(self) -> list[InputLeaf]:
@@ -82,7 +84,7 @@ def interface_of(program: ExportedProgram, request: Request) -> Interface:
             f"The exported program has {len(specs)} inputs, but {len(leaves)} are given. Give its own, or none."
         )
     asked = input_names_of(request)
-    result = Interface()
+    result = Interface(limits=request.limits)
     for i, (spec, leaf) in enumerate(zip(specs, leaves, strict=True)):
         value = values.get(spec.arg.name)
         if isinstance(value, (torch.Tensor, *SYMBOLIC)):
