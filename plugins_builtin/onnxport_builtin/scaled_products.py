@@ -35,8 +35,7 @@ def scaled_mm(
     """
     if scale_result is not None:
         raise Unsupported("a scale of the result")
-    sides = (_by_shape(op, value, scale, axis) for value, scale, axis in ((self, scale_a, 1), (mat2, scale_b, 0)))
-    return _product(op, *sides, bias)
+    return _product(op, _by_shape(op, self, scale_a, 1), _by_shape(op, mat2, scale_b, 0), bias)
 
 
 @translation("aten::_scaled_mm_v2")
@@ -62,11 +61,8 @@ def scaled_mm_by_recipes(
     """
     if list(contraction_dim) not in ([], [1, 0], [-1, -2]):
         raise Unsupported("products along other axes")
-    sides = (
-        _by_recipe(op, *side)
-        for side in ((self, scale_a, recipe_a, swizzle_a, 1), (mat2, scale_b, recipe_b, swizzle_b, 0))
-    )
-    return _product(op, *sides, bias)
+    left = _by_recipe(op, self, scale_a, recipe_a, swizzle_a, 1)
+    return _product(op, left, _by_recipe(op, mat2, scale_b, recipe_b, swizzle_b, 0), bias)
 
 
 def _product(op: Builder, left: Tensor, right: Tensor, bias: Tensor | None) -> Tensor:
@@ -100,12 +96,14 @@ def _by_recipe(
         return _in_powers(op, value, scale, along)
     shape = list(scale.shape)
     if kind == _OF_128 and list(swizzle) in ([], [0]):
-        return _in_blocks(op, value, *((scale, shape) if along else _turned(op, scale, shape)), along)
+        given, dims = (scale, shape) if along else _turned(op, scale, shape)
+        return _in_blocks(op, value, given, dims, along)
     if kind == _SQUARE and list(swizzle) in ([], [0]):
         count = -(-_whole(value.shape[along]) // 128)
         if shape[0] != count:
             scale, shape = op.Slice(scale, [0], [count], [0]), [count, *shape[1:]]
-        return _in_blocks(op, value, *(_turned(op, scale, shape) if along else (scale, shape)), along)
+        given, dims = _turned(op, scale, shape) if along else (scale, shape)
+        return _in_blocks(op, value, given, dims, along)
     raise Unsupported(f"scaling recipe {kind} with swizzle {list(swizzle)}")
 
 
@@ -145,7 +143,8 @@ def _in_powers(op: Builder, value: Tensor, scale: Tensor, along: int) -> Tensor:
     tiles = op.Reshape(op.cast(scale, DataType.FLOAT), [-1, -(-shape[1] // 4), 32, 4, 4])
     table = op.Reshape(op.Transpose(tiles, perm=[0, 3, 2, 1, 4]), [-1, -(-shape[1] // 4) * 4])
     table = op.Slice(table, op.sizes([0, 0]), op.sizes(shape), [0, 1])
-    return _in_blocks(op, value, *((table, shape) if along else _turned(op, table, shape)), along, 32)
+    given, dims = (table, shape) if along else _turned(op, table, shape)
+    return _in_blocks(op, value, given, dims, along, 32)
 
 
 def _turned(op: Builder, scale: Tensor, shape: Sequence[Any]) -> tuple[Tensor, list[Any]]:
