@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -262,6 +263,32 @@ def test_real_operands_have_no_imaginary_parts() -> None:
     inf = float("inf")
     x, z = torch.tensor([-2.0, inf, -inf, 0.0]), torch.tensor([1 + 1j, inf, -inf, 0j])
     export_and_compare(lambda x, z: (x == z, z != x, x[:1] ** z[:1], x[:1] ** (0.5 + 0j), z[:1] - x[:1]), (x, z))
+
+
+def test_division_by_zero_is_infinite_part_by_part() -> None:
+    z = torch.tensor([1j, 2 + 0j, -3 - 1j, 0j, 1 + 1j])
+    w = torch.tensor([0j, 0j, 0j, 0j, 2j])
+    export_and_compare(lambda z, w: (z / w, 1 / w, w.reciprocal(), w**-1), (z, w))
+
+
+def test_hyperbolic_tangent_at_its_poles() -> None:
+    """``cosh 2x + cos 2y``, of which the quotient is often made, has two digits left there."""
+    halves = [complex(0, math.pi / 2), complex(1e-9, 3 * math.pi / 2), complex(300, 1), complex(-1e5, 1e5)]
+    z = torch.tensor(halves, dtype=torch.complex64)
+    export_and_compare(lambda z: (z.tanh(), (z * 1j).tan()), (z,), rtol=1e-6)
+
+
+def test_arctangent_of_infinity() -> None:
+    inf = math.inf
+    z = torch.tensor([complex(inf, 0), complex(-inf, 1), complex(1, inf), complex(-2, -inf)], dtype=torch.complex128)
+    export_and_compare(lambda z: (z.atan(), z.atanh()), (z,))
+
+
+def test_bilinear_layer() -> None:
+    layer = torch.nn.Bilinear(3, 2, 4, dtype=torch.complex64)
+    shapes = ({0: torch.export.Dim.AUTO},) * 2
+    other = (_complex(5, 3), _complex(5, 2))
+    export_and_compare(layer, (_complex(4, 3), _complex(4, 2)), dynamic_shapes=shapes, other_args=other)
 
 
 def test_results_may_be_another_models_inputs_and_constants() -> None:

@@ -247,7 +247,7 @@ def float_power(op: Builder, self: Operand, exponent: Operand) -> Tensor:
     return op.Pow(op.cast(self, DataType.DOUBLE), op.cast(exponent, DataType.DOUBLE))
 
 
-@translation("aten::neg", "aten::negative")
+@translation("aten::neg", "aten::negative", "aten::_neg_view")
 def neg(op: Builder, self: Tensor) -> Tensor:
     return negative(op, self)
 

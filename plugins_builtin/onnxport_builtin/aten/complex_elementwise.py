@@ -104,8 +104,17 @@ def div(op: Builder, self: Operand, other: Operand) -> Tensor:
     divisor = _real_factor(op, other)
     if divisor is not None and isinstance(self, Tensor) and self.is_complex:
         return flagged(op, op.Div(op.cast(self, op.result.dtype), divisor), op.result.shape)
-    a, b = _operands(op, self, other)
-    return result_of(op, a / b)
+    return result_of(op, quotient(*_operands(op, self, other)))
+
+
+def quotient(a: Pair, b: Pair) -> Pair:
+    """``a / b``; of a complex 0 each part by 0, as torch does: infinite where that part of `a` isn't 0."""
+    if b.im is None:
+        return a / b
+    op = a.op
+    zero = op.And(op.Equal(b.re, 0.0), op.Equal(b.im, 0.0))
+    value = a / Pair(op, op.Where(zero, 1.0, b.re), b.im)
+    return value / op.cast(op.Not(zero), value.re.dtype)
 
 
 @complex_translation("aten::div.Tensor_mode", "aten::div.Scalar_mode")
@@ -176,7 +185,7 @@ def _integer_power(value: Pair, exponent: int) -> Pair:
         bits >>= 1
         if bits:
             value = value * value
-    return result if exponent > 0 else Pair(value.op, value.op.const(1.0, value.re.dtype), None) / result  # type: ignore[return-value, operator]
+    return result if exponent > 0 else quotient(_one(value), result)  # type: ignore[return-value, arg-type]
 
 
 @complex_translation("aten::pow.Tensor_Tensor", "aten::pow.Tensor_Scalar", "aten::pow.Scalar")
@@ -229,12 +238,14 @@ def cosine(value: Pair) -> Pair:
 
 
 def hyperbolic_tangent(value: Pair) -> Pair:
-    """``(sinh 2x + i sin 2y) / (cosh 2x + cos 2y)``, the terms divided by ``cosh 2x``, which may be large."""
+    """``(tanh x + i sin y cos y s) / (tanh(x) ** 2 + cos(y) ** 2 s)`` with ``s = 1 / cosh(x) ** 2``: nothing cancels at
+    the poles, and nothing overflows."""
     op = value.op
-    x, y = op.Mul(op.Clip(value.re, -300.0, 300.0), 2.0), op.Mul(value.imag, 2.0)
-    size = cosh(op, x)
-    bottom = op.Add(op.Div(op.Cos(y), size), 1.0)
-    return Pair(op, op.Div(op.Tanh(x), bottom), op.Div(op.Div(op.Sin(y), size), bottom))
+    x, y = op.Clip(value.re, -300.0, 300.0), value.imag
+    size, ratio, across = cosh(op, x), op.Tanh(x), op.Cos(y)
+    shrunk = op.Div(across, op.Mul(size, size))
+    bottom = op.Add(op.Mul(ratio, ratio), op.Mul(across, shrunk))
+    return Pair(op, op.Div(ratio, bottom), op.Div(op.Mul(op.Sin(y), shrunk), bottom))
 
 
 def arcsine(value: Pair) -> Pair:
@@ -261,7 +272,8 @@ def hyperbolic_arccosine(value: Pair) -> Pair:
 def hyperbolic_arctangent(value: Pair) -> Pair:
     """``log((1 + z) / (1 - z)) / 2``; where the real part is negative by ``-atanh(-z)``, which doesn't cancel."""
     op = value.op
-    x, y = op.Abs(value.re), value.imag
+    # beyond 1e150 nothing changes but that squares overflow
+    x, y = op.Min(op.Abs(value.re), 1e150), op.Max(op.Min(value.imag, 1e150), -1e150)
     square = op.Mul(y, y)
     below = op.Sub(1.0, x)
     distance = op.Add(op.Mul(below, below), square)
@@ -313,8 +325,8 @@ _FUNCTIONS: dict[str, Callable[[Pair], Pair]] = {
     "log10": lambda z: z.log() / math.log(10),
     "log1p special_log1p": logarithm_of_one_plus,
     "sqrt": root,
-    "rsqrt": lambda z: _one(z) / root(z),
-    "reciprocal": lambda z: _one(z) / z,
+    "rsqrt": lambda z: quotient(_one(z), root(z)),
+    "reciprocal": lambda z: quotient(_one(z), z),
     "sin": sine,
     "cos": cosine,
     "tan": lambda z: hyperbolic_tangent(z.times_i()).over_i(),

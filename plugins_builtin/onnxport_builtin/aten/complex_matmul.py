@@ -114,10 +114,23 @@ def addr(op: Builder, self: Tensor, vec1: Tensor, vec2: Tensor, *, beta: Any = 1
 
 @complex_translation("aten::einsum")
 def einsum(op: Builder, equation: str, tensors: Sequence[Tensor], *, path: Any = None) -> Tensor:
-    """Multilinear: the sum over every choice of the parts of each operand, with its power of i."""
     operands = _pairs(op, *tensors)
     if len(operands) > 4:
         raise Unsupported("einsum of more than four complex tensors")
+    return result_of(op, _multilinear(op, operands, lambda *x: on_part(op, "aten::einsum", equation, [*x], path=None)))
+
+
+@complex_translation("aten::bilinear")
+def bilinear_form(op: Builder, input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    def run(*parts: Tensor) -> Tensor:
+        return on_part(op, "aten::bilinear", *parts, None)
+
+    value = _multilinear(op, _pairs(op, input1, input2, weight), run)
+    return result_of(op, value if bias is None else value + _pairs(op, bias)[0])
+
+
+def _multilinear(op: Builder, operands: list[Pair], product: Callable[..., Tensor]) -> Pair:
+    """The sum over every choice of the parts of each operand, with its power of i."""
     totals: list[list[tuple[int, Tensor]]] = [[], []]
     for choice in range(2 ** len(operands)):
         chosen: list[Tensor] = []
@@ -128,10 +141,10 @@ def einsum(op: Builder, equation: str, tensors: Sequence[Tensor], *, path: Any =
             chosen.append(part)
         else:
             power = choice.bit_count() % 4
-            term = on_part(op, "aten::einsum", equation, chosen, path=None)
+            term = product(*chosen)
             totals[power % 2].append((1 if power < 2 else -1, term))
     parts = [functools.reduce(lambda a, b: _signed_sum(op, a, b), terms)[1] if terms else None for terms in totals]
-    return result_of(op, Pair(op, parts[0], parts[1]))  # type: ignore[arg-type]
+    return Pair(op, parts[0], parts[1])  # type: ignore[arg-type]
 
 
 def _signed_sum(op: Builder, a: tuple[int, Tensor], b: tuple[int, Tensor]) -> tuple[int, Tensor]:
