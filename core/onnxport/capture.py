@@ -38,6 +38,7 @@ from onnxport.capturing.diagnosis import (
 )
 from onnxport.capturing.examples import Sizes, example_of
 from onnxport.capturing.exporting import TRACING, exporting, is_in_onnx_export
+from onnxport.capturing.quiet import quiet
 from onnxport.capturing.shapes import torch_shapes
 from onnxport.errors import CaptureError, DynamicShapesError
 from onnxport.fx.transforms import contained
@@ -81,6 +82,7 @@ def capture(
             # Gradients would wrap every no_grad region of the model in a subgraph of its own.
             stack.enter_context(torch.no_grad())
             stack.enter_context(exporting())
+            stack.enter_context(quiet(model))
             for patch in patches:
                 stack.enter_context(patch)
             program = _Capture(model, request, verbose).run()
@@ -157,7 +159,7 @@ class _Capture:
         if program is None and may_help(e for _, e in self._errors if not is_data_dependent(e)):
             program = self._one("below autograd", plan, below=True)
         if program is None:
-            return self._relaxed(sizes, plan, strict=True) if is_constraint(self._last) else self._fail()
+            return self._relaxed(sizes, plan, strict=True) if is_constraint(self._last) else self._fail(plan)
         self._check(program, plan)
         program = self._unpinned(program, plan)
         program = self._untied(program, sizes, plan)
@@ -378,10 +380,16 @@ class _Capture:
     def _line(self, symbol: Any) -> str:
         return next((line for known, line in self._watched if known == symbol and line), "")
 
-    def _fail(self) -> Any:
+    def _fail(self, plan: Mapping[Any, int] | None = None) -> Any:
         first = self._errors[0][1]
         place = user_line(first)
         text = "\n".join(f"  {attempt}: {brief(error)}" for attempt, error in self._errors)
+        if plan and "must match the size" in str(first):
+            grown = ", ".join(repr(key) if isinstance(key, str) else f"axes of size {key[1]}" for key in plan)
+            text += (
+                f"\nTo stay dynamic, {grown} got another size than the example's. Where the model broadcasts a size of "
+                "1, leave that axis out of dynamic_shapes."
+            )
         failure = CaptureError(
             "torch.export can't capture "
             f"{type(self._model).__name__}{f' because of {place}' if place else ''}\n{text}\n{advice(first)}"

@@ -243,6 +243,40 @@ def test_data_dependent_branches():
     assert caught.value.__cause__ is caught.value.errors[0] and len(caught.value.errors) == 2
 
 
+def test_a_size_of_one_that_is_broadcast_cannot_be_dynamic():
+    class Sum(torch.nn.Module):
+        def forward(self, x, y):
+            return x + y
+
+    with pytest.raises(CaptureError, match=r"'c' got another size .*Where the model broadcasts a size of 1, leave"):
+        captured(Sum(), (rand(2, 3), rand(1, 3)), ({0: "b"}, {0: "c"}))
+
+
+class Talkative(torch.nn.Module):
+    def __init__(self, branches):
+        super().__init__()
+        self.branches, self.lstm = branches, torch.nn.LSTM(3, 2)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            self.linear = torch.nn.utils.weight_norm(torch.nn.Linear(2, 2))
+
+    def forward(self, x):
+        warnings.warn("the model's own", stacklevel=2)
+        if self.branches and x.sum() > 0:
+            return x
+        return self.linear(self.lstm(x)[0])
+
+
+@pytest.mark.parametrize("branches", [False, True])
+def test_what_callers_can_do_nothing_about_is_not_said(branches, capfd, caplog):
+    fails = pytest.raises(CaptureError) if branches else contextlib.nullcontext()
+    with pytest.warns(UserWarning) as told, fails:
+        captured(Talkative(branches), (rand(4, 3),))
+    assert {str(one.message) for one in told} == {"the model's own"}
+    assert "GraphModule" not in capfd.readouterr().err and "Unable to find" not in caplog.text
+    assert not hasattr(torch.export._trace, "print")
+
+
 def test_errors_of_the_forward_itself():
     with pytest.raises(CaptureError, match="Run model") as caught:
         captured(torch.nn.Linear(3, 2), (rand(4, 5),))
