@@ -29,8 +29,8 @@ from onnxport.files import reweight
 from onnxport.files.saving import require_flags
 from onnxport.functionalize import FunctionalProgram, functionalize
 from onnxport.fx.folding import fold_constants
-from onnxport.graph.module_functions import Selection
 from onnxport.graph.schemas import DEFAULT_OPSET, MAX_OPSET, MIN_OPSET
+from onnxport.graph.selection import Selection
 from onnxport.inputs import Interface, Request, interface_of, prepare
 from onnxport.metadata import LEVELS
 from onnxport.plugins import Plugins, load
@@ -338,12 +338,12 @@ def translate_program(program: ExportedProgram, interface: Interface, settings: 
             level=settings.metadata,
             advice=host.advice,
             seed=settings.seed,
-            functions=Selection(settings.functions, program.graph_module) if settings.functions else None,
+            functions=Selection(settings.functions, program.graph_module),
         )
         run.translated = translator.run()
         if settings.metadata == "none":
             run.translated.model.graph.metadata_props.clear()
-        if run.translated.inlined:
+        if run.translated.inlined and settings.functions:
             listed = "\n".join(f"    {path}: {reason}" for path, reason in run.translated.inlined.items())
             warnings.warn(f"Calls that could not become functions (functions=) stay inline:\n{listed}", stacklevel=4)
         _name_output_axes(run.translated.model, interface)

@@ -29,8 +29,9 @@ from onnxport.fx.folding import Folded
 from onnxport.graph import model
 from onnxport.graph.complex_values import any_complex, fake_complex
 from onnxport.graph.model import Names, Translated
-from onnxport.graph.module_functions import ModuleFunctions, Selection
+from onnxport.graph.module_functions import ModuleFunctions
 from onnxport.graph.scopes import Result
+from onnxport.graph.selection import Selection
 from onnxport.graph.tensor import Tensor
 from onnxport.symbols import Size
 from onnxport.weights import Initializer
@@ -94,7 +95,8 @@ class Translator:
         self.op.inline = self.inline
         self.op.translate = self._translate_by_name
         of_weights = [n for w in weights if w.kind is not InputKind.CONSTANT_TENSOR for n in w.placeholders]
-        walker = ModuleFunctions(self, functions, of_weights, functional.graph_module) if functions else None
+        chosen = None if functions is None or functions.is_empty else functions
+        walker = ModuleFunctions(self, chosen, of_weights, functional.graph_module) if chosen else None
         self.functions = walker
 
     def run(self) -> Translated:

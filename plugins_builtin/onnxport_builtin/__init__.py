@@ -29,9 +29,9 @@ def onnxport_decompositions() -> dict[Any, Callable[..., Any]]:
 
 @hookimpl
 def onnxport_patches() -> list[AbstractContextManager[None]]:
-    """Time axes stay dynamic; fake quantization, random operators and branches on known values can be captured."""
-    names = ("recurrent", "packed", "structure", "quantization", "random", "value")
-    recurrent, packed, structures, quantization, numbers, values = (
+    """Time axes stay dynamic, regions are marked; fake quantization, random operators, known branches are captured."""
+    names = ("recurrent", "packed", "structure", "quantization", "random", "value", "region")
+    recurrent, packed, structures, quantization, numbers, values, regions = (
         import_module(f"{__name__}.{name}_capture") for name in names
     )
     return [
@@ -41,4 +41,5 @@ def onnxport_patches() -> list[AbstractContextManager[None]]:
         quantization.pure_modules(),
         numbers.random_numbers(),
         values.known_values(),
+        regions.nested_regions(),
     ]

@@ -535,6 +535,60 @@ def test_nested_compile_regions_are_functions() -> None:
         torch.testing.assert_close(program(x)[0], model(x))
 
 
+class Marked(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+
+    @torch.compiler.nested_compile_region
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.relu_(self.linear(x)) + x
+
+
+class MarkedTwice(nn.Module):
+    """A region in a region, with results of several kinds, a captured value and a mutated buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(Marked() for _ in range(2))
+        self.register_buffer("seen", torch.zeros(4))
+
+    def forward(self, x: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
+        @torch.compiler.nested_compile_region
+        def outer(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            for layer in self.layers:
+                x = layer(x)
+            self.seen.add_(1)
+            return x + shift, x[x > 0].sum() + x.shape[0]
+
+        first, total = outer(x)
+        second, more = outer(first)
+        return second * self.seen + total + more
+
+
+@pytest.mark.parametrize("functions", [(), ["Linear"]])
+def test_nested_compile_regions_of_a_non_strict_capture_are_functions(functions: list[str]) -> None:
+    model = nn.Sequential(Marked(), Marked(), Marked()).eval()
+    shapes = ({0: torch.export.Dim("n")},)
+    program = onnxport.export(model, (X,), dynamic_shapes=shapes, functions=functions)
+    assert op_types(program) == ["Marked"] * 3
+    bodies = (
+        {"Marked": ["Linear", "Relu", "Add"], "Linear": ["Gemm"]} if functions else {"Marked": ["Gemm", "Relu", "Add"]}
+    )
+    assert _bodies(program) == bodies
+    for size in (3, 6):
+        x = torch.randn(size, 4)
+        torch.testing.assert_close(program(x)[0], model(x))
+
+
+def test_regions_in_regions_write_and_give_several_results() -> None:
+    args = X, torch.randn(4)
+    program = onnxport.export(MarkedTwice().eval(), args, dynamic_shapes=({0: torch.export.Dim("n")}, None))
+    assert op_types(program).count("outer") == 2
+    assert _bodies(program)["outer"].count("Marked") == 2
+    assert onnxport.verify(program).passed
+
+
 class Rotated(nn.Module):
     def forward(self, x: torch.Tensor, angle: torch.Tensor) -> torch.Tensor:
         return x * angle.unsqueeze(0)

@@ -6,7 +6,6 @@ described (:mod:`onnxport.graph.fingerprints`); the first call of a description 
 
 from __future__ import annotations
 
-import difflib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -18,11 +17,12 @@ import torch.fx
 
 from onnxport import metadata
 from onnxport.dtypes import SYMBOLIC
-from onnxport.errors import InputError, Unsupported
+from onnxport.errors import Unsupported
 from onnxport.graph.components import components
 from onnxport.graph.fingerprints import Structure, Template, content, small_constant
 from onnxport.graph.functions import Call, define
 from onnxport.graph.scopes import nodes_of
+from onnxport.graph.selection import REGION, Selection, classes
 from onnxport.graph.tensor import Node, Tensor
 
 if TYPE_CHECKING:
@@ -61,6 +61,8 @@ class _Region:
     def label(self) -> str:
         """The module's path, or the root's class; of later calls of one module, also which it is."""
         path, count = self.path or self.module, self.key.rpartition("@")[2]
+        if REGION in self.key:
+            return f"{self.module} in {self.path}" if self.path else self.module
         return path if count == "0" else f"{path} (call {int(count) + 1})"
 
 
@@ -96,41 +98,6 @@ class _Earlier:
     template: Template
     outside: tuple[Any, ...]
     made: _Made | str
-
-
-class Selection:
-    """The module classes that are to be functions.
-
-    Args:
-        wanted: classes, or names: qualified ones or their last parts.
-        graph_module: the captured graph.
-
-    Raises:
-        InputError: no operator of the graph belongs to such a class.
-    """
-
-    def __init__(self, wanted: Sequence[type | str], graph_module: torch.fx.GraphModule) -> None:
-        names = [w if isinstance(w, str) else f"{w.__module__}.{w.__qualname__}" for w in wanted]
-        present = sorted({name for node in _all_nodes(graph_module) for name in _classes(node)})
-        self._classes = {p for p in present for n in names if p == n or p.endswith(f".{n}")}
-        for name in names:
-            if not any(p == name or p.endswith(f".{name}") for p in present):
-                near = _near(name, present)
-                raise InputError(f"functions=: no operator of the model was called in a module {name}. {near}")
-        self._matches: dict[Any, list[tuple[str, str, str]]] = {}
-
-    def calls(self, node: torch.fx.Node) -> list[tuple[str, str, str]]:
-        """The calls of chosen classes that the node belongs to, from the outside in: key, path and class."""
-        stack = node.meta.get("nn_module_stack") or {}
-        known = self._matches.get(tuple(stack))
-        if known is None:
-            paths = [path for path, _ in metadata.module_stack(node)]
-            # torch's keys have names for one call that differ, after an assignment to a buffer; what is behind @ counts
-            counts = [key.rpartition("@")[2] if "@" in key else "0" for key in stack]
-            keys = [f"{path}@{n if n.isdigit() else 0}" for path, n in zip(paths, counts)]
-            known = [call for call in zip(keys, paths, _classes(node)) if call[2] in self._classes]
-            self._matches[tuple(stack)] = known
-        return known
 
 
 class ModuleFunctions:
@@ -225,7 +192,7 @@ class ModuleFunctions:
         """Nodes of no known module that read what a call computes, and that only this call reads, belong to it."""
         only: dict[torch.fx.Node, _Region] = {}
         for node in reversed(unit_of):
-            if isinstance(unit_of[node], _Region) or node.op != "call_function" or _classes(node):
+            if isinstance(unit_of[node], _Region) or node.op != "call_function" or classes(node):
                 continue
             users = {only.get(u, unit_of.get(u)) for u in node.users if u not in self._arithmetic}
             region = users.pop() if len(users) == 1 else None
@@ -441,7 +408,6 @@ class ModuleFunctions:
 
 
 _SIZES = frozenset([torch.ops.aten.sym_size.int, torch.ops.aten.sym_numel.default, torch.ops.aten.sym_stride.int])
-_UNKNOWN = "_empty_nn_module_stack_from_metadata_hook"
 _REMEMBERED = 4
 """So many of the latest regions of a class are held against a new one."""
 _TENSOR = object()
@@ -477,24 +443,3 @@ def _is_value(node: torch.fx.Node) -> bool:
 def _has_symbol(node: torch.fx.Node, symbol: sympy.Basic) -> bool:
     fake = node.meta.get("val")
     return isinstance(fake, SYMBOLIC) and symbol in fake.node.expr.free_symbols
-
-
-def _classes(node: torch.fx.Node) -> list[str]:
-    """The classes of the modules that the node was recorded in; none where torch doesn't know."""
-    stack = node.meta.get("nn_module_stack") or {}
-    if _UNKNOWN in stack:
-        return []
-    return [kind if isinstance(kind, str) else f"{kind.__module__}.{kind.__qualname__}" for _, kind in stack.values()]
-
-
-def _near(name: str, present: Sequence[str]) -> str:
-    """What may have been meant."""
-    last = {p.rpartition(".")[2]: p for p in present}
-    near = difflib.get_close_matches(name.rpartition(".")[2], last, 3, 0.5)
-    return f"Did you mean {', '.join(last[n] for n in near)}?" if near else f"There are: {', '.join(present)}."
-
-
-def _all_nodes(graph_module: torch.fx.GraphModule) -> Iterator[torch.fx.Node]:
-    for module in graph_module.modules():
-        if isinstance(module, torch.fx.GraphModule):
-            yield from module.graph.nodes
