@@ -14,7 +14,7 @@ float16 scales                         19
 bfloat16 has no kernels and is computed in float32. What ONNX can't say at the target opset is composed: blocks become
 rows of a reshaped tensor, 16-bit integers go through int32. ``QuantizeLinear`` divides by the scale where torch
 multiplies by its reciprocal: results differ by one where ``real / scale`` is within a rounding error of a half. Where
-the scale is computed in the model, and the zero point is one number, the model multiplies too.
+the scale is computed in the model, and it or the zero point is one number, the model multiplies too.
 """
 
 from __future__ import annotations
@@ -85,12 +85,14 @@ def quantize(
     if QUANTIZED.get(dtype, 99) > op.opset:
         return _quantize_by_arithmetic(op, real, scale, zero_point, dtype, low, high, axis, block)
     _check_block(op, block)
-    number = _uniform(zero_point) if isinstance(scale, Tensor) and scale.const_value is None else None
-    if number is not None and (block is None or scale.shape[-1] == 1):
-        # A scale made of the greatest value puts that at 127.5, where it matters that torch multiplies.
+    computed = isinstance(scale, Tensor) and scale.const_value is None
+    number = _uniform(zero_point) if computed else None
+    if computed and (axis is None or (number is not None and (block is None or scale.shape[-1] == 1))):
+        # A scale made of the greatest value puts that at 127.5, and what was quantized before on other halves, where it
+        # matters that torch multiplies.
         step = op.Reciprocal(_scale(op, scale))
         real = op.Mul(real, step if block is not None else _along(op, step, op.rank(real), axis))
-        scale, zero_point, axis, block = 1.0, number, None, None
+        scale, zero_point, axis, block = 1.0, zero_point if number is None else number, None, None
     narrow = (low, high) != (least, most)
     bound = _bound(op, scale, zero_point, high) if narrow and low == least and axis is None else None
     if bound is not None:

@@ -71,9 +71,9 @@ def converted(name: str, **config: bool) -> torch.nn.Module:
     ("name", "config", "pairs", "nodes"),
     [
         ("conv", {}, 3, 17),
-        ("conv", {"is_dynamic": True}, 3, 56),
+        ("conv", {"is_dynamic": True}, 3, 62),
         ("block", {}, 4, 44),
-        ("block", {"is_dynamic": True}, 4, 96),
+        ("block", {"is_dynamic": True}, 4, 104),
     ],
 )
 def test_pt2e(name: str, config: dict[str, bool], pairs: int, nodes: int) -> None:

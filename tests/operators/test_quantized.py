@@ -171,6 +171,23 @@ def test_dynamic(dtype: torch.dtype, symmetric: bool) -> None:
     assert check(function)[-1] == "DequantizeLinear"
 
 
+def test_what_was_quantized_before_falls_on_halves() -> None:
+    """Of a range that begins at 0. There a division and a product with the reciprocal differ once in a thousand times."""
+
+    def function(x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        for _ in range(2):
+            scale, zero = Q.choose_qparams.tensor(x, 0, 255, 1e-7, torch.uint8)
+            q = Q.quantize_per_tensor.tensor(x, scale, zero, 0, 255, torch.uint8)
+            x = Q.dequantize_per_tensor.tensor(q, scale, zero, 0, 255, torch.uint8).relu()
+        return x, q
+
+    program = onnxport.export(FunctionModule(function), (torch.randn(64, 64),))
+    for seed in range(10):
+        x = torch.randn(64, 64, generator=torch.Generator().manual_seed(seed))
+        for got, expected in zip(program(x), function(x)):
+            assert torch.equal(got, expected)
+
+
 @pytest.mark.parametrize("opset", [20, 21])
 @pytest.mark.parametrize("choose", [Q.choose_qparams_per_token, Q.choose_qparams_per_token_asymmetric], ids=str)
 def test_per_token(choose: Any, opset: int) -> None:
