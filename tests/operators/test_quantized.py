@@ -172,7 +172,7 @@ def test_dynamic(dtype: torch.dtype, symmetric: bool) -> None:
 
 
 def test_what_was_quantized_before_falls_on_halves() -> None:
-    """Of a range that begins at 0. There a division and a product with the reciprocal differ once in a thousand times."""
+    """Of a range that begins at 0. There dividing and multiplying with the reciprocal differ once in a thousand times."""
 
     def function(x: torch.Tensor) -> tuple[torch.Tensor, ...]:
         for _ in range(2):
