@@ -735,6 +735,14 @@ def test_strict_capture(strict: bool) -> None:
         check(Model(CASES[name]), (X,), strict=strict)
 
 
+@_case
+def turned_and_broadcast(x):
+    y = x.clone()
+    wide, turned = torch.broadcast_tensors(y, y[:, :1])[1], torch.einsum("ij->ji", y)
+    y.t_().add_(1)
+    return wide, turned, y * 2
+
+
 def _reloaded(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
     file = io.BytesIO()
     torch.export.save(program, file)
@@ -744,7 +752,7 @@ def _reloaded(program: torch.export.ExportedProgram) -> torch.export.ExportedPro
 
 @pytest.mark.parametrize(
     "name", ["two_views_of_one_base", "reshape_that_copies", "contiguous_of_contiguous", "dropout_in_eval_shares",
-             "chunk_write", "to_same_dtype", "input_is_written", "list_reread_after_write"],
+             "chunk_write", "to_same_dtype", "turned_and_broadcast", "input_is_written", "list_reread_after_write"],
 )  # fmt: skip
 def test_loaded_program_has_lost_its_storages(name: str) -> None:
     check(Model(CASES[name]), (X,), reload=_reloaded)

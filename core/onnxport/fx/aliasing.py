@@ -32,6 +32,7 @@ from onnxport.fx.views import (
 )
 from onnxport.fx.writes import (
     PYTHON_INPLACE,
+    RETURNS_ITSELF,
     SAME_TENSOR,
     TURNS_INTO_VIEW,
     Written,
@@ -336,11 +337,13 @@ class Rewriter:
         target: Any = pure_twin(node.target)  # type: ignore[arg-type]
         parent, rest = self.alias(node.args[0]), tuple(node.args[1:])  # type: ignore[arg-type]
         step = ViewStep(target, (PARENT, *rest), {}, 0, self.fakes[node], node)
-        self.env[node] = Alias(None, step.val, parent, step)
-        same: Any = node
-        while same.op == "call_function" and is_inplace(same.target):  # all these nodes are the one tensor
-            same = same.args[0]
+        before, self.env[node] = parent, Alias(None, step.val, parent, step)
+        same: Any = node.args[0]  # this node and the next are the one tensor, as are `x` and `x.contiguous()`
+        while self.env[same] is before:
             self.env[same] = self.env[node]
+            name = same.target._schema.name if isinstance(same.target, torch._ops.OpOverload) else ""
+            if is_inplace(same.target) or name in RETURNS_ITSELF:
+                same = same.args[0]
 
     def _mutate(self, node: Node, given: dict[str, Any] | None = None) -> None:
         """Any other operator that writes: its pure twin, whose results are stored in the arguments that it writes."""

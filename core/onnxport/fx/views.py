@@ -18,7 +18,14 @@ from torch.fx.node import map_aggregate, map_arg
 from torch.utils import _pytree as pytree
 
 from onnxport.fx.regions import FOREIGN_STORAGES
-from onnxport.fx.writes import is_inplace, mutated, storage_of
+from onnxport.fx.writes import (
+    MAY_RETURN_VIEW,
+    TURNS_INTO_VIEW,
+    is_inplace,
+    mutated,
+    pure_twin,
+    storage_of,
+)
 
 aten = torch.ops.aten
 
@@ -354,8 +361,11 @@ def _rerun(node: Node, val: Any, values: Mapping[Node, Any], seen: set[int]) -> 
     if target is operator.getitem:
         return values[node.args[0]][node.args[1]]  # type: ignore[index]
     if isinstance(target, torch._ops.OpOverload):
+        if target._schema.name in TURNS_INTO_VIEW:
+            return pure_twin(target)(values[node.args[0]], *node.args[1:])  # type: ignore[index, misc]
         if mutated(target):
             return values[node.args[0]] if is_inplace(target) else val  # type: ignore[index]
-        if any(r.alias_info for r in target._schema.returns) or torch.Tag.maybe_aliasing_or_mutating in target.tags:
+        views = any(r.alias_info for r in target._schema.returns) or target._schema.name in MAY_RETURN_VIEW
+        if views or torch.Tag.maybe_aliasing_or_mutating in target.tags:
             return target(*map_arg(node.args, values.__getitem__), **map_arg(node.kwargs, values.__getitem__))
     return pytree.tree_map(lambda item: torch.empty_like(item) if storage_of(item) in seen else item, val)

@@ -35,6 +35,25 @@ _ASSERTING_FUNCTIONS = frozenset({torch._check, torch._check_is_size, torch._che
 # Mutating operators whose result is the tensor itself, with nothing written.
 SAME_TENSOR = frozenset({"aten::requires_grad_", "aten::detach_"})
 TURNS_INTO_VIEW = frozenset(f"aten::{n}_" for n in ["transpose", "t", "squeeze", "unsqueeze", "swapaxes", "swapdims"])
+# Operators that return the argument itself, the same Python object, where there is nothing to do.
+RETURNS_ITSELF = frozenset(
+    f"aten::{n}" for n in ["contiguous", "to", "atleast_1d", "atleast_2d", "atleast_3d", "type_as"]
+)
+# Operators that return their argument or a view of it where they have nothing else to do; their schemas don't say so.
+MAY_RETURN_VIEW = frozenset(
+    f"aten::{name}"
+    for name in [
+        "broadcast_tensors",
+        "cartesian_prod",
+        "conj_physical",
+        "dropout",
+        "einsum",
+        "feature_dropout",
+        "meshgrid",
+        "sum_to_size",
+        "type_as",
+    ]
+)
 _RENAMED = {
     "__iand__": "bitwise_and",
     "__ior__": "bitwise_or",

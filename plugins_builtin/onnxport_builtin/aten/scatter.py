@@ -436,7 +436,10 @@ def masked_scatter(op: Builder, self: Tensor, mask: Tensor, source: Tensor) -> T
         return expand(op, self, shape)
     condition = expand(op, op.cast(mask, DataType.BOOL), shape)
     order = op.CumSum(op.cast(flat(op, condition), DataType.INT64), op.const(0, DataType.INT64))
-    taken = op.Gather(flat(op, op.cast(source, self.dtype)), op.Sub(order, 1), axis=0)
+    values = flat(op, op.cast(source, self.dtype))
+    if not all(isinstance(size, int) for size in source.shape):  # of no element, nothing can be gathered
+        values = op.Concat(values, op.const([0], self.dtype), axis=0)
+    taken = op.Gather(values, op.Sub(order, 1), axis=0)
     return choose(op, condition, reshape(op, taken, shape), self)
 
 

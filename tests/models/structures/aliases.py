@@ -76,3 +76,20 @@ def diagonal_of_a_tall_matrix_filled_again_and_again(x: torch.Tensor) -> tuple[t
 @structure(X)
 def constant_of_one_element_with_stride_zero(x: torch.Tensor) -> torch.Tensor:
     return torch.zeros(1).view(1).chunk(2, -1)[-1] + torch.ones(()).expand(1) + x.new_zeros(1).chunk(2)[0] * x
+
+
+@structure(X, dynamic=ROWS, other=(OTHER,), mutates={"x": INPUT})
+def input_turned_under_another_name(x: torch.Tensor) -> torch.Tensor:
+    torch.atleast_2d(x.contiguous()).t_()
+    return x + 1
+
+
+@structure(
+    floats(2, 3),
+    floats(5),
+    torch.ones(1, 5, dtype=torch.bool),
+    dynamic=({0: "n"}, {0: "k"}, {1: "k"}),
+    other=(floats(3, 3), floats(4), torch.zeros(1, 4, dtype=torch.bool)),
+)
+def masked_scatter_of_a_source_that_may_be_empty(x: torch.Tensor, y: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    return torch.zeros(3).masked_scatter(torch.zeros(3, dtype=torch.bool), y[mask[0]])
