@@ -56,6 +56,11 @@ PluginsOption = Annotated[
     typer.Option("--plugin", help="Use this installed plugin only (repeatable); 'builtin' for none of them."),
 ]
 
+FunctionsOption = Annotated[
+    list[str] | None,
+    typer.Option("--functions", help="Make the calls of this module class calls of an ONNX function (repeatable)."),
+]
+
 
 class UsageError(Exception):
     """What was asked can't be found or read."""
@@ -202,13 +207,14 @@ def export(
     external_data: Annotated[bool, typer.Option(help="Write weights to a file beside the model.")] = True,
     verify: Annotated[bool, typer.Option("--verify", help="Compare with torch on the example inputs.")] = False,
     report: Annotated[bool, typer.Option("--report", help="Write a report beside the model.")] = False,
+    functions: FunctionsOption = None,
     plugin: PluginsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Export a model to an ONNX file."""
     example = load_example(model)
     options: dict[str, Any] = {"optimize": optimize, "verify": verify, "report": report, "artifacts_dir": output.parent}
-    options.update(example.options, **_given(opset, plugin))
+    options.update(example.options, **_given(opset, plugin, functions))
     import onnxport
 
     with _progress(f"Exporting {model}") as progress:
@@ -226,6 +232,7 @@ def export(
         "output": str(output),
         "opset": graph.opset_imports[""],
         "nodes": sum(1 for _ in graph.all_nodes()),
+        "functions": {function.name: len(function) for function in program.model.functions.values()},
         "initializers": len(graph.initializers),
         "inputs": {str(value.name): _described(value) for value in graph.inputs},
         "outputs": {str(value.name): _described(value) for value in graph.outputs},
@@ -234,14 +241,16 @@ def export(
         _print_json(summary)
         return
     console.print(f"{output}: opset {summary['opset']}, {summary['nodes']} nodes", markup=False)
+    for function, nodes in summary["functions"].items():  # type: ignore[attr-defined]
+        console.print(f"  function {function}: {nodes} nodes", markup=False)
     for kind in ("inputs", "outputs"):
         for name, text in summary[kind].items():  # type: ignore[attr-defined]
             console.print(f"  {kind[:-1]:6} {name}: {text}", markup=False)
 
 
-def _given(opset: int | None, plugins: list[str] | None) -> dict[str, Any]:
+def _given(opset: int | None, plugins: list[str] | None, functions: list[str] | None = None) -> dict[str, Any]:
     """Options of the command line that go before those of the factory."""
-    given = {"opset_version": opset, "plugins": plugins}
+    given = {"opset_version": opset, "plugins": plugins, "functions": functions}
     return {name: value for name, value in given.items() if value}
 
 
@@ -255,14 +264,15 @@ def _described(value: Any) -> str:
 def check(
     model: ModelArgument,
     opset: OpsetOption = None,
+    functions: FunctionsOption = None,
     plugin: PluginsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """List the operators of a model that can't be exported, without exporting it."""
     example = load_example(model)
-    wanted = ("dynamic_shapes", "opset_version", "custom_translation_table", "plugins")
+    wanted = ("dynamic_shapes", "opset_version", "custom_translation_table", "plugins", "functions")
     options = {name: value for name, value in example.options.items() if name in wanted}
-    options.update(_given(opset, plugin))
+    options.update(_given(opset, plugin, functions))
     import onnxport
 
     with _progress(f"Checking {model}"):

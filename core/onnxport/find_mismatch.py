@@ -19,6 +19,7 @@ from onnxport.functionalize import functionalize
 from onnxport.graph.model import RESULT_INDEX
 from onnxport.program import TRANSLATED, ONNXProgram
 from onnxport.running import reproduction, runtime
+from onnxport.running.inlining import inlined
 from onnxport.running.reference import Reference, may_tie, placeholder_values, precisions, same_choice
 from onnxport.verify import OutputCheck, VerificationResult, compare, verify
 
@@ -152,7 +153,8 @@ def find_mismatch(
     """Find the first ONNX node whose value departs from the FX node that it came from.
 
     The exported program is interpreted node by node with its own weights, and the ONNX model runs on onnxruntime with
-    the values that stand for FX nodes as outputs. Control flow is compared by its results, as one operator.
+    the values that stand for FX nodes as outputs. Control flow is compared by its results, as one operator; so are
+    functions, where the model comes from a file.
 
     Args:
         program: an exported program, or the path of an .onnx file.
@@ -211,10 +213,11 @@ class _Search:
         tolerances: tuple[float | None, float | None],
         budget: int,
     ) -> None:
-        self.program, self.args, self.kwargs, self.tolerances = program, args, kwargs, tolerances
+        self.program = ONNXProgram(inlined(program.model), exported)
+        self.args, self.kwargs, self.tolerances = args, kwargs, tolerances
         self.module: GraphModule = program.model.meta.get(TRANSLATED) or functionalize(exported).graph_module
         self.inputs = placeholder_values(exported, args, kwargs)
-        self.links = _links(program.model.graph, self.module.graph)
+        self.links = _links(self.program.model.graph, self.module.graph)
         self.budget = budget
         self.precisions = precisions(self.module)
         measured = Reference(self.module, probe=True)

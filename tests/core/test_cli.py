@@ -102,6 +102,16 @@ def test_export_json_and_options_of_the_factory(models, tmp_path):
     assert (tmp_path / "net.onnx").exists()
 
 
+def test_export_with_functions(models, tmp_path):
+    result = run("export", f"{models}:net", "-o", "net.onnx", "--functions", "Linear", "--functions", "Net", "--json")
+    assert result.exit_code == cli.OK, result.output
+    assert json.loads(result.stdout)["functions"] == {"Linear": 1, "Net": 2}
+    assert [f.name for f in onnx.load(tmp_path / "net.onnx").functions] == ["Linear", "Net"]
+    assert run("check", f"{models}:net", "--functions", "Linear").exit_code == cli.OK
+    unknown = run("check", f"{models}:net", "--functions", "Lynear")
+    assert unknown.exit_code == cli.USAGE and "Did you mean" in unknown.stderr
+
+
 @pytest.mark.parametrize("spec", ["cli_models:with_kwargs", "cli_models:Holder.make", "cli_models.py:net"])
 def test_ways_to_name_a_model(models, spec):
     assert run("export", spec, "-o", "net.onnx").exit_code == cli.OK

@@ -312,3 +312,46 @@ def test_what_cannot_be_searched() -> None:
         find_mismatch(program, (torch.randn(2, 4),))
     with pytest.raises(InputError):
         find_mismatch(exported(Deep(1), torch.randn(2, 8)), (torch.randn(3, 8),))
+
+
+class Grown(nn.Module):
+    """Its sigmoid is above 0.9 in the fifth call, which starts from 0.1."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+        nn.init.eye_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.sigmoid(self.linear(x)) + x
+
+
+def clipped(op: Any, self: Any) -> Any:
+    return op.Min(op.Sigmoid(self), 0.9)
+
+
+@pytest.mark.parametrize("functions", [["Grown"], ["Grown", "Linear"], ["Pair", "Grown"]])
+def test_a_node_of_a_function_that_departs_is_found_in_the_call_that_it_departs_in(functions: list[str]) -> None:
+    class Pair(nn.Sequential):
+        pass
+
+    model = nn.Sequential(*(Pair(Grown(), Grown()) for _ in range(3)))
+    program = exported(model, torch.full((2, 4), 0.1), table=clipped, functions=functions)
+    assert len(program.model.functions) == len(functions)
+    result = find_mismatch(program)
+    found = result.mismatch
+    assert found is not None and (found.operator, found.module) == ("aten::sigmoid", "2.0")
+    assert found.starts_here and found.onnx_nodes[-2:] == ["Sigmoid", "Min"] and found.translation.endswith("clipped")
+    assert result.comparable == 3 * 6
+    clean = find_mismatch(exported(model, torch.full((2, 4), 0.1), functions=functions))
+    assert clean.passed and clean.compared == 3 * 6
+
+
+def test_functions_of_a_file_are_compared_by_their_results(tmp_path: Path) -> None:
+    model = nn.Sequential(*(Grown() for _ in range(6)))
+    program = exported(model, torch.full((2, 4), 0.1), table=clipped, functions=[Grown])
+    program.save(tmp_path / "model.onnx")
+    result = find_mismatch(tmp_path / "model.onnx", exported_program=program.exported_program)
+    assert result.comparable == 6
+    assert result.mismatch is not None and result.mismatch.node == "add_4"

@@ -85,10 +85,14 @@ class _Interface:
 
 @dataclass
 class _Made:
-    """A function for a fingerprint: its call, and the Python values of results that are no tensors."""
+    """A function for a fingerprint: its call, and the Python values of results that are no tensors.
+
+    ``nodes`` are those that its body was made of; none where it is the body of another fingerprint.
+    """
 
     call: Call
     values: list[Any]
+    nodes: list[torch.fx.Node]
 
 
 @dataclass
@@ -128,6 +132,7 @@ class ModuleFunctions:
         self._apart: set[str] = set()
         self._made: dict[Any, _Made | str] = {}
         self._earlier: dict[str, deque[_Earlier]] = {}
+        self._bodies: dict[Any, list[torch.fx.Node]] = {}
         self._arithmetic: set[torch.fx.Node] = set(translator.skipped)
         self._readers: dict[sympy.Basic, list[torch.fx.Node]] = {}
         self._of_weights: set[torch.fx.Node] = set()
@@ -266,17 +271,19 @@ class ModuleFunctions:
                     op.symbols.bind(symbol, number, None)
             env.update({n: op.symbols.of_torch(n.meta["val"]) for n in region.nodes if not _is_value(n)})
             if made.call.function is not None:
-                self._record(region, made.call.function, op.scope.nodes[-1])
+                self._record(region, made, made.call.function)
         finally:
             op.node, op.source, op.origin = outer
 
-    def _record(self, region: _Region, function: ir.Function, call: ir.Node) -> None:
+    def _record(self, region: _Region, made: _Made, function: ir.Function) -> None:
         name = f"{function.domain}::{function.name}"
         if name not in self.uses:
             self.uses[name] = FunctionUse(name, region.module, sum(1 for _ in nodes_of(function)))
         self.uses[name].calls.append(region.label)
+        call = self._op.scope.nodes[-1]
         if isinstance(call, Node):
             call.stands_for(region.path)
+            call.alike = made.nodes, region.nodes
 
     def _like_earlier(self, region: _Region) -> tuple[_Interface, _Made | str] | None:
         """What a region that was described stands for as well: the layers of a model are told to be alike by this."""
@@ -403,7 +410,9 @@ class ModuleFunctions:
         refused_before = translator.refusals()
         with translator.tentatively() as reasons:
             call = define(op, f"pkg.{package}", name, interface.arguments, emit, names=names, root=root)
-            return _Made(call, [_mapped(value, lambda _tensor: _TENSOR) for value in values])
+            nodes = [] if call.function is None else self._bodies.setdefault(call.function.identifier(), region.nodes)
+            nodes = nodes if nodes is region.nodes else []
+            return _Made(call, [_mapped(value, lambda _tensor: _TENSOR) for value in values], nodes)
         return "; ".join(reasons)
 
 

@@ -9,6 +9,8 @@ import onnx_ir as ir
 from onnxport import metadata
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import torch.fx
 
 
@@ -64,9 +66,12 @@ class Node(ir.Node):
     """An ONNX node that remembers the FX node it comes from and the translation that emitted it.
 
     The metadata strings are made when they are first read (by a user, or by saving), not while translating.
+
+    Attributes:
+        alike: for the call of a module's function, the FX nodes that the body was made of, and those of this call.
     """
 
-    __slots__ = ("_level", "_module", "_root", "fx_node", "origin")
+    __slots__ = ("_level", "_module", "_root", "alike", "fx_node", "origin")
 
     def __init__(
         self,
@@ -83,6 +88,7 @@ class Node(ir.Node):
         self._level = level
         self._root = root
         self._module: str | None = None
+        self.alike: tuple[Sequence[torch.fx.Node], Sequence[torch.fx.Node]] = (), ()
 
     def stands_for(self, module: str) -> None:
         """It calls the function of a module: its provenance is that of the module's call, not of one FX node."""
