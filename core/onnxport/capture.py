@@ -38,6 +38,7 @@ from onnxport.capturing.diagnosis import (
 )
 from onnxport.capturing.examples import Sizes, example_of
 from onnxport.capturing.exporting import TRACING, exporting, is_in_onnx_export
+from onnxport.capturing.lengths import symbolic_lengths
 from onnxport.capturing.quiet import quiet
 from onnxport.capturing.shapes import torch_shapes
 from onnxport.errors import CaptureError, DynamicShapesError
@@ -197,7 +198,8 @@ class _Capture:
         for _ in range(2):
             try:
                 patch = shape_config.patch(backed_size_oblivious=True) if oblivious else contextlib.nullcontext()  # type: ignore[attr-defined]
-                with contained(), patch:
+                lengths = contextlib.nullcontext() if strict else symbolic_lengths(self._model)
+                with contained(), patch, lengths:
                     if below:
                         return capture_below_autograd(self._model, args, kwargs, shapes)
                     return check_followed(
