@@ -7,6 +7,7 @@ import dataclasses
 import threading
 import warnings
 
+import onnxport
 import pytest
 import torch
 from onnxport.capture import capture, check_dynamic, is_in_onnx_export
@@ -226,6 +227,26 @@ def test_check_dynamic_of_any_program():
     request = prepare(torch.nn.Linear(3, 2).eval(), (rand(4, 3),), dynamic_shapes=({0: "b"},))
     with pytest.raises(DynamicShapesError, match=r"axis 0 of input \('b'\) is always 4"):
         check_dynamic(program, request)
+
+class Twice(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("scale", torch.arange(3.0))
+
+    def forward(self, x, y):
+        return x * 2 - y * self.scale
+
+
+@pytest.mark.parametrize("own", [False, True])
+@pytest.mark.parametrize("dim", [None, "batch"])
+def test_one_tensor_for_two_inputs(own, dim):
+    model = Twice()
+    example = model.scale if own else rand(4, 3)
+    axes = None if dim is None or own else ({0: dim}, {0: dim})
+    program = onnxport.export(model.eval(), (example, example), dynamic_shapes=axes)
+    x, y = torch.rand_like(example), torch.rand_like(example)
+    torch.testing.assert_close(program(x, y)[0], model(x, y))
+    assert onnxport.verify(program).passed
 
 
 # Failures

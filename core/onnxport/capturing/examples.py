@@ -6,7 +6,7 @@ be free, the capture sees another size than the caller's example has.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -112,9 +112,16 @@ def _dimension(asked: Asked, size: int) -> Any:
     return ("unnamed", size) if asked.name is None or asked.automatic else asked.name
 
 
-def example_of(request: Request, changed: Mapping[Any, int]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Example inputs with changed sizes; floats that become inputs are 0-d tensors. The caller's stay as they are."""
+def example_of(
+    request: Request, changed: Mapping[Any, int], taken: Iterable[torch.Tensor] = ()
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Example inputs with changed sizes; floats that become inputs are 0-d tensors. The caller's stay as they are.
+
+    Each is a tensor of its own, and none of ``taken``: torch.export reads a tensor that is given twice as the last of
+    its places, and the others would be inputs that nothing uses.
+    """
     sizes = {**Sizes.of(request).sizes, **changed}
+    seen = {id(tensor) for tensor in taken}
     values = []
     for leaf in request.leaves:
         value = leaf.value
@@ -127,6 +134,9 @@ def example_of(request: Request, changed: Mapping[Any, int]) -> tuple[tuple[Any,
                     shape[axis] = _new_size(asked, shape[axis], sizes)
             if shape != list(value.shape):
                 value = _empty(value, shape)
+        if isinstance(value, torch.Tensor) and id(value) in seen:
+            value = value.clone()
+        seen.add(id(value))
         values.append(value)
     _, spec = pytree.tree_flatten((request.args, request.kwargs))
     args, kwargs = pytree.tree_unflatten(values, spec)
