@@ -4,6 +4,8 @@ These are changes to torch 2.14 that last while an export captures:
 
 - torch knows the values of tensors of one element that the forward makes of literals, and so can branch on them. Here
   it knows those of a few more: ``if (torch.tensor(std) == 0).any()`` of a normalization is decided.
+- Python's ``max`` and ``min`` of sizes are symbolic in a non-strict capture, but not of quotients of sizes: those
+  compare, and the answer for the example's sizes is the graph's. Here they are symbolic too.
 - ``linspace`` takes a plain number of steps, so a dynamic one would become the example's: grids of pixels come out
   with the height and width of the example. Here it is arithmetic on ``arange``.
 """
@@ -15,6 +17,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
+from torch._export import non_strict_utils
 from torch._subclasses import fake_tensor
 from torch.fx.experimental import proxy_tensor
 
@@ -32,10 +35,22 @@ def _replaced() -> Iterator[Replacement]:
     for module in (fake_tensor, proxy_tensor):
         if hasattr(module, "CONSTANT_NUMEL_LIMIT"):
             yield module, "CONSTANT_NUMEL_LIMIT", lambda _: _KNOWN_VALUES
+    if hasattr(non_strict_utils, "_tensor_min_max"):
+        yield non_strict_utils, "_tensor_min_max", _of_quotients
     yield torch, "linspace", _any_steps
 
 
 _replacements = Replacements(_replaced)
+
+
+def _of_quotients(original: Callable[..., Any]) -> Callable[..., Any]:
+    def extreme(*args: Any, **kwargs: Any) -> Any:
+        numbers = all(isinstance(arg, (int, float, torch.SymInt, torch.SymFloat)) for arg in args)
+        if len(args) != 2 or not numbers or not any(isinstance(arg, torch.SymFloat) for arg in args):
+            return original(*args, **kwargs)
+        return (torch.sym_max if kwargs["tensor_callable"] is torch.maximum else torch.sym_min)(*args)
+
+    return extreme
 
 
 def _any_steps(original: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:

@@ -49,6 +49,15 @@ def test_a_grid_of_dynamic_height_and_width(other):
     export_and_compare(One(grid), (IMAGES,), dynamic_shapes=SHAPES, other_args=(other,))
 
 
+def scaled(x):
+    factor = max(x.shape[-1] / x.shape[-2], 1.0)
+    return x * factor + min(0.5 * x.shape[-1], x.shape[-2] - 1.0)
+
+
+def test_the_larger_of_two_quotients_of_sizes():
+    export_and_compare(One(scaled), (IMAGES,), dynamic_shapes=SHAPES, other_args=(OTHERS,))
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
 def test_steps_between_tensors(dtype):
     def between(x):
