@@ -186,7 +186,8 @@ class _Capture:
         request = self._request
         shapes = torch_shapes(request, relaxed=True) if relaxed else request.dynamic_shapes
         try:
-            args, kwargs = example_of(request, plan)
+            own = [*self._model.parameters(), *self._model.buffers()]
+            args, kwargs = example_of(request, plan, own)
         except (RuntimeError, NotImplementedError) as error:  # a layout that has no empty tensor
             self._errors.append((name, error))
             return None
