@@ -2,12 +2,16 @@
 
 Every transform is a sequence of one-dimensional ones: real to complex (all bins or the first half), complex to complex,
 and complex of a half spectrum to real. A one-dimensional transform is written in one of two ways, as measured on
-onnxruntime 1.32 (CPU):
+onnxruntime 1.32 (CPU, one thread):
 
 - a product with a constant matrix, into which zero padding, truncation, scale and conjugate symmetry are folded: exact
-  to 4e-7 in float32, and quicker than DFT up to 128 points, and up to `MATRIX_LIMIT` where that isn't a power of two;
+  to 4e-7 in float32, and quicker than DFT up to 256 points, and up to `MATRIX_LIMIT` where that isn't a power of two;
 - DFT, for powers of two as it is (5e-7), for other sizes and symbolic ones in float64 and forwards only: its float32
   is wrong in the fourth digit at 1000 points, its float64 inverse in the eighth.
+
+Milliseconds of 100 real signals by the product, by DFT, and by DFT in float64: 64 points 0.05, 0.20, 0.21; 400 points
+0.45, 23, 32; 512 points 0.57, 1.0, 1.9; 1000 points 2.8, 39, 45; 1024 points 2.6, 2.1, 2.4; 4096 points 129, 51, 67.
+The matrix of 512 points is 1 MB for real signals, 4 MB for complex ones: there DFT is worth its time.
 """
 
 from __future__ import annotations
@@ -28,7 +32,7 @@ if TYPE_CHECKING:
 #: Above this many points the matrix is larger than it is worth (8 MB in float32 at 1024 points).
 MATRIX_LIMIT = 1024
 #: Powers of two above this many points are left to DFT.
-_FAST = 128
+_FAST = 256
 
 FORWARD, INVERSE = -1, 1
 Norm = str | None
