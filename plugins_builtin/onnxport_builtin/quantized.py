@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from onnxport import Builder, DataType, Tensor, Unsupported, onnx_dtype, translation
 
-from onnxport_builtin.affine import RANGES, dequantize, in_blocks, quantize, reshaped, rounded
+from onnxport_builtin.affine import RANGES, dequantize, in_blocks, quantize, reshaped, rounded, row_scale
 
 
 @translation("quantized_decomposed::quantize_per_tensor")
@@ -120,9 +120,16 @@ def dequantize_per_channel(
     *,
     out_dtype: torch.dtype | None = None,
 ) -> Tensor:
+    axis %= op.rank(input)
     if zero_points is not None and zero_points.dtype.is_floating_point():
-        zero_points = _whole(op, zero_points, RANGES[input.dtype])
-    return dequantize(op, input, scales, zero_points, op.result.dtype, quant_min, quant_max, axis % op.rank(input))
+        try:
+            zero_points = _whole(op, zero_points, RANGES[input.dtype])
+        except Unsupported:
+            step, zero = (
+                row_scale(op, op.cast(v, DataType.FLOAT), op.rank(input), axis) for v in (scales, zero_points)
+            )
+            return op.cast(op.Mul(op.Sub(op.cast(input, DataType.FLOAT), zero), step), op.result.dtype)
+    return dequantize(op, input, scales, zero_points, op.result.dtype, quant_min, quant_max, axis)
 
 
 @translation("quantized_decomposed::dequantize_per_channel_group")

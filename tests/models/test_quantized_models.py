@@ -95,6 +95,70 @@ def test_pt2e(name: str, config: dict[str, bool], pairs: int, nodes: int) -> Non
     assert [value.dtype.name for value in stored] == ["INT8"] * layers
 
 
+class Sequence(torch.nn.Module):
+    """What PT2E quantizes less often: an embedding, a recurrent layer, a transposed convolution."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tokens, self.recurrent = torch.nn.Embedding(20, 8), torch.nn.LSTM(8, 8, batch_first=True)
+        self.up, self.head = torch.nn.ConvTranspose1d(8, 6, 2, 2), torch.nn.Linear(6, 4)
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        y = self.recurrent(self.tokens(ids))[0]
+        return self.head(self.up(y.transpose(1, 2)).transpose(1, 2))
+
+
+@pytest.mark.parametrize("fold", [True, False])
+@pytest.mark.parametrize("dynamic", [False, True])
+def test_symmetric_quantizer(dynamic: bool, fold: bool) -> None:
+    """The one of XNNPACK and mobile runtimes: symmetric weights per channel, convolutions transposed too."""
+    xnnpack = pytest.importorskip("torchao.testing.pt2e._xnnpack_quantizer")
+    config = xnnpack.get_symmetric_quantization_config(is_per_channel=True, is_dynamic=dynamic)
+    ids, other = torch.randint(0, 20, (2, 6)), torch.randint(0, 20, (3, 6))
+    shapes = ({0: Dim("b")},)
+    module = torch.export.export(Sequence().eval(), (ids,), dynamic_shapes=shapes).module(check_guards=False)
+    prepared = pt2e.prepare_pt2e(module, xnnpack.XNNPACKQuantizer().set_global(config))
+    prepared(ids)
+    model = torchao.pt2e.move_exported_model_to_eval(pt2e.convert_pt2e(prepared, fold_quantize=fold))
+    program = onnxport.export(model, (ids,), dynamic_shapes=shapes)
+    for given in (ids, other):
+        expect_equal(program(given)[0], model(given), 1e-4, 1e-5)
+    found = Counter(op_types(program))
+    assert found["LSTM"] == 1
+    assert found["DequantizeLinear"] >= 2
+    weights = {value.dtype.name for value in program.model.graph.initializers.values() if value.const_value.size > 8}
+    assert ("INT8" in weights) == fold
+
+
+def test_embedding_quantizer() -> None:
+    """Its zero points are real numbers."""
+    quantizer = pytest.importorskip("torchao.quantization.pt2e.quantizer.embedding_quantizer").EmbeddingQuantizer()
+    ids, other = torch.randint(0, 20, (2, 6)), torch.randint(0, 20, (3, 6))
+    shapes = ({0: Dim("b")},)
+    module = torch.export.export(Sequence().eval(), (ids,), dynamic_shapes=shapes).module(check_guards=False)
+    prepared = pt2e.prepare_pt2e(module, quantizer)
+    prepared(ids)
+    model = torchao.pt2e.move_exported_model_to_eval(pt2e.convert_pt2e(prepared))
+    program = onnxport.export(model, (ids,), dynamic_shapes=shapes)
+    for given in (ids, other):
+        expect_equal(program(given)[0], model(given), 1e-4, 1e-5)
+
+
+def test_pt2e_quantization_aware_training() -> None:
+    """Without batch norms: fusing these takes torchao half a minute of matching patterns."""
+    x, shapes = torch.randn(4, 6, 64), SHAPES
+    module = torch.export.export(Mlp().train(), (x,), dynamic_shapes=shapes).module(check_guards=False)
+    quantizer = x86.X86InductorQuantizer().set_global(x86.get_default_x86_inductor_quantization_config(is_qat=True))
+    prepared = pt2e.prepare_qat_pt2e(module, quantizer)
+    for _ in range(2):
+        prepared(x)
+    model = torchao.pt2e.move_exported_model_to_eval(pt2e.convert_pt2e(prepared))
+    program = onnxport.export(model, (x,), dynamic_shapes=shapes)
+    for given in (x, torch.randn(2, 3, 64)):
+        expect_equal(program(given)[0], model(given), 1e-4, 1e-5)
+    assert op_types(program).count("QuantizeLinear") == 2
+
+
 class Mlp(torch.nn.Module):
     def __init__(self, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
@@ -229,3 +293,19 @@ def test_weights_that_are_taken_apart_by_torch() -> None:
 
 def sources(value: Any) -> list[Any]:
     return list(value.const_value.leaves()) if hasattr(value.const_value, "leaves") else []
+
+
+@pytest.mark.parametrize("step", ["prepare", "convert"])
+@pytest.mark.parametrize("config", ["int4", "dynamic int8, int4"])
+def test_torchao_quantization_aware_training(config: str, step: str) -> None:
+    """Fake quantization of weights, and of activations row by row; converted, it is what ``quantize_`` makes."""
+    qat = pytest.importorskip("torchao.quantization.qat")
+    model = Mlp().train()
+    for each in ("prepare", "convert")[: 1 + (step == "convert")]:
+        torchao.quantize_(model, qat.QATConfig(SCHEMES[config][0], step=each))
+    x, other = torch.randn(4, 7, 64), torch.randn(2, 3, 64)
+    program = onnxport.export(model.eval(), (x,), dynamic_shapes=SHAPES, opset_version=21)
+    for given in (x, other):
+        expect_equal(program(given)[0], model(given), 1e-3, 1e-4)
+    types = {v.dtype.name for v in program.model.graph.initializers.values() if v.const_value.size >= 4096}
+    assert types == ({"INT4"} if step == "convert" else {"FLOAT"})

@@ -129,14 +129,25 @@ def test_scales_and_zero_points_of_other_types() -> None:
     ]
 
 
-def test_zero_points_that_are_no_integers_are_refused() -> None:
-    scale, zero = torch.ones(8), torch.full((8,), 0.5)
+def test_zero_points_that_are_no_integers() -> None:
+    """``torch.per_channel_affine_float_qparams``, of embeddings: no DequantizeLinear takes them."""
+    scale, zero = torch.rand(8), torch.rand(8) * 7
 
     def function(x: torch.Tensor) -> torch.Tensor:
         return Q.dequantize_per_channel(x.to(torch.int8), scale, zero, 1, -128, 127, torch.int8)
 
+    assert check(function) == ["Cast", "Cast", "Sub", "Mul"]
+
+
+def test_groups_of_zero_points_that_are_no_integers_are_refused() -> None:
+    weight, scale = torch.zeros(4, 8, dtype=torch.int8), torch.ones(4, 2)
+
+    def function(x: torch.Tensor) -> torch.Tensor:
+        real = Q.dequantize_per_channel_group(weight, scale, scale / 2, -8, 7, torch.int8, 4, torch.float32)
+        return x[0, :1, :8] @ real.t()
+
     with pytest.raises(onnxport.UnsupportedOperatorsError, match="zero points that are no integers"):
-        check(function)
+        onnxport.export(FunctionModule(function), inputs()[:1])
 
 
 def test_tensor_scales() -> None:
@@ -172,7 +183,7 @@ def test_dynamic(dtype: torch.dtype, symmetric: bool) -> None:
 
 
 def test_what_was_quantized_before_falls_on_halves() -> None:
-    """Of a range that begins at 0. There dividing and multiplying with the reciprocal differ once in a thousand times."""
+    """Of a range that begins at 0. Dividing and multiplying with the reciprocal differ there for 1 in 1,000."""
 
     def function(x: torch.Tensor) -> tuple[torch.Tensor, ...]:
         for _ in range(2):
