@@ -11,7 +11,10 @@ import numpy
 import torch
 import torch.utils._pytree as pytree
 
-DTYPES = ["float32", "float64", "int64", "int32", "uint8", "bool", "float16", "bfloat16"]
+DTYPES = [
+    *("float32", "float64", "int64", "int32", "uint8", "bool", "float16", "bfloat16"),
+    *("complex64", "complex128"),
+]
 
 #: what these return holds whatever was in memory: dtype and shape are all there is to compare
 UNINITIALIZED = frozenset({"empty", "empty_like", "empty_permuted", "empty_strided", "new_empty", "new_empty_strided"})
@@ -200,7 +203,8 @@ def _grown(tensor: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
         if n != result.shape[axis] and result.shape[axis]:
             places = torch.arange(n) % result.shape[axis]
             result = result.index_select(axis, places)
-    if tensor.dtype in (torch.float32, torch.float64) and result.shape != tensor.shape:
+    wide = tensor.dtype in (torch.float32, torch.float64, torch.complex64, torch.complex128)
+    if wide and result.shape != tensor.shape:
         generator = torch.Generator().manual_seed(1)
         result = result * (1 - 0.05 * torch.rand(result.shape, generator=generator)).to(result.dtype)
     return result.clone()
