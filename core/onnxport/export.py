@@ -5,6 +5,8 @@ model, args -> capture -> functionalize -> fold constants -> translate -> passes
 
 from __future__ import annotations
 
+import difflib
+import inspect
 import json
 import logging
 import os
@@ -26,7 +28,7 @@ from onnxport.capturing.subclasses import with_plain_weights
 from onnxport.errors import InputError, MutationError, OpsetError, Refusal
 from onnxport.exportable import ExportableModule
 from onnxport.files import reweight
-from onnxport.files.saving import require_flags
+from onnxport.files.saving import path_of, require_flags
 from onnxport.functionalize import FunctionalProgram, functionalize
 from onnxport.fx.folding import fold_constants
 from onnxport.graph.schemas import DEFAULT_OPSET, MAX_OPSET, MIN_OPSET
@@ -136,7 +138,10 @@ def export(
         export_params=export_params,
         keep_initializers_as_inputs=keep_initializers_as_inputs,
     )
-    _check_arguments(dynamo, mutation, metadata, target, artifacts_dir, deprecated)
+    _check_arguments(dynamo, mutation, metadata, target, artifacts_dir, seed, deprecated)
+    if f is not None:
+        path_of(f, external_data)  # now, and not after an hour
+    model = getattr(model, "_orig_mod", model)  # of torch.compile, whose forward takes *args
     classes = _functions(functions)
     settings = Settings(
         _opset(opset_version), custom_translation_table, plugins, mutation, metadata, optimize, seed, classes
@@ -249,6 +254,7 @@ def check(
         OnnxExporterError: the model can't even be captured, or the arguments are bad.
     """
     settings = Settings(_opset(opset_version), custom_translation_table, plugins, functions=_functions(functions))
+    model = getattr(model, "_orig_mod", model)
     run = Run()
     _, program, interface = _captured(run, settings, model, args, kwargs, dynamic_shapes, None, None, None)
     with TRACING:
@@ -426,7 +432,7 @@ def _functions(given: Any) -> tuple[type | str, ...]:
 
 
 def _check_arguments(
-    dynamo: bool, mutation: str, metadata: str, target: str, artifacts: Any, deprecated: dict[str, Any]
+    dynamo: bool, mutation: str, metadata: str, target: str, artifacts: Any, seed: Any, deprecated: dict[str, Any]
 ) -> None:
     if not dynamo:
         raise InputError("dynamo=False asks for the TorchScript exporter, which onnxport doesn't have: leave it out.")
@@ -438,9 +444,13 @@ def _check_arguments(
         raise InputError(f"target={target!r}: no installed pack provides this profile. Leave it out for 'onnx'.")
     if not isinstance(artifacts, (str, os.PathLike)) or "\0" in os.fspath(artifacts):
         raise InputError(f"artifacts_dir={artifacts!r}: give the path of a folder.")
+    if seed is not None and (not isinstance(seed, int) or isinstance(seed, bool)):
+        raise InputError(f"seed={seed!r}: give an int, or leave it out.")
     for name in deprecated:
         if name not in _DEPRECATED:
-            raise InputError(f"export() has no parameter {name!r}.")
+            known = list(inspect.signature(export).parameters)
+            close = [*(k for k in known if k.startswith(name)), *difflib.get_close_matches(name, known, n=1)]
+            raise InputError(f"export() has no parameter {name!r}.{f' Did you mean {close[0]!r}?' if close else ''}")
         warnings.warn(
             f"{name}= is deprecated and has no effect: {_DEPRECATED[name]}.", DeprecationWarning, stacklevel=3
         )

@@ -109,6 +109,12 @@ def _check_model(model: Any) -> None:
         if isinstance(model, torch.nn.Module) and model.training:
             _warn_training(model)
         return
+    owner = getattr(model, "__self__", None)
+    if isinstance(owner, torch.nn.Module):
+        raise InputError(
+            f"The model is a method of a {type(owner).__name__}: give the module, whose forward is exported, or wrap "
+            "it in an nn.Module whose forward calls the method."
+        )
     if callable(model):
         raise InputError(
             f"The model is a function ({getattr(model, '__name__', model)!s}). torch.export captures modules: wrap "

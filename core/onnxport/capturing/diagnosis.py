@@ -157,6 +157,8 @@ def advice(error: Exception) -> str:
             "Modules of eager-mode quantization hold packed weights, which torch.export can't carry: quantize with "
             "PT2E (torchao.quantization.pt2e) or with torchao.quantization.quantize_."
         )
+    if "meta" in text and "same device" in text:
+        return "The model is on the meta device: make the example inputs there, too."
     if "not a known type" in text:
         return "The forward returns a class that pytree doesn't know: return a dict or register a Container."
     if isinstance(error, UserError) or type(error).__module__.startswith("torch._dynamo"):

@@ -107,7 +107,7 @@ def _name_outputs(program: ExportedProgram, request: Request, result: Interface)
     names = request.output_names
     if len(names) > len(named):
         if len(names) != len(specs):
-            listing = "".join(f"\n    {result.output_paths[i]}" for i in named)
+            listing = "".join(f"\n    {result.output_paths[i] or specs[i].arg.name}" for i in named)
             raise NamesError(
                 f"output_names has {len(names)} names, but the model has {len(named)} outputs:{listing or ' none'}"
             )

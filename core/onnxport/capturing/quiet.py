@@ -17,6 +17,7 @@ _WARNINGS = (
 )
 _LOGGED = {
     "torch.export._trace": "is unsupported",  # a case of torch's collection of them, by its name alone
+    "torch._subclasses.fake_tensor": "failed while attempting to run meta for",  # a wrong shape, which the error tells
     "torch.fx.experimental.symbolic_shapes": "Unable to find user code corresponding to",
 }
 

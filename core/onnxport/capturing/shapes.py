@@ -77,6 +77,10 @@ def asked_for(dim: Any) -> Asked | None:
     if isinstance(dim, Dim):
         root = getattr(dim, "root", None)
         expression = None if root is None else dim.fn(sympy.Symbol(root.__name__, integer=True))  # type: ignore[attr-defined]
+        try:
+            getattr(dim, "min", None)
+        except AssertionError as error:  # a derived Dim finds out when it is asked
+            raise TypeError(f"{dim.__name__}, of which torch says: {error}") from None
         return Asked(dim, dim.__name__, expression)
     raise TypeError(f"{dim!r}, a {type(dim).__name__}")
 

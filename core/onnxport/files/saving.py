@@ -81,14 +81,7 @@ def save(
     )
     if shard_bytes is not None and (not isinstance(shard_bytes, int) or shard_bytes < 1):
         raise InputError(f"shard_bytes={shard_bytes!r}: give a number of bytes, such as 2 * 10**9, or leave it out.")
-    path = None
-    if isinstance(destination, (str, os.PathLike)):
-        path = os.path.abspath(os.fsdecode(destination))
-    elif external_data:
-        raise TypeError(f"external_data=True needs a path as destination, not {type(destination).__name__}.")
-    elif not hasattr(destination, "write"):
-        raise TypeError(f"The destination must be a path or a binary file, not {type(destination).__name__}.")
-
+    path = path_of(destination, external_data)
     weights = weights_of(model) if include_initializers else []
     for weight in weights:
         if isinstance(weight.tensor, TorchTensor) and not weight.tensor.has_data:
@@ -112,6 +105,30 @@ def save(
     except OSError as error:
         advice = _ADVICE.get(error.errno or 0, "Nothing was written.")
         raise SaveError(f"Cannot save {path!r}: {error.strerror or error}. {advice}") from error
+
+
+def path_of(destination: Any, external_data: bool | None) -> str | None:
+    """The absolute path of a destination in a folder that is there; None for a binary file.
+
+    Raises:
+        TypeError: it is no path and no binary file, or is not a path while `external_data` is True.
+        SaveError: its folder isn't there, or it is a folder itself.
+    """
+    if isinstance(destination, (str, os.PathLike)):
+        path = os.path.abspath(os.fsdecode(destination))
+        if not os.fspath(destination):
+            raise SaveError("Cannot save '': give the path of a file.")
+        if not os.path.isdir(os.path.dirname(path)):
+            code = errno.ENOTDIR if os.path.exists(os.path.dirname(path)) else errno.ENOENT
+            raise SaveError(f"Cannot save {path!r}: {os.strerror(code)}. {_ADVICE[code]}")
+        _target(path)
+        return path
+    kind = type(destination).__name__
+    if not hasattr(destination, "write"):
+        raise TypeError(f"The destination must be a path or a binary file, not {kind}.")
+    if external_data:
+        raise TypeError(f"external_data=True needs a path as destination, not {kind}; give external_data=False.")
+    return None
 
 
 def require_flags(**flags: Any) -> None:

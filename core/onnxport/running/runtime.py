@@ -166,7 +166,13 @@ def _in_order(value: Any, spec: pytree.TreeSpec) -> Any:
 
 
 def _structure(spec: pytree.TreeSpec) -> str:
-    return " ".join(str(spec).replace("TreeSpec", "").replace("*", "leaf").split())
+    if spec.is_leaf():
+        return "a tensor or number"
+    kind, keys = getattr(spec.type, "__name__", str(spec.type)), spec.context if isinstance(spec.context, list) else []
+    below = [_structure(child) for child in spec.children()]
+    if len(keys) == len(below):
+        below = [f"{key!r}: {text}" for key, text in zip(keys, below)]
+    return f"{kind} of ({', '.join(below)})"
 
 
 def _kind(leaf: Any) -> str:
@@ -217,6 +223,9 @@ def session(model: str | bytes, providers: Sequence[Any] | None = None, options:
     if providers is None:
         available = ort.get_available_providers()
         providers = [name for name in ("CUDAExecutionProvider", "CPUExecutionProvider") if name in available]
+    names = [name if isinstance(name, str) else name[0] for name in providers]
+    if unknown := [name for name in names if name not in ort.get_all_providers()]:
+        raise InputError(f"onnxruntime has no provider {unknown}; here are {', '.join(ort.get_available_providers())}.")
     if options is None:
         options = ort.SessionOptions()
         options.log_severity_level = 3  # its warnings are about the model's makers, not its users
