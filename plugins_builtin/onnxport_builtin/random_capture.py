@@ -3,7 +3,7 @@
 - ``generator=`` with sizes that are symbolic: the overloads that take one want plain numbers. The file's numbers are
   the runtime's own, so that a generator says nothing about them.
 - ``Tensor.random_(from, to)`` is an operator overload called ``from``, which torch can't write as Python code.
-- ``binomial`` and ``_sample_dirichlet`` have no meta kernel.
+- ``binomial`` and ``_sample_dirichlet`` have no meta kernel; in torch 2.11 nor has ``_standard_gamma``.
 - ``torch.distributions`` checks its parameters and values, and raises where one is wrong: a branch on data. In a file
   they aren't checked, as other assertions aren't.
 """
@@ -37,7 +37,11 @@ def _like(self: torch.Tensor, generator: Any = None) -> torch.Tensor:
     return torch.empty_like(self)
 
 
-_WITHOUT_META: dict[str, Callable[..., Any]] = {"binomial": _like_count, "_sample_dirichlet": _like}
+_WITHOUT_META: dict[str, Callable[..., Any]] = {
+    "binomial": _like_count,
+    "_sample_dirichlet": _like,
+    "_standard_gamma": _like,
+}
 
 
 def _replaced() -> Iterator[Replacement]:

@@ -8,6 +8,7 @@ These are changes to functions of torch 2.14 that last while an export captures:
   (a bias with three dynamic axes that a ``flex_attention`` looks up, for one). Here it is made of two products.
 - An activation checkpoint in a branch or a loop's body is traced twice, and the second trace misses what the first kept
   beside the graph: "KeyError: '_checkpoint_context_fn'".
+- torch 2.11 takes the positions and counts of ``unique`` to have the dtype of its values.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from unittest import mock
 import torch
 from torch._dynamo.exc import TorchDynamoException
 from torch._higher_order_ops.wrap import TagActivationCheckpoint
+from torch._subclasses import fake_impls
 from torch.fx.experimental import proxy_tensor
 from torch.utils import _pytree as pytree
 from torch.utils.checkpoint import noop_context_fn
@@ -42,6 +44,7 @@ def _replaced() -> Iterator[Replacement]:
         (importlib.import_module(_SCAN), "generic_associative_scan", _one_operator),
         (proxy_tensor, "_build_proxy_for_sym_expr", _binary_products),
         (TagActivationCheckpoint, "__call__", _with_context),
+        (fake_impls, "_unique", _whole_positions),
     ]
     return (each for each in wanted if hasattr(each[0], each[1]))  # other versions of torch may lack one
 
@@ -84,6 +87,14 @@ def _unmapped(function: Any) -> Callable[..., Any] | None:
         return None
     found = function.__closure__[code.co_freevars.index("func")].cell_contents
     return found if callable(found) else None
+
+
+def _whole_positions(original: Callable[..., Any]) -> Callable[..., Any]:
+    def unique(*args: Any, **kwargs: Any) -> Any:
+        values, *others = original(*args, **kwargs)
+        return (values, *(x if x.dtype is torch.int64 else x.new_empty(x.shape, dtype=torch.int64) for x in others))
+
+    return unique
 
 
 def _binary_products(original: Callable[..., Any]) -> Callable[..., Any]:

@@ -18,6 +18,7 @@ from torch.autograd import forward_ad
 from torch.fx import GraphModule, Node, traceback
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.node import map_arg
+from torch.nn.modules.module import _global_buffer_registration_hooks
 from torch.utils import _pytree as pytree
 
 from onnxport.errors import Unsupported
@@ -192,10 +193,15 @@ class _Resolver:
 
 @contextmanager
 def contained() -> Iterator[None]:
-    """Leaves no transform behind that an error has interrupted: torch 2.14 does, and then every later call is wrong."""
+    """Leaves no transform behind that an error has interrupted: torch 2.14 does, and then every later call is wrong.
+
+    Nor a hook on the registration of buffers, which torch 2.11 leaves. Captures take turns.
+    """
     depth, level = _functorch.get_dynamic_layer_stack_depth(), forward_ad._current_level
     autograd: Any = torch._C._autograd
     hooks_allowed = autograd._saved_tensors_hooks_is_enabled()  # gradients of torch.func forbid them meanwhile
+    hooks = _global_buffer_registration_hooks
+    kept = hooks.copy()
     try:
         yield
     finally:
@@ -205,5 +211,7 @@ def contained() -> Iterator[None]:
             forward_ad.exit_dual_level()
         with suppress(RuntimeError):  # there is none: a strict capture may leave one that Python's counter misses
             torch._C._exit_dual_level(level + 1)
+        for left in hooks.keys() - kept.keys():
+            del hooks[left]
         if hooks_allowed:
             autograd._saved_tensors_hooks_enable()
