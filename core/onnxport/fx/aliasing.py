@@ -39,6 +39,7 @@ from onnxport.fx.writes import (
     frozen,
     is_assertion,
     is_inplace,
+    is_kernel,
     is_silent,
     is_write,
     mutated,
@@ -291,6 +292,9 @@ class Rewriter:
         elif not is_write(node):
             self.bind(node, self.writer.copy(node, self.read))
         elif not isinstance(target, torch._ops.OpOverload):
+            if is_kernel(target):
+                advice = "make it an operator by torch.library.triton_op, and give that a translation"
+                raise self.refusal(f"a Triton kernel is launched: {advice}", final=True)
             raise self.refusal("a Python operator writes to a tensor")
         elif is_silent(node):
             results = update_statistics(self, node)

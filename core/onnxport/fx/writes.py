@@ -79,11 +79,23 @@ def is_assertion(target: Any) -> bool:
     return target in _ASSERTING_FUNCTIONS
 
 
+def may_write(target: Any) -> bool:
+    """Whether some call of the operator is a write."""
+    if isinstance(target, torch._ops.OpOverload):
+        return bool(mutated(target)) or target in _SILENT
+    return target in PYTHON_INPLACE or is_kernel(target)
+
+
 def is_write(node: Node) -> bool:
     target: Any = node.target
     if isinstance(target, torch._ops.OpOverload):
         return bool(mutated(target)) or is_silent(node)
-    return target in PYTHON_INPLACE
+    return target in PYTHON_INPLACE or is_kernel(target)
+
+
+def is_kernel(target: Any) -> bool:
+    """Whether it is the launch of a Triton kernel, which returns nothing and writes its arguments."""
+    return getattr(target, "__name__", "") == "triton_kernel_wrapper_mutation"
 
 
 def is_silent(node: Node) -> bool:
