@@ -126,6 +126,11 @@ def check_dynamic(program: ExportedProgram, request: Request, lines: Callable[[A
         )
 
 
+def _is_of_outputs(error: Exception) -> bool:
+    """torch.export doesn't know what forward returns; torch 2.11 asks a dataclass for its hash first."""
+    return "not a known type" in str(error) or str(error).startswith("unhashable type")
+
+
 class _Capture:
     """The attempts at one capture, and their errors in order."""
 
@@ -207,7 +212,7 @@ class _Capture:
                         torch.export.export(self._model, args, kwargs, dynamic_shapes=shapes, strict=strict)
                     )
             except Exception as error:  # kept, and raised when no attempt succeeds
-                if "not a known type" in str(error) and self._register_outputs(args, kwargs):
+                if _is_of_outputs(error) and self._register_outputs(args, kwargs):
                     continue
                 self._errors.append((name, error))
                 return None

@@ -22,7 +22,7 @@ from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.export import ExportedProgram
 
 from onnxport import passes, script
-from onnxport.capture import capture
+from onnxport.capture import capture, check_dynamic
 from onnxport.capturing.exporting import TRACING
 from onnxport.capturing.subclasses import with_plain_weights
 from onnxport.errors import InputError, MutationError, OpsetError, Refusal
@@ -157,6 +157,7 @@ def export(
         with TRACING:  # decompositions are traced, and constants computed
             translated = translate_program(program, interface, settings, run)
         raise_refusals(translated)
+        check_dynamic(program, request)  # what traces nodes again may fix sizes: a vmap's linear does in torch 2.11
         if optimize:
             with run.stage("optimize"):
                 run.passes |= passes.optimize(translated.model, extra=load(plugins).ir_passes())
