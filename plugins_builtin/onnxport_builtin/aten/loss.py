@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from onnxport import DataType, Size, Tensor, Unsupported, promote, translation
+from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
 from onnxport_builtin.aten.shape import expand, product
 from onnxport_builtin.aten.windows import is_used
@@ -22,6 +24,10 @@ _NONE, _MEAN, _SUM = range(3)
 def _reduce(op: Builder, x: Tensor, reduction: int) -> Tensor:
     if reduction == _NONE:
         return x
+    operands = [source.meta.get("val") for source in op.node.all_input_nodes]
+    if reduction == _MEAN and any(free_unbacked_symbols(val) for val in operands if isinstance(val, torch.Tensor)):
+        # Nothing may be left when the model runs: ONNX's mean of that is 0 in onnxruntime, torch's is NaN.
+        return op.Div(op.ReduceSum(x, keepdims=0), op.cast(op.Size(x), x.dtype))
     return op.ReduceMean(x, keepdims=0) if reduction == _MEAN else op.ReduceSum(x, keepdims=0)
 
 

@@ -17,8 +17,8 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from onnxport import DataType, Size, Tensor, Unsupported, translation
-from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
+from onnxport_builtin.aten.shape import may_be_zero
 from onnxport_builtin.aten.whole_numbers import whole_product, whole_sum
 
 if TYPE_CHECKING:
@@ -46,11 +46,6 @@ def count(x: Tensor, axes: Sequence[int]) -> int | Size:
     for axis in axes:
         total = total * x.shape[axis]
     return total
-
-
-def may_be_empty(n: int | Size) -> bool:
-    """Whether a size can be zero when the model runs: it is zero now, or depends on data."""
-    return n == 0 if isinstance(n, int) else bool(free_unbacked_symbols(n.expr))
 
 
 def reduce(op: Any, name: str, x: Tensor, axes: Sequence[int], keepdim: bool) -> Tensor:
@@ -113,7 +108,7 @@ def mean(op: Any, self: Tensor, *, dim: Dims = None, keepdim: bool = False, dtyp
     n = count(x, axes)
     if n == 0:
         return full_like_result(op, math.nan)
-    if may_be_empty(n):
+    if may_be_zero(n):
         return op.Div(reduce(op, "ReduceSum", x, axes, keepdim), n)
     return reduce(op, "ReduceMean", x, axes, keepdim)
 
@@ -163,7 +158,7 @@ def logical(op: Any, x: Tensor, axes: Sequence[int], keepdim: bool, *, every: bo
     x = op.cast(x, DataType.BOOL)
     if not axes:
         return x
-    if op.opset >= 20 and not may_be_empty(count(x, axes)):
+    if op.opset >= 20 and not may_be_zero(count(x, axes)):
         return reduce(op, name, x, axes, keepdim)
     # uint8 has the right values over nothing: 255 for the minimum, 0 for the maximum.
     return op.cast(reduce(op, name, op.cast(x, DataType.UINT8), axes, keepdim), DataType.BOOL)
@@ -311,7 +306,7 @@ def moments(op: Any, x: Tensor, axes: Sequence[int], correction: float | None, k
         divisor: Any = float(n - correction if n > correction else 0)
     else:
         divisor = op.Sub(op.cast(n, x.dtype), correction)
-        if correction > 1 or may_be_empty(n):
+        if correction > 1 or may_be_zero(n):
             divisor = op.Max(divisor, 0)
     variance = op.Div(squares, divisor)
     return variance, center if keepdim or not axes else op.Squeeze(center, list(axes))

@@ -13,6 +13,7 @@ import numpy as np
 import sympy
 import torch
 from onnxport import DataType, Size, Tensor, Unsupported, promote, translation
+from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
 if TYPE_CHECKING:
     from onnxport import Builder
@@ -41,9 +42,7 @@ def product(dims: Iterable[Dim]) -> Dim:
 
 def may_be_zero(dim: Dim) -> bool:
     """Whether a size can be 0 at run time: data-dependent ones can; inputs' can't, since torch.export specializes 0."""
-    if isinstance(dim, int):
-        return dim == 0
-    return any(str(symbol).startswith("u") for symbol in dim.expr.free_symbols)
+    return dim == 0 if isinstance(dim, int) else bool(free_unbacked_symbols(dim.expr))
 
 
 def reshape(op: Builder, x: Tensor, target: Iterable[Dim]) -> Tensor:

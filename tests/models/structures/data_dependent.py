@@ -223,3 +223,13 @@ def nested_masks(x: torch.Tensor) -> torch.Tensor:
     outer = x[x[:, 0, 0] > -3]
     inner = outer[:, 1][outer[:, 1] > 0]
     return inner.exp()
+
+
+_SOME = torch.tensor([True, False, True, True, False, False])
+
+
+@structure(floats(6, 3), _SOME, other=(floats(6, 3), torch.zeros(6, dtype=torch.bool)))
+def losses_of_nothing_are_not_a_number(x: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    kept = x[mask]
+    loss = torch.nn.functional
+    return loss.mse_loss(kept, kept + 1), loss.smooth_l1_loss(kept, kept * 2), loss.kl_div(kept, kept.abs())
