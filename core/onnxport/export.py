@@ -5,13 +5,15 @@ model, args -> capture -> functionalize -> fold constants -> translate -> passes
 
 from __future__ import annotations
 
+import contextlib
 import difflib
+import gc
 import inspect
 import json
 import logging
 import os
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -159,7 +161,7 @@ def export(
         raise_refusals(translated)
         check_dynamic(program, request)  # what traces nodes again may fix sizes: a vmap's linear does in torch 2.11
         if optimize:
-            with run.stage("optimize"):
+            with run.stage("optimize"), _without_collection():
                 run.passes |= passes.optimize(translated.model, extra=load(plugins).ir_passes())
         run.count(translated.model, after=True)
         onnx_program = ONNXProgram(translated.model, program)
@@ -316,6 +318,19 @@ def _captured(
     return request, program, run.interface
 
 
+@contextlib.contextmanager
+def _without_collection() -> Iterator[None]:
+    """Nearly all that is made meanwhile stays: a full collection finds nothing, and takes as long as a translation."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+@_without_collection()
 @unset_fake_temporarily()  # a caller may export under its own fake mode; constants are computed for real
 def translate_program(program: ExportedProgram, interface: Interface, settings: Settings, run: Run) -> Translated:
     """The middle arrows: an exported program as an ONNX model, with what was refused."""

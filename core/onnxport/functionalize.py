@@ -19,7 +19,7 @@ from onnxport.errors import CaptureError, Unsupported
 from onnxport.fx.aliasing import NotFunctionalizable, Rewriter
 from onnxport.fx.regions import attribute_of, inline_regions
 from onnxport.fx.transforms import records_transforms, without_transforms
-from onnxport.fx.writes import is_assertion, is_write
+from onnxport.fx.writes import is_assertion, is_write, may_write
 
 _REFUSED = "The model writes to a tensor, or transforms a function, in a way that can't be exported"
 
@@ -175,14 +175,21 @@ def _meaningless(graph_module: GraphModule) -> dict[Node, None] | None:
     Translations look at who uses the results of an operator that has several: the users of these must mean something.
     """
     found: dict[Node, None] = {}
+    pure: dict[int, bool] = {}  # by the target's id: operators have slow hashes
     for node in reversed(graph_module.graph.nodes):
         if node.op == "get_attr" and _has_changing_body(graph_module, node):
             return None
         if node.op not in ("call_function", "get_attr"):
             continue
-        if is_write(node) or (node.target is operator.getitem and all(user in found for user in node.users)):
+        known = pure.get(id(node.target))
+        if known is None:
+            known = pure[id(node.target)] = not may_write(node.target) and not is_assertion(node.target)
+        if not known and is_write(node):
             return None
-        if is_assertion(node.target) or all(user in found for user in node.users):
+        is_unused = all(user in found for user in node.users)
+        if is_unused and node.target is operator.getitem:
+            return None
+        if is_unused or (not known and is_assertion(node.target)):
             found[node] = None
     return found
 

@@ -39,9 +39,16 @@ class Selection:
                 near = _near(name, present)
                 raise InputError(f"functions=: no operator of the model was called in a module {name}. {near}")
         self._matches: dict[Any, list[tuple[str, str, str]]] = {}
+        self._of: dict[torch.fx.Node, list[tuple[str, str, str]]] = {}
 
     def calls(self, node: torch.fx.Node) -> list[tuple[str, str, str]]:
         """The calls of chosen classes that the node belongs to, from the outside in: key, path and class."""
+        found = self._of.get(node)
+        if found is None:
+            found = self._of[node] = self._matching(node)
+        return found
+
+    def _matching(self, node: torch.fx.Node) -> list[tuple[str, str, str]]:
         stack = node.meta.get("nn_module_stack") or {}
         known = self._matches.get(tuple(stack))
         if known is None:

@@ -7,7 +7,7 @@ passes weights, the transpose moves out of the function first.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Sequence
 from typing import Any
 
 import onnx_ir as ir
@@ -21,38 +21,37 @@ from onnxport.weights import TorchTensor
 def run(model: ir.Model) -> int:
     """See the module's docstring."""
     changes = _out_of_functions(model) if model.functions else 0
-    initializers = model.graph.initializers
     for node in tuple(nodes_of(model.graph)):
-        if not is_standard(node, "Transpose") or node.inputs[0] is None:
+        if not is_standard(node, "Transpose") or node.inputs[0] is None or node.outputs[0].is_graph_output():
             continue
-        weight, result = node.inputs[0], node.outputs[0]
-        data = weight.const_value
-        if (
-            initializers.get(weight.name or "") is not weight
-            or not isinstance(data, TorchTensor)
-            or result.is_graph_output()
-        ):
+        weight = node.inputs[0]
+        folded = _folded(model, weight, node, attribute(node, "perm"))
+        if folded is None or node.graph is None:
             continue
-        if sole_use(weight) is not node or weight.is_graph_input() or data.aliases:
-            continue
-        perm = tuple(attribute(node, "perm") or range(len(data.shape) - 1, -1, -1))
-        name = f"{weight.name}.T"
-        if name in initializers or node.graph is None:
-            continue
-        view = data.derive(lambda tensor, perm=perm: tensor.permute(perm), name)  # type: ignore[misc]
-        folded = ir.Value(
-            name=name,
-            type=weight.type,
-            shape=ir.Shape(view.shape),
-            const_value=view,
-            metadata_props=dict(weight.metadata_props),
-        )
-        ir.convenience.replace_all_uses_with(result, folded)
+        ir.convenience.replace_all_uses_with(node.outputs[0], folded)
         node.graph.remove(node, safe=True)
-        del initializers[weight.name]  # type: ignore[arg-type]
-        initializers[name] = folded
+        _replace(model, weight, folded)
         changes += 1
     return changes
+
+
+def _folded(model: ir.Model, weight: ir.Value, user: ir.Node, perm: Sequence[int] | None) -> ir.Value | None:
+    """The transposed weight, where ``user`` is all that reads it."""
+    data, name = weight.const_value, f"{weight.name}.T"
+    initializers = model.graph.initializers
+    if not isinstance(data, TorchTensor) or initializers.get(weight.name or "") is not weight or data.aliases:
+        return None
+    if sole_use(weight) is not user or weight.is_graph_input() or name in initializers:
+        return None
+    order = tuple(perm or range(len(data.shape) - 1, -1, -1))
+    view = data.derive(lambda tensor: tensor.permute(order), name)
+    properties = dict(weight.metadata_props)
+    return ir.Value(name=name, type=weight.type, shape=view.shape, const_value=view, metadata_props=properties)
+
+
+def _replace(model: ir.Model, weight: ir.Value, folded: ir.Value) -> None:
+    del model.graph.initializers[weight.name]  # type: ignore[arg-type]
+    model.graph.initializers[folded.name] = folded  # type: ignore[index]
 
 
 def _out_of_functions(model: ir.Model) -> int:
@@ -72,7 +71,7 @@ def _out_of_functions(model: ir.Model) -> int:
             if node.outputs[0].is_graph_output():
                 continue
             result = node.outputs[0]
-            _move_before(node, i, calls[key])
+            _move_before(model, node, i, calls[key])
             ir.convenience.replace_all_uses_with(result, value)
             value.shape = result.shape
             node.graph.remove(node, safe=True)
@@ -84,12 +83,17 @@ def _callees(function: ir.Function, known: Container[Any]) -> list[Any]:
     return [node.op_identifier() for node in nodes_of(function) if node.op_identifier() in known]
 
 
-def _move_before(transpose: ir.Node, place: int, calls: Iterable[ir.Node]) -> None:
+def _move_before(model: ir.Model, transpose: ir.Node, place: int, calls: Iterable[ir.Node]) -> None:
     """Transpose one argument of each call; an argument that several calls of a graph share, once."""
     done: dict[Any, ir.Value] = {}
     for call in calls:
         weight = call.inputs[place]
         if weight is None or call.graph is None:
+            continue
+        folded = _folded(model, weight, call, attribute(transpose, "perm"))
+        if folded is not None:
+            call.replace_input_with(place, folded)
+            _replace(model, weight, folded)
             continue
         moved = done.get((call.graph, weight))
         if moved is None:
