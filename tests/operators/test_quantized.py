@@ -480,6 +480,12 @@ def test_scaled_mm_by_rows_and_with_a_bias() -> None:
             a, b, one, two, bias=bias, out_dtype=torch.float32
         )
 
+    try:
+        function(a, b)
+    except RuntimeError as error:
+        if "only supports per-tensor scaling" in str(error):
+            pytest.skip("this torch has no kernel for it on the CPU: 2.11")
+        raise
     program = export_and_compare(function, (a, b))
     assert op_types(program).count("DequantizeLinear") == 4
 

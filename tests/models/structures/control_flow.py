@@ -363,6 +363,6 @@ def branch_that_writes_what_another_operand_shows(x: torch.Tensor) -> torch.Tens
     return torch.cond(x.sum() > 0, first, lambda y, row: row - 1, (y, y[0]))
 
 
-@structure(X, uncaptured="Encountered aliasing during higher order op tracing")
+@structure(X, uncaptured="Encountered (aliasing|input mutation) during higher order op tracing")
 def loop_that_writes_its_state_in_place(x: torch.Tensor) -> Any:
     return while_loop(lambda i, y: i < 3, lambda i, y: (i + 1, y.mul_(2)), (torch.tensor(0), x.clone()))
