@@ -120,3 +120,17 @@ def test_a_sum_that_the_model_makes_something_else_is_an_error():
     export_and_compare(
         Double(), args, dynamic_shapes=({0: "d"}, {0: "2*d"}), other_args=(torch.rand(3, 3), torch.rand(6, 3))
     )
+
+
+def test_a_sum_that_was_asked_for_holds_of_the_sizes_that_are_tried():
+    """No mask is too short, where it was asked to be as long as what it covers; for a mask of its own, that is told."""
+
+    class Masked(torch.nn.Module):
+        def forward(self, past, new, mask):
+            both = torch.cat([past, new])
+            return both if mask.shape[0] > both.shape[0] else both + mask
+
+    args = torch.rand(5), torch.rand(3), torch.rand(8)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        onnxport.export(Masked(), args, dynamic_shapes=({0: "past"}, {0: "new"}, {0: "past + new"}))

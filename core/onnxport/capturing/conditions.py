@@ -56,7 +56,7 @@ def _broken(program: ExportedProgram, request: Request) -> Iterator[tuple[str, s
 
     def point(sizes: dict[Any, int]) -> dict[Any, Any]:
         found = {symbol: sympy.Integer(size) for symbol, size in sizes.items()}
-        known = {names[symbol].name: size for symbol, size in found.items()}
+        known = {names[symbol].name: size for symbol, size in found.items() if symbol not in sums}
         for symbol, expression in sums.items():  # ``past + seq``: no size of its own
             found[symbol] = expression.xreplace({s: known[s.name] for s in expression.free_symbols if s.name in known})
         return found
