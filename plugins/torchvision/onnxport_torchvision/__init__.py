@@ -17,7 +17,7 @@ def onnxport_translations() -> list[Translation]:
 
 @hookimpl
 def onnxport_patches() -> list[AbstractContextManager[None]]:
-    """Suppression by class can be captured for any number of boxes."""
-    from onnxport_torchvision.capture import suppression_for_any_number
+    """Suppression by class can be captured for any number of boxes, transforms for images of any size."""
+    from onnxport_torchvision.capture import sizes_of_any_image, suppression_for_any_number
 
-    return [suppression_for_any_number()]
+    return [suppression_for_any_number(), sizes_of_any_image()]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 from unittest import mock
 
 import torch
@@ -30,4 +31,54 @@ def suppression_for_any_number() -> Iterator[None]:
     with ExitStack() as stack:
         for module in modules:
             stack.enter_context(mock.patch.object(module, "batched_nms", _batched_nms))
+        yield
+
+
+class _Whole(type):
+    """``int``, except that a symbolic number stays symbolic."""
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        if len(args) == 1 and isinstance(args[0], (torch.SymInt, torch.SymFloat)):
+            return torch.sym_int(args[0])
+        return int(*args, **kwargs)
+
+    def __instancecheck__(cls, instance: Any) -> bool:
+        return isinstance(instance, int)
+
+    def __subclasscheck__(cls, subclass: type) -> bool:
+        return issubclass(subclass, int)
+
+
+class _Int(metaclass=_Whole):
+    pass
+
+
+def _resized(original: Any) -> Any:
+    def size_of(image_size: Any, size: Any, max_size: Any = None, allow_size_none: bool = False) -> Any:
+        height, width = image_size
+        symbolic = isinstance(height, torch.SymInt) or isinstance(width, torch.SymInt)
+        if torch.compiler.is_dynamo_compiling() or not symbolic or size is None or len(size) != 1 or max_size:
+            return original(image_size, size, max_size, allow_size_none)
+        # The shorter edge gets the size, and the longer is no less: no need to ask which is which.
+        (edge,) = size
+        return [torch.sym_max(edge, torch.sym_int(edge * a / b)) for a, b in ((height, width), (width, height))]
+
+    return size_of
+
+
+@contextmanager
+def sizes_of_any_image() -> Iterator[None]:
+    """Let transforms compute with dynamic heights and widths while a model is captured.
+
+    torchvision 0.29 makes offsets and edges whole by ``int()``, which would make them the example's, and asks whether
+    an image is wide or tall.
+    """
+    names = ("functional", "_functional_tensor", "v2.functional._geometry")
+    modules = [sys.modules.get(f"torchvision.transforms.{name}") for name in names]
+    with ExitStack() as stack:
+        for module in filter(None, modules):
+            stack.enter_context(mock.patch.object(module, "int", _Int, create=True))
+            for name in ("_compute_resized_output_size", "__compute_resized_output_size"):
+                if getattr(getattr(module, name, None), "__module__", "") == "torchvision.transforms.functional":
+                    stack.enter_context(mock.patch.object(module, name, _resized(getattr(module, name))))
         yield
