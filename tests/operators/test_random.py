@@ -10,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from support import FunctionModule, run_model
+from torch._higher_order_ops.scan import scan
 
 DYNAMIC = torch.export.Dim.DYNAMIC
 
@@ -118,3 +119,30 @@ def test_seed_makes_a_file_reproducible() -> None:
     assert all(torch.equal(a, b) for a, b in zip(first, again))
     assert not torch.equal(first[0], other[0])
     assert not torch.equal(first[0], first[1]), "every node has a seed of its own"
+
+
+@pytest.mark.parametrize("seed", [None, 5])
+def test_each_turn_of_a_loop_draws_anew(seed: int | None) -> None:
+    def function(x: torch.Tensor) -> torch.Tensor:
+        return scan(lambda carry, row: (carry + 1, torch.rand_like(row)), x[0], x)[1]
+
+    x = torch.rand(6, 4)
+    sessions = [onnxport.export(FunctionModule(function), (x,), seed=seed) for _ in range(2)]
+    (first,), (second,) = (run_model(program, (x,)) for program in sessions)
+    assert first.unique().numel() == first.numel()
+    assert seed is None or torch.equal(first, second)
+
+
+def test_half_precision_and_autocast() -> None:
+    """Numbers of narrow types are drawn in float32."""
+
+    def function(x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            noise = torch.rand_like(x @ x.t())
+        return noise, torch.randn(x.shape, dtype=torch.float16), torch.rand(x.shape, dtype=torch.bfloat16)
+
+    x = torch.rand(120, 120)
+    for drawn, wanted in zip(run_model(export(function, x, dynamic=False, seed=3), (x,)), function(x)):
+        assert drawn.dtype is wanted.dtype
+        assert abs(drawn.float().mean() - wanted.float().mean()) < 0.05
+        assert abs(drawn.float().std() - wanted.float().std()) < 0.05
