@@ -278,11 +278,13 @@ class _Capture:
             if asked.expression is None:
                 continue
             wanted = asked.expression.subs({s: roots[s.name] for s in asked.expression.free_symbols if s.name in roots})
-            if wanted.free_symbols <= set(roots.values()) and sympy.simplify(wanted - expression_of(size)) != 0:
+            made = expression_of(size)
+            related = made is None or made.free_symbols <= set(roots.values())  # a size of its own may be the sum
+            if related and wanted.free_symbols <= set(roots.values()) and sympy.simplify(wanted - (made or size)) != 0:
                 known = {expression: sympy.Symbol(name) for name, expression in roots.items() if name}
                 raise DynamicShapesError(
                     f"Axis {axis} of {leaf.path} was asked to be {asked.name}, but the model makes it "
-                    f"{expression_of(size).xreplace(known)}."
+                    f"{size if made is None else made.xreplace(known)}."
                     + (f"\n{constraint_message(error)}" if error is not None else "")
                 ) from error
 
