@@ -78,7 +78,7 @@ def _broken(program: ExportedProgram, request: Request) -> Iterator[tuple[str, s
         symbols, equation = expression.free_symbols, isinstance(expression, sympy.Eq)
         place, function = _place(getattr(guard, "sloc", None))
         skipped = not place and (isinstance(expression, sympy.Ne) or _LAYOUT.search(function))
-        if not symbols or not symbols <= hints.keys() or skipped:
+        if not symbols or not symbols <= hints.keys() or skipped or expression.xreplace(names) == sympy.true:
             continue
         held = sum(_value(expression, at) == sympy.true for at in far)
         number = equation and (expression.lhs.is_number or expression.rhs.is_number)
