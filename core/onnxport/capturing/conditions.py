@@ -44,7 +44,8 @@ def limits(program: ExportedProgram, request: Request) -> dict[str, str]:
 
 def _broken(program: ExportedProgram, request: Request) -> Iterator[tuple[str, str, bool]]:
     """Conditions that some sizes break: the text, the model's line, and whether it is an equation with a number."""
-    names, hints, bounds, sums, env = {}, {}, {}, {}, None
+    names, hints, bounds, sums = {}, {}, {}, {}
+    env: Any = None
     for leaf, axis, asked, size in captured(program, request):
         symbol, hint = expression_of(size), getattr(getattr(size, "node", None), "hint", None)
         if asked.contract and symbol is not None and symbol.is_Symbol and isinstance(hint, int):
