@@ -58,6 +58,13 @@ def test_the_larger_of_two_quotients_of_sizes():
     export_and_compare(One(scaled), (IMAGES,), dynamic_shapes=SHAPES, other_args=(OTHERS,))
 
 
+def test_a_tensor_of_a_quotient_of_sizes():
+    def halved(x):
+        return x * torch.as_tensor(x.shape[2] / 2) + torch.as_tensor(x.shape[3] / 3, dtype=x.dtype, device=x.device)
+
+    export_and_compare(One(halved), (IMAGES,), dynamic_shapes=SHAPES, other_args=(OTHERS,))
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
 def test_steps_between_tensors(dtype):
     def between(x):
