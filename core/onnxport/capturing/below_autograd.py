@@ -20,7 +20,7 @@ from onnxport.errors import CaptureError
 
 _SIGNS = re.compile(
     "(?<![_/])functorch|grad_fn|requires_?grad|forward mode AD|constant's list|no attribute 'constant'"
-    "|data pointer of Tensor"
+    "|data pointer of Tensor|Expected FakeTensor, got"  # the last is of torch 2.11 and 2.12
 )
 
 
