@@ -85,7 +85,7 @@ def _guarded(command: Callable[..., None]) -> Callable[..., None]:
                 raise
             from onnxport import errors  # which imports torch: nothing that succeeds without it needs that
 
-            if isinstance(error, (UsageError, errors.InputError, errors.PluginError)):
+            if isinstance(error, (UsageError, errors.InputError, errors.PluginError, errors.SaveError)):
                 _fail(USAGE, error)
             if isinstance(error, errors.OnnxExporterError):
                 _fail(INTERNAL if isinstance(error, errors.TranslationError) else REFUSED, error)

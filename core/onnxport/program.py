@@ -12,6 +12,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import onnx_ir as ir
 import torch
+from google.protobuf.message import DecodeError
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from onnxport.errors import InputError, WeightError
@@ -50,8 +51,15 @@ class ONNXProgram:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> ONNXProgram:
-        """Open a saved model; its arguments are then its graph inputs, in order or by name."""
-        return cls(ir.load(path), None)
+        """Open a saved model; its arguments are then its graph inputs, in order or by name.
+
+        Raises:
+            InputError: the file is no ONNX model.
+        """
+        try:
+            return cls(ir.load(path), None)
+        except DecodeError as error:
+            raise InputError(f"{os.fspath(path)!r} is no ONNX model, or a damaged one: {error}.") from error
 
     # Running ---------------------------------------------------------------------------------------------------
 

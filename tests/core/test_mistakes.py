@@ -85,6 +85,12 @@ def test_a_derived_dim_that_torch_refuses() -> None:
         onnxport.export(Layer().eval(), (X,), dynamic_shapes=({0: length - 1},))
 
 
+def test_a_file_that_is_no_model(tmp_path: Path) -> None:
+    (tmp_path / "model.py").write_text("import torch\n" * 20)
+    with pytest.raises(InputError, match="is no ONNX model, or a damaged one"):
+        onnxport.verify(tmp_path / "model.py", Layer().eval(), (X,))
+
+
 def test_calls() -> None:
     program = onnxport.export(Layer().eval(), (X,))
     expected = re.escape("expected a tensor or number, got list of (a tensor or number)")

@@ -14,6 +14,7 @@ import textwrap
 import numpy as np
 import onnx
 import onnx_ir as ir
+import onnxport
 import onnxruntime as ort
 import pytest
 import torch
@@ -296,3 +297,26 @@ def test_memory_stays_small(tmp_path: pathlib.Path) -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     done = subprocess.run(arguments, capture_output=True, text=True, check=True, env=environment)
     assert int(done.stdout) < 32 * 1024  # KiB, of 160 MiB of weights: a few pieces of 4 MiB, and the allocator's slack
+
+
+@pytest.mark.parametrize("external_data", [False, True])
+def test_files_are_on_the_disk_before_they_are_renamed(
+    external_data: bool, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: set[str] = set()
+    sync, rename = os.fsync, os.replace
+
+    def syncing(file: int) -> None:
+        synced.add(os.readlink(f"/proc/self/fd/{file}"))
+        sync(file)
+
+    def renaming(source: str, target: str) -> None:
+        assert os.path.realpath(source) in synced
+        assert os.path.getsize(source)
+        rename(source, target)
+
+    monkeypatch.setattr(os, "fsync", syncing)
+    monkeypatch.setattr(os, "replace", renaming)
+    model = torch.nn.Linear(64, 64).eval()
+    onnxport.export(model, (torch.ones(1, 64),), tmp_path / "model.onnx", external_data=external_data)
+    assert len(synced) == 1 + external_data
