@@ -210,7 +210,8 @@ class Rewriter:
             if known and self.tracks:
                 for entry in entries:
                     if isinstance(entry, Alias) and entry.step:
-                        self.wholes[(id(entry.parent), *_key(entry.step))] = (entry.root.version, new)
+                        place = (id(entry.parent), *_key(entry.step))
+                        self.wholes[place] = (entry.root.version, new)
         else:
             self.env[node] = new
 

@@ -13,6 +13,7 @@ import pytest
 import torch
 import torch.utils._pytree as pytree
 from support import expect_equal, flat_tensors
+from torch._functorch import predispatch
 
 from models.structures import STRUCTURES, Structure
 
@@ -88,7 +89,8 @@ def test_structure_computes_what_eager_does(name: str, second_traces: list[str])
     item = STRUCTURES[name]
     with pytest.warns(match=item.warns) if item.warns else contextlib.nullcontext():
         program = _export(item)
-    assert len(second_traces) == int(item.second_trace)
+    if hasattr(predispatch, "_unwrap_for_grad"):  # before torch 2.13, transforms are traced below autograd at once
+        assert len(second_traces) == int(item.second_trace)
     onnx.checker.check_model(program.model_proto, full_check=True)
     found = {
         output.metadata_props[_TARGET]: output.metadata_props[_KIND]
