@@ -91,7 +91,7 @@ def sizes_of(emit: Emit, node: Node, val: torch.Tensor) -> list[Any]:
 
 def _reshape(emit: Emit, step: ViewStep | None, parent: Node, val: torch.Tensor, value: Node) -> Node:
     symbolic = [axis for axis, size in enumerate(val.shape) if not isinstance(size, int)]
-    if len(symbolic) == 1 and 0 not in val.shape:
+    if len(symbolic) == 1 and not any(is_same_size(size, 0) for size in val.shape):
         sizes: list[Any] = list(val.shape)
         sizes[symbolic[0]] = -1
     else:
@@ -105,7 +105,9 @@ def _expand(emit: Emit, step: ViewStep, parent: Node, val: torch.Tensor, value: 
     if value.target is aten.expand.default and value.args[0].meta["val"].dim() == 0:  # type: ignore[union-attr]
         return emit(aten.expand.default, (value.args[0], sizes_of(emit, parent, val)), val)
     if value.target not in (aten.full.default, aten.full_like.default):
-        if any(not is_same_size(a, b) for a, b in zip(val.shape, shape[extra:])) or any(s != 1 for s in shape[:extra]):
+        if any(not is_same_size(a, b) for a, b in zip(val.shape, shape[extra:])) or not all(
+            is_same_size(s, 1) for s in shape[:extra]
+        ):
             raise CannotInvert("several elements of the view are one element of the tensor")
         return _reshape(emit, step, parent, val, value)
     return emit(aten.full_like.default, (parent, value.args[1]), val)

@@ -233,3 +233,16 @@ def losses_of_nothing_are_not_a_number(x: torch.Tensor, mask: torch.Tensor) -> t
     kept = x[mask]
     loss = torch.nn.functional
     return loss.mse_loss(kept, kept + 1), loss.smooth_l1_loss(kept, kept * 2), loss.kl_div(kept, kept.abs())
+
+
+@structure(
+    floats(6, 3), _SOME, other=[(floats(6, 3), torch.zeros(6, dtype=torch.bool)), (floats(6, 3), _SOME.cumsum(0) == 1)]
+)
+def views_of_a_selection_written(x: torch.Tensor, mask: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    kept, turned = x[mask], x[mask]
+    kept.fill_(3)
+    kept.view(-1, 3, 1)[:, 0] = 1
+    turned.unsqueeze_(0)
+    turned.transpose_(1, 2)
+    turned.add_(1)
+    return kept, turned
