@@ -10,7 +10,6 @@ from importlib import resources
 from typing import Any
 
 import numpy
-import onnxport
 import onnxruntime
 import pytest
 import torch
@@ -45,22 +44,15 @@ def _numbers(version: str) -> list[int]:
 
 
 def _lack(error: BaseException) -> str:
-    """What an older onnxruntime or torch says that it can't do; empty where it is the newer one, or onnxport's fault.
-
-    Before torch 2.13, torch.export can't capture some of what the tests export (an index that is a 0-d tensor, writes
-    in nested branches, ...): there the tests hold onnxport to a refusal, and to right numbers of all that is captured.
-    """
+    """What an onnxruntime older than the measured one says that it can't do; empty for every other failure."""
     if type(error).__module__.startswith("onnxruntime.") and _runtime_is_older():
         return f"onnxruntime {onnxruntime.__version__}: {str(error)[-160:]}"
-    refusals = (onnxport.CaptureError, onnxport.DynamicShapesError)
-    if isinstance(error, refusals) and _numbers(torch.__version__) < [2, 13]:
-        return f"torch {torch.__version__}: {str(error)[:160]}"
     return ""
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
-    """A test that fails for a lack of the environment is skipped, with its reason."""
+    """A test that fails for what an older onnxruntime lacks is skipped, with its words."""
     report = yield
     if report.failed and call.excinfo is not None and (lack := _lack(call.excinfo.value)):
         report.outcome = "skipped"

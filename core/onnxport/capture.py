@@ -166,7 +166,6 @@ class _Capture:
             program = self._one("below autograd", plan, below=True)
         if program is None:
             return self._relaxed(sizes, plan, strict=True) if is_constraint(self._last) else self._fail(plan)
-        self._check(program, plan)
         program = self._unpinned(program, plan)
         program = self._untied(program, sizes, plan)
         self._check_arithmetic(program)
@@ -300,34 +299,32 @@ class _Capture:
 
     # What came out -------------------------------------------------------------------------------------------------
 
-    def _check(self, program: ExportedProgram, plan: Mapping[Any, int]) -> None:
-        try:
-            check_dynamic(program, self._request)
-        except DynamicShapesError:
-            if self._request.passthrough:
-                raise
+    def _unpinned(self, program: ExportedProgram, plan: Mapping[Any, int]) -> ExportedProgram:
+        """Make sure that no size, and nothing made of sizes, is a number only because the example has it.
+
+        Python's ``int()`` and ``len()`` ask for a number in a non-strict capture; a strict one follows them.
+        """
+        if not (pins := pinned(program, self._request)) and not self._frozen(program):
+            return program
+        strict = self._one("strict, since sizes became numbers", plan, strict=True)
+        if strict is not None and not pinned(strict, self._request) and not self._frozen(strict):
+            return strict
+        if self._frozen(program):
             with watched(self._watched):  # once more, to see where
                 again = self._one("looking for the place", plan, relaxed=True)
             check_dynamic(again or program, self._request, self._line)
-            raise
-
-    def _unpinned(self, program: ExportedProgram, plan: Mapping[Any, int]) -> ExportedProgram:
-        """Make sure that no result is a number only because the example's sizes give it.
-
-        Python's ``int()`` of a size asks for a number in a non-strict capture; a strict one follows it.
-        """
-        if not (pins := pinned(program, self._request)):
-            return program
-        strict = self._one("strict, since int() made sizes numbers", plan, strict=True)
-        if strict is not None and not pinned(strict, self._request):
-            with contextlib.suppress(DynamicShapesError):
-                check_dynamic(strict, self._request)
-                return strict
+            check_dynamic(program, self._request)
         raise DynamicShapesError(
             "The model makes static what follows from sizes that were asked to be dynamic:\n    "
             + "\n    ".join(pins)
             + "\nPython's int() and range() make a size a number: use // or torch.sym_int(...) there, math.ceil or "
             "math.floor; or leave the axes out of dynamic_shapes."
+        )
+
+    def _frozen(self, program: ExportedProgram) -> bool:
+        return any(
+            asked.contract and fixed(program, size) is not None
+            for _, _, asked, size in captured(program, self._request)
         )
 
     def _untied(self, program: ExportedProgram, sizes: Sizes, plan: Mapping[Any, int]) -> ExportedProgram:
