@@ -337,9 +337,7 @@ class _Capture:
             message = f"The model makes the dimensions {' and '.join(map(repr, names))} equal.{self._tie_line()}"
             if dims.issuperset(names):
                 raise DynamicShapesError(f"{message}\nUse one Dim for all of them.")
-            warnings.warn(
-                f"{message} The file has one name for them; ask for one if that is meant.", stacklevel=6
-            )
+            warnings.warn(f"{message} The file has one name for them; ask for one if that is meant.", stacklevel=6)
         return program
 
     def _separated(

@@ -108,7 +108,7 @@ class Symbols:
         names: requested dimension names by symbol.
     """
 
-    def __init__(self, op: Builder, names: dict[sympy.Symbol, str] | None = None) -> None:
+    def __init__(self, op: Builder, names: dict[sympy.Basic, str] | None = None) -> None:
         self._op = op
         self._names: dict[sympy.Basic, str] = dict(names or {})
         self._sizes: dict[tuple[sympy.Basic, str], Size] = {}
@@ -148,6 +148,8 @@ class Symbols:
 
     def text(self, expr: sympy.Basic) -> str:
         """How an expression is written in the file, with the requested names."""
+        if expr in self._names:
+            return self._names[expr]
         known = {s: sympy.Symbol(self._names[s]) for s in expr.free_symbols if s in self._names}
         return str(expr.xreplace(known) if known else expr).replace(" ", "")
 

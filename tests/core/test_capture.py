@@ -228,6 +228,7 @@ def test_check_dynamic_of_any_program():
     with pytest.raises(DynamicShapesError, match=r"axis 0 of input \('b'\) is always 4"):
         check_dynamic(program, request)
 
+
 class Twice(torch.nn.Module):
     def __init__(self):
         super().__init__()

@@ -209,7 +209,7 @@ def same_as_eager(drawn: tuple[Any, ...]) -> None:
             expect_equal(got, want)
 
 
-def fuzz(count: int) -> None:
+def check_programs(count: int) -> None:
     checks = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
     quiet = settings(max_examples=count, deadline=None, derandomize=True, database=None, suppress_health_check=checks)
     DONE.clear()
@@ -227,10 +227,10 @@ def _no_second_trace(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.filterwarnings("ignore")
 def test_random_programs() -> None:
-    fuzz(40)
+    check_programs(40)
 
 
 @pytest.mark.grid
 @pytest.mark.filterwarnings("ignore")
 def test_many_random_programs() -> None:
-    fuzz(1500)
+    check_programs(1500)

@@ -22,7 +22,7 @@ I = torch.tensor  # noqa: E741
 SLICES: list[tuple[str, Callable[[torch.Tensor], Any]]] = [
     ("step", lambda t: t[1::2]),
     ("negative", lambda t: t[:, -3:-1]),
-    ("huge", lambda t: t[:, 1:10**12]),
+    ("huge", lambda t: t[:, 1 : 10**12]),
     ("beyond", lambda t: t[10:]),
     ("crossed", lambda t: t[3:1]),
     ("far_negative", lambda t: t[:, -100:2]),

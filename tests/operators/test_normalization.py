@@ -96,7 +96,7 @@ def test_normalize() -> None:
 
 @pytest.mark.parametrize("opset", [20, 23])
 def test_epsilon_of_doubles(opset: int) -> None:
-    """Where the variance is smaller than epsilon, rounded to float32 as attributes are, it would cost half the digits."""
+    """Where the variance is smaller than epsilon, its rounding to float32, as attributes are, costs half the digits."""
     x = values(2, 4, 6, dtype=torch.float64) * 1e-3
     mean, var, weight = values(3, 4, dtype=torch.float64).abs() * 1e-6
     export_and_compare(

@@ -49,7 +49,7 @@ class Interface:
         outputs: one name for each output of the user; empty where the output is None.
         output_paths: readable place of each of them.
         output_axes: by index of an output, by axis, the dimension name that was asked for.
-        dim_names: by symbol of the shape environment, the dimension name.
+        dim_names: by symbol or expression of the shape environment, the dimension name.
         limits: conditions on dynamic sizes that the program takes for granted, as :class:`Request` has them.
     """
 
@@ -57,7 +57,7 @@ class Interface:
     outputs: list[str] = field(default_factory=list)
     output_paths: list[str] = field(default_factory=list)
     output_axes: dict[int, dict[int, str]] = field(default_factory=dict)
-    dim_names: dict[sympy.Symbol, str] = field(default_factory=dict)
+    dim_names: dict[sympy.Basic, str] = field(default_factory=dict)
     limits: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -166,10 +166,10 @@ def _free(name: str, taken: set[str]) -> str:
     return free
 
 
-def _dim_names(interface: Interface, leaves: list[Leaf], values: dict[str, Any]) -> dict[sympy.Symbol, str]:
+def _dim_names(interface: Interface, leaves: list[Leaf], values: dict[str, Any]) -> dict[sympy.Basic, str]:
     """What each symbol is called: names of plain dimensions first, then the roots of derived ones, then defaults."""
-    found: dict[sympy.Symbol, str] = {}
-    defaults: dict[sympy.Symbol, str] = {}
+    found: dict[sympy.Basic, str] = {}
+    defaults: dict[sympy.Basic, str] = {}
     for entry, leaf in zip(interface.inputs, leaves, strict=True):
         value = values.get(entry.placeholder)
         for axis, size in enumerate(value.shape) if isinstance(value, torch.Tensor) else [(None, value)]:
@@ -179,6 +179,8 @@ def _dim_names(interface: Interface, leaves: list[Leaf], values: dict[str, Any])
             asked = leaf.asked[axis]
             for symbol, name in expressions_of(asked, expression):
                 found.setdefault(symbol, name)
+            if asked.label and not expression.is_Symbol:  # past + new: as the caller writes it
+                found.setdefault(expression, asked.label)
             if not asked.label and expression.is_Symbol:
                 defaults.setdefault(expression, entry.name if axis is None else f"{entry.name}_dim_{axis}")
     return {**defaults, **found}
