@@ -10,14 +10,15 @@ from onnxport import Translation, collect, hookimpl
 @hookimpl
 def onnxport_translations() -> list[Translation]:
     """All records of the pack."""
-    from onnxport_torchvision import boxes, deformable, regions
+    from onnxport_torchvision import boxes, deformable, instances, regions
 
-    return collect(boxes, deformable, regions)
+    return collect(boxes, deformable, instances, regions)
 
 
 @hookimpl
 def onnxport_patches() -> list[AbstractContextManager[None]]:
-    """Suppression by class can be captured for any number of boxes, transforms for images of any size."""
+    """Detections of any number can be captured, with masks and keypoints, and transforms of images of any size."""
     from onnxport_torchvision.capture import sizes_of_any_image, suppression_for_any_number
+    from onnxport_torchvision.instances import instances_of_any_number
 
-    return [suppression_for_any_number(), sizes_of_any_image()]
+    return [suppression_for_any_number(), instances_of_any_number(), sizes_of_any_image()]

@@ -45,7 +45,7 @@ def _axis(op: Builder, pairs: Tensor, axis: int) -> Tensor:
     return op.Slice(pairs, [1 - axis], [2 - axis], [1])
 
 
-def _each(op: Builder, count: Dim, body: Callable[[Row], Sequence[Tensor]], shape: Sequence[Dim]) -> list[Tensor]:
+def each(op: Builder, count: Dim, body: Callable[[Row], Sequence[Tensor]], shape: Sequence[Dim]) -> list[Tensor]:
     """What `body` gives for each region, stacked: (count, *shape).
 
     ``body(row)`` runs inside a loop, where ``row(x)`` is the region's part (1, ...) of an `x` (count, ...). Windows
@@ -193,7 +193,7 @@ def _align(
         result = pool(row, [op.Squeeze(_axis(op, counts, axis), [0, 1]) for axis in (0, 1)], factor, -1)
         return [op.Squeeze(result, [0])]
 
-    (result,) = _each(op, rois.shape[0], adaptive, table.shape)
+    (result,) = each(op, rois.shape[0], adaptive, table.shape)
     return op.cast(result, input.dtype)
 
 
@@ -313,7 +313,7 @@ def _pooled(
             results.append(op.Transpose(op.cast(places, DataType.INT32), perm=[2, 0, 1]))
         return results
 
-    values, *places = _each(op, rois.shape[0], region, table.shape)
+    values, *places = each(op, rois.shape[0], region, table.shape)
     return [op.cast(values, input.dtype), *places]
 
 
