@@ -180,6 +180,8 @@ class Builder(ComplexValues):
                 values.append(tensor)
         while values and values[-1] is None:
             values.pop()
+        if len(values) < spec.min_inputs:
+            raise TypeError(f"{spec.name} needs {spec.min_inputs} inputs, {len(values)} were given")
         return values, types
 
     def _count(self, spec: OpSpec, attributes: dict[str, Any]) -> int:

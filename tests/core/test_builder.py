@@ -143,3 +143,10 @@ def test_complex_values_carry_their_logical_shape() -> None:
     assert list(z.shape) == [2, 3]
     assert list(op.real(z).shape) == [2, 3]
     assert not op.real(z).is_complex
+
+
+def test_an_operator_without_its_inputs_is_the_translations_mistake():
+    with pytest.raises(TypeError, match="Relu needs 1 inputs, 0 were given"):
+        Builder(20).Relu()
+    with pytest.raises(TypeError, match="Add needs 2 inputs, 1 were given"):
+        Builder(20).Add(1.0)

@@ -52,6 +52,7 @@ class OpSpec:
 
     Attributes:
         inputs: type of each input: a type variable's name, or a ``DataType`` where only one is allowed.
+        min_inputs: how many there must be.
         variadic: the last input repeats.
         homogeneous: all repetitions share one type.
         outputs: type of each output, as for ``inputs``.
@@ -63,6 +64,7 @@ class OpSpec:
     name: str
     domain: str
     inputs: tuple[str | DataType, ...]
+    min_inputs: int
     variadic: bool
     homogeneous: bool
     outputs: tuple[str | DataType, ...]
@@ -103,6 +105,7 @@ def spec_of(name: str, opset: int, domain: str = "") -> OpSpec | None:
         name=name,
         domain=domain,
         inputs=tuple(kind(formal) for formal in inputs),
+        min_inputs=schema.min_input,
         variadic=bool(inputs) and inputs[-1].option == variadic,
         homogeneous=bool(inputs) and inputs[-1].is_homogeneous,
         outputs=tuple(kind(formal) for formal in outputs),
