@@ -18,7 +18,6 @@ pytestmark = pytest.mark.conformance
 #: served by torch's decomposition; where that is tested
 DECOMPOSED = {
     "aten.embedding_dense_backward.default": "tests/operators/test_backward.py",
-    "aten.max_pool2d_with_indices_backward.default": "tests/operators/test_backward.py",
     "aten.native_group_norm_backward.default": "tests/operators/test_backward.py",
     "aten.native_layer_norm_backward.default": "tests/operators/test_backward.py",
 }

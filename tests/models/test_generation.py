@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import onnxport
 import pytest
 import torch
+import torch.utils._pytree as pytree
+from onnxport.capturing import containers
 from support import expect_equal, flat_tensors, run_model
 from torch import nn
 
@@ -23,6 +25,17 @@ _SMALL = {
     "num_key_value_heads": 1,
     "head_dim": 8,
 }
+
+
+@pytest.fixture(autouse=True)
+def _own_registration() -> Iterator[None]:
+    """What registers a cache with pytree first is used: here it is onnxport, whatever other tests have loaded."""
+    cls = transformers.DynamicCache
+    foreign = pytree.SUPPORTED_NODES.pop(cls, None), pytree.SUPPORTED_SERIALIZED_TYPES.pop(cls, None)
+    containers.register_caches()
+    yield
+    if foreign[0] is not None and foreign[1] is not None:
+        pytree.SUPPORTED_NODES[cls], pytree.SUPPORTED_SERIALIZED_TYPES[cls] = foreign
 
 
 def _mistral() -> nn.Module:

@@ -74,7 +74,8 @@ def test_densities() -> None:
     export_and_compare(function, args, dynamic_shapes=(({0: DYNAMIC, 1: DYNAMIC},),), other_args=other)
 
 
-def test_values_are_still_checked_outside_of_an_export() -> None:
+def test_values_are_still_checked_outside_of_an_export(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(D.Distribution, "_validate_args", True)  # dynamo turns it off for good when it first runs
     onnxport.export(FunctionModule(lambda x: D.Normal(x, x).rsample()), (torch.rand(2),))
     with pytest.raises(ValueError, match="scale"):
         D.Normal(torch.zeros(1), torch.zeros(1))

@@ -183,7 +183,7 @@ def rows_of_nonzero_indices_written(x: torch.Tensor) -> torch.Tensor:
     return index
 
 
-@structure(torch.tensor(3), uncaptured="linspace|specialized integer")
+@structure(torch.tensor(3), other=(torch.tensor(7),))
 def window_of_an_item_length(n: torch.Tensor) -> torch.Tensor:
     count = n.item()
     torch._check(count >= 2)

@@ -97,8 +97,8 @@ def repeated_and_tiled_by_a_size(x: torch.Tensor) -> tuple[torch.Tensor, ...]:
     return x[:1].repeat(n, 2), x[0].tile(n, 1), x[0].repeat_interleave(n), x[:2].expand(n, 2, 6)
 
 
-@structure(X, dynamic=ROWS, refused=r"always 5 \[Eq\(size, 5\)\], because of .*sizes.py:\d+: return x / math.sqrt")
-def square_root_that_freezes_a_size(x: torch.Tensor) -> torch.Tensor:
+@structure(X, dynamic=ROWS, other=(OTHER,))
+def square_root_of_a_size(x: torch.Tensor) -> torch.Tensor:
     return x / math.sqrt(x.shape[0])
 
 
