@@ -50,7 +50,7 @@ torch.library.register_fake("onnxport_torchvision::heatmap_peaks", _peaks_shapes
 @contextmanager
 def instances_of_any_number() -> Iterator[None]:
     """Replace ``paste_masks_in_image`` and ``heatmaps_to_keypoints`` while a model is captured."""
-    replacements = {
+    replacements: dict[str, Callable[..., Any]] = {
         "paste_masks_in_image": _pasted,
         "heatmaps_to_keypoints": torch.ops.onnxport_torchvision.heatmap_peaks,
     }
