@@ -123,7 +123,7 @@ def code_lines_of(path: Path) -> int:
 
 def test_core_stays_small():
     """The whole pipeline, its surface and its tools. A feature may raise this by its own lines; nothing else may."""
-    assert sum(code_lines_of(path) for path in python_files(CORE)) < 11_310
+    assert sum(code_lines_of(path) for path in python_files(CORE)) < 11_320
 
 
 @pytest.mark.parametrize("family", FAMILIES)
