@@ -47,12 +47,13 @@ def _example(size: Any, examples: Sizes) -> int:
     """The size in the example, from those of the sizes that the graph computes."""
     if not isinstance(size, torch.SymInt):
         return size
-    return size.node.hint if size.node.has_hint() else int(size.node.expr.xreplace(examples))
+    node: Any = size.node
+    return int(node.hint if node.has_hint() else node.expr.xreplace(examples))
 
 
 def _computed(value: torch.Tensor, least: int, most: int, example: int, examples: Sizes) -> Any:
     """A size that is an element of a tensor, within bounds."""
-    size = value.item()
+    size: Any = value.item()
     torch._check(size >= least)
     torch._check(size <= most)
     examples[size.node.expr] = example
