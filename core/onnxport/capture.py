@@ -28,7 +28,7 @@ from onnxport.capturing.diagnosis import (
     captured,
     constraint_message,
     expression_of,
-    fixed,
+    frozen,
     guard_text,
     is_constraint,
     is_data_dependent,
@@ -110,16 +110,14 @@ def check_dynamic(program: ExportedProgram, request: Request, lines: Callable[[A
     Raises:
         DynamicShapesError: some of them are static; the message has each one's input, axis, name and place.
     """
-    frozen = []
-    for leaf, axis, asked, size in captured(program, request):
-        value = fixed(program, size)
-        if asked.contract and value is not None:
-            where = leaf.path if axis is None else f"axis {axis} of {leaf.path}"
-            name = f" ({asked.name!r})" if asked.name else ""
-            frozen.append(f"    {where}{name} is always {value}{reason(program, size, lines)}")
-    if frozen:
+    found = []
+    for leaf, axis, asked, size, value in frozen(program, request):
+        where = leaf.path if axis is None else f"axis {axis} of {leaf.path}"
+        name = f" ({asked.name!r})" if asked.name else ""
+        found.append(f"    {where}{name} is always {value}{reason(program, size, lines)}")
+    if found:
         raise DynamicShapesError(
-            "The model makes static what was asked to be dynamic:\n" + "\n".join(frozen) + "\n"
+            "The model makes static what was asked to be dynamic:\n" + "\n".join(found) + "\n"
             "Change that line so that it works with any size (sizes from tensor.shape, -1 in reshape), or leave the "
             "axis out of "
             'dynamic_shapes. Run with TORCH_LOGS="+dynamic" to see every decision of torch.export.'
@@ -304,27 +302,22 @@ class _Capture:
 
         Python's ``int()`` and ``len()`` ask for a number in a non-strict capture; a strict one follows them.
         """
-        if not (pins := pinned(program, self._request)) and not self._frozen(program):
+        request = self._request
+        if not (pins := pinned(program, request)) and not any(frozen(program, request)):
             return program
         strict = self._one("strict, since sizes became numbers", plan, strict=True)
-        if strict is not None and not pinned(strict, self._request) and not self._frozen(strict):
+        if strict is not None and not pinned(strict, request) and not any(frozen(strict, request)):
             return strict
-        if self._frozen(program):
+        if any(frozen(program, request)):
             with watched(self._watched):  # once more, to see where
                 again = self._one("looking for the place", plan, relaxed=True)
-            check_dynamic(again or program, self._request, self._line)
-            check_dynamic(program, self._request)
+            check_dynamic(again or program, request, self._line)
+            check_dynamic(program, request)
         raise DynamicShapesError(
             "The model makes static what follows from sizes that were asked to be dynamic:\n    "
             + "\n    ".join(pins)
             + "\nPython's int() and range() make a size a number: use // or torch.sym_int(...) there, math.ceil or "
             "math.floor; or leave the axes out of dynamic_shapes."
-        )
-
-    def _frozen(self, program: ExportedProgram) -> bool:
-        return any(
-            asked.contract and fixed(program, size) is not None
-            for _, _, asked, size in captured(program, self._request)
         )
 
     def _untied(self, program: ExportedProgram, sizes: Sizes, plan: Mapping[Any, int]) -> ExportedProgram:

@@ -513,17 +513,18 @@ def test_random_numbers_differ_from_call_to_call(seed: int | None, functions: in
     assert program(X)[0].abs().max() > 1e-3
 
 
+class Marked(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(4, 4)
+
+    @torch.compiler.nested_compile_region
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.relu_(self.linear(x)) + x
+
+
 def test_nested_compile_regions_are_functions() -> None:
-    class Region(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.linear = nn.Linear(4, 4)
-
-        @torch.compiler.nested_compile_region
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return torch.relu_(self.linear(x)) + x
-
-    model = nn.Sequential(Region(), Region(), Region()).eval()
+    model = nn.Sequential(Marked(), Marked(), Marked()).eval()
     with torch.no_grad():
         shapes = ({0: torch.export.Dim("n")},)
         captured = torch.export.export(model, (X,), dynamic_shapes=shapes, strict=True)
@@ -533,16 +534,6 @@ def test_nested_compile_regions_are_functions() -> None:
     for size in (3, 6):
         x = torch.randn(size, 4)
         torch.testing.assert_close(program(x)[0], model(x))
-
-
-class Marked(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.linear = nn.Linear(4, 4)
-
-    @torch.compiler.nested_compile_region
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.relu_(self.linear(x)) + x
 
 
 class MarkedTwice(nn.Module):

@@ -4,19 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from support import export_and_compare
+from support import FunctionModule, export_and_compare
 
 IMAGES, OTHERS = torch.rand(2, 3, 6, 7), torch.rand(3, 3, 9, 5)
 SHAPES = ({0: "batch", 2: "h", 3: "w"},)
-
-
-class One(torch.nn.Module):
-    def __init__(self, function):
-        super().__init__()
-        self.function = function
-
-    def forward(self, x):
-        return self.function(x)
 
 
 def normalized(x):
@@ -34,7 +25,7 @@ def written(x):
 
 @pytest.mark.parametrize("function", [normalized, written])
 def test_a_branch_on_spelled_out_values(function):
-    export_and_compare(One(function), (IMAGES,), dynamic_shapes=SHAPES, other_args=(OTHERS,))
+    export_and_compare(FunctionModule(function), (IMAGES,), dynamic_shapes=SHAPES, other_args=(OTHERS,))
 
 
 def grid(x):
@@ -46,7 +37,7 @@ def grid(x):
 
 @pytest.mark.parametrize("other", [OTHERS, torch.rand(1, 3, 1, 8)], ids=["larger", "one row"])
 def test_a_grid_of_dynamic_height_and_width(other):
-    export_and_compare(One(grid), (IMAGES,), dynamic_shapes=SHAPES, other_args=(other,))
+    export_and_compare(FunctionModule(grid), (IMAGES,), dynamic_shapes=SHAPES, other_args=(other,))
 
 
 def scaled(x):
@@ -55,14 +46,14 @@ def scaled(x):
 
 
 def test_the_larger_of_two_quotients_of_sizes():
-    export_and_compare(One(scaled), (IMAGES,), dynamic_shapes=SHAPES, other_args=(OTHERS,))
+    export_and_compare(FunctionModule(scaled), (IMAGES,), dynamic_shapes=SHAPES, other_args=(OTHERS,))
 
 
 def test_a_tensor_of_a_quotient_of_sizes():
     def halved(x):
         return x * torch.as_tensor(x.shape[2] / 2) + torch.as_tensor(x.shape[3] / 3, dtype=x.dtype, device=x.device)
 
-    export_and_compare(One(halved), (IMAGES,), dynamic_shapes=SHAPES, other_args=(OTHERS,))
+    export_and_compare(FunctionModule(halved), (IMAGES,), dynamic_shapes=SHAPES, other_args=(OTHERS,))
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
@@ -70,4 +61,4 @@ def test_steps_between_tensors(dtype):
     def between(x):
         return torch.linspace(x.min(), x.max(), x.shape[0], dtype=dtype)
 
-    export_and_compare(One(between), (IMAGES,), dynamic_shapes=SHAPES, other_args=(torch.rand(9, 3, 6, 7),))
+    export_and_compare(FunctionModule(between), (IMAGES,), dynamic_shapes=SHAPES, other_args=(torch.rand(9, 3, 6, 7),))

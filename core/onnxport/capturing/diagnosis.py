@@ -65,6 +65,14 @@ def fixed(program: ExportedProgram, size: Any) -> int | None:
     return None
 
 
+def frozen(program: ExportedProgram, request: Request) -> Iterator[tuple[Leaf, int | None, Asked, Any, int]]:
+    """What had to come out dynamic and didn't, with the one value that it has."""
+    for leaf, axis, asked, size in captured(program, request):
+        value = fixed(program, size) if asked.contract else None
+        if value is not None:
+            yield leaf, axis, asked, size, value
+
+
 def guards(program: ExportedProgram) -> list[Any]:
     """The conditions on symbols (``expr``) that the capture put down."""
     for node in program.graph.nodes:

@@ -60,6 +60,3 @@ def _assigned_by_torch(model: torch.nn.Module) -> Iterator[str]:
         for hook in module._forward_pre_hooks.values():
             if type(hook).__module__.startswith("torch.nn.utils.") and isinstance(getattr(hook, "name", None), str):
                 yield f"{prefix}{hook.name}"
-
-
-__all__ = ["quiet"]
