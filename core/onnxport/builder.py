@@ -194,9 +194,9 @@ class Builder(ComplexValues):
         self, spec: OpSpec, types: dict[str, DataType], attributes: dict[str, Any], count: int, values: Sequence[Any]
     ) -> list[DataType | None]:
         kinds = spec.outputs
-        special = literals.SPECIAL_TYPES.get(spec.name)
+        special = literals.special_types(spec.name, attributes, count, values)
         if special is not None:
-            return special(attributes, count, values)
+            return special
         result: list[DataType | None] = []
         for i in range(count):
             kind = kinds[min(i, len(kinds) - 1)]
@@ -210,7 +210,7 @@ class Builder(ComplexValues):
         *inputs: Any,
         version: int = 1,
         outputs: int = 1,
-        dtypes: Sequence[DataType | torch.dtype] | None = None,
+        dtypes: Sequence[DataType | torch.dtype | None] | None = None,
         overload: str = "",
         **attributes: Any,
     ) -> Any:
@@ -225,8 +225,8 @@ class Builder(ComplexValues):
         self.domains.setdefault(domain, version)
         first = next((v.dtype for v in inputs if isinstance(v, Tensor)), None)
         values = [self.tensor(value, first) for value in inputs]
-        kinds: list[DataType | None] = [onnx_dtype(d) for d in dtypes] if dtypes is not None else [first] * outputs
-        attrs = [literals.any_attribute(key, value) for key, value in attributes.items() if value is not None]
+        kinds = [first] * outputs if dtypes is None else [None if d is None else onnx_dtype(d) for d in dtypes]
+        attrs = [literals.any_attribute(name, key, value) for key, value in attributes.items() if value is not None]
         return self._append(domain, name, values, attrs, kinds, None, overload)
 
     def function(

@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
-from onnx_ir import DataType
+from onnx_ir import AttributeType, DataType
 from torch._ops import HigherOrderOperator, OpOverload, OpOverloadPacket
+from torch.utils import _pytree as pytree
 
 from onnxport.errors import TableError, Unsupported
 from onnxport.graph.schemas import OpSpec, spec_of
@@ -230,11 +231,20 @@ def _call_function(op: Builder, proto: Any, given: dict[str, Any], called: Any) 
                 op.domains.setdefault(domain, version)
     inputs = [given.get(name) for name in proto.input]
     attributes = {key: value for key, value in given.items() if key not in proto.input and value is not None}
+    for name in _float_attributes(op.functions[key]) & attributes.keys():
+        attributes[name] = pytree.tree_map(lambda v: float(v) if isinstance(v, int) else v, attributes[name])
     dtypes = _output_dtypes(op, len(proto.output), inputs)
     return op.call(
         proto.domain, proto.name, *inputs, version=1, outputs=len(proto.output), dtypes=dtypes, overload=proto.overload,
         **attributes,
     )  # fmt: skip
+
+
+def _float_attributes(function: ir.Function) -> set[str]:
+    """The attributes of a function that its nodes read as floats, which a call may give as Python ints."""
+    kinds = (AttributeType.FLOAT, AttributeType.FLOATS)
+    attributes = (attribute for node in function.all_nodes() for attribute in node.attributes.values())
+    return {a.ref_attr_name for a in attributes if a.ref_attr_name is not None and a.type in kinds}
 
 
 def _raise_opset(function: ir.Function, opset: int) -> None:

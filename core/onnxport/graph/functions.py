@@ -19,6 +19,7 @@ from onnx_ir import AttributeType, DataType
 
 from onnxport import metadata
 from onnxport.dtypes import SYMBOLIC
+from onnxport.graph import literals
 from onnxport.graph.fingerprints import Structure, content
 from onnxport.graph.scopes import Scope, graphs_of, nodes_of
 from onnxport.graph.tensor import Tensor
@@ -87,14 +88,14 @@ class Call:
         sources: what each of its inputs is given: the place of an argument, a symbol, or a constant.
         results: for each result of the body, the place of an argument that it is, the output of the function that it
             is, as a 1-tuple, or None.
-        outputs: element type and complex flag of each output of the function.
+        outputs: element type, None where an attribute decides it, and complex flag of each output of the function.
         single: the body gives one tensor, not a sequence.
     """
 
     function: ir.Function | None
     sources: list[int | sympy.Basic | ir.TensorProtocol]
     results: list[int | tuple[int] | None]
-    outputs: list[tuple[DataType, bool]]
+    outputs: list[tuple[DataType | None, bool]]
     single: bool = False
 
     def emit(self, op: Builder, arguments: Sequence[Tensor], attributes: dict[str, Any] | None = None) -> list[Any]:
@@ -186,7 +187,7 @@ def call(
     attributes: dict[str, Any],
 ) -> Any:
     """Emit the call of a function, and its body where no equal one was emitted: see :meth:`Builder.function`."""
-    references = {k: ir.convenience.convert_attribute(k, v) for k, v in attributes.items()}
+    references = {k: literals.any_attribute(name, k, v) for k, v in attributes.items()}
     if isinstance(body, torch.fx.GraphModule):
         inputs = _with_own_symbols(op, body, inputs)
     structure = Structure(op)

@@ -13,6 +13,8 @@ from onnx_ir import AttributeType, DataType
 from onnxport.dtypes import onnx_dtype
 from onnxport.errors import Unsupported
 from onnxport.graph.schemas import OpSpec
+from onnxport.graph.tensor import Tensor
+from onnxport.symbols import Size
 from onnxport.weights import TorchTensor
 
 
@@ -48,6 +50,7 @@ def attribute(spec: OpSpec, key: str, value: Any) -> ir.Attr:
         raise Unsupported(f"{spec.name} of opset {spec.since} has no attribute {key!r}")
     if type(value) is ir.Attr:  # isinstance of a protocol costs microseconds
         return ir.RefAttr(key, value.ref_attr_name or value.name, kind)
+    _expect_constant(spec.name, key, value)
     if kind is AttributeType.INT:
         value = int(onnx_dtype(value)) if isinstance(value, torch.dtype) else int(value)
     elif kind is AttributeType.FLOAT:
@@ -61,8 +64,11 @@ def attribute(spec: OpSpec, key: str, value: Any) -> ir.Attr:
     return ir.Attr(key, kind, value)
 
 
-def any_attribute(key: str, value: Any) -> ir.Attr:
-    """An attribute of an operator that has no schema here: the type follows the value."""
+def any_attribute(name: str, key: str, value: Any) -> ir.Attr:
+    """An attribute of the operator ``name``, which has no schema here: the type follows the value."""
+    if type(value) is ir.Attr:
+        return ir.RefAttr(key, value.ref_attr_name, value.type) if value.ref_attr_name else value
+    _expect_constant(name, key, value)
     if isinstance(value, bool):
         value = int(value)
     elif isinstance(value, torch.dtype):
@@ -72,6 +78,30 @@ def any_attribute(key: str, value: Any) -> ir.Attr:
     elif isinstance(value, np.ndarray):
         value = ir.Tensor(value)
     return ir.convenience.convert_attribute(key, value)
+
+
+def _expect_constant(name: str, key: str, value: Any) -> None:
+    for item in value if isinstance(value, (list, tuple)) else (value,):
+        if isinstance(item, (Size, Tensor)):
+            raise Unsupported(
+                f"the attribute {key!r} of {name} is known at run time only ({item}), and an ONNX attribute is a "
+                "constant: make it an input"
+            )
+
+
+_TYPES = frozenset(["to", "dtype", "output_dtype", "output_datatype", "value"])
+
+
+def special_types(
+    name: str, attributes: dict[str, Any], count: int, values: Sequence[Any]
+) -> list[DataType | None] | None:
+    """The element types of an operator's results, where its schema leaves them open; else None."""
+    rule = SPECIAL_TYPES.get(name)
+    if rule is None:
+        return None
+    if any(type(value) is ir.Attr and key in _TYPES for key, value in attributes.items()):
+        return [None] * count  # each call of the function says which
+    return rule(attributes, count, values)
 
 
 def _cast_type(attributes: dict[str, Any], count: int, _values: Sequence[Any]) -> list[DataType | None]:

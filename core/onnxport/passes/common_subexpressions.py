@@ -50,20 +50,16 @@ def _share(graph: ir.Graph, outer: dict[Any, ir.Node], functions: Container[Any]
     for node in tuple(graph):
         if node.op_type in RANDOM or (node.domain and node.op_identifier() not in functions):
             continue
-        key: list[Any] | None = [node.domain, node.op_type, node.overload, len(node.outputs), *map(id, node.inputs)]
+        key: list[Any] | None = [node.domain, node.op_type, node.overload, *map(id, node.inputs)]
+        key += [value.name != "" for value in node.outputs]  # an optional output may be left out
         for name, attribute in sorted(node.attributes.items()):
-            if isinstance(attribute, ir.Attr) and attribute.type in _GRAPHS:
+            if not attribute.is_ref() and attribute.type in _GRAPHS:
                 graphs = [attribute.as_graph()] if attribute.type is ir.AttributeType.GRAPH else attribute.as_graphs()
                 changes += sum(_share(inner, seen, functions) for inner in graphs)
                 key = None
-            elif key is not None and attribute.type in _PLAIN:
-                key += [name, attribute.value]
-            elif key is not None and attribute.type in _LISTS:
-                key += [name, tuple(attribute.value)]
-            else:
-                key = None
-            if key is None:
                 continue
+            described = _described(attribute)
+            key = None if key is None or described is None else [*key, name, described]
         if key is None:
             continue
         first = seen.setdefault(tuple(key), node)
@@ -72,3 +68,12 @@ def _share(graph: ir.Graph, outer: dict[Any, ir.Node], functions: Container[Any]
                 if forward(old, new):
                     changes += 1
     return changes
+
+
+def _described(attribute: ir.Attr) -> Any:
+    """Equal for attributes of equal values, zeros of different signs apart; None for one that isn't compared."""
+    if attribute.is_ref():  # all that is known of it in a function's body: which attribute of the call it is
+        return "reference", attribute.type, attribute.ref_attr_name
+    if attribute.type in _PLAIN:
+        return attribute.type, repr(attribute.value)
+    return (attribute.type, repr(tuple(attribute.value))) if attribute.type in _LISTS else None

@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 
 from onnxport.graph.scopes import nodes_of
-from onnxport.passes.rewriting import RANDOM, add_constant, bodies, constant, remove_if_unused
+from onnxport.passes.rewriting import RANDOM, add_constant, bodies, constant, has_references, remove_if_unused
 
 logger = logging.getLogger(__name__)
 _LIMIT = 1024  # bytes, of every input and output
@@ -25,6 +25,8 @@ def _fold(model: ir.Model, graph: ir.Graph) -> int:
     changes = 0
     for node in tuple(nodes_of(graph)):
         if node.graph is None or node.domain or node.op_type in _NEVER or not node.inputs or len(node.outputs) != 1:
+            continue
+        if has_references(node):
             continue
         static = _static_shape(node)
         inputs = [] if static is not None else [constant(value, _LIMIT) for value in node.inputs]

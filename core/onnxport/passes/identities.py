@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from onnxport.passes.rewriting import all_nodes, attribute, constant, forward, same_dims
+from onnxport.passes.rewriting import all_nodes, attribute, constant, forward, has_references, same_dims
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -16,7 +16,7 @@ def run(model: ir.Model) -> int:
 
 
 def _changes_nothing(node: ir.Node) -> bool:
-    if node.domain or not node.inputs or node.inputs[0] is None:
+    if node.domain or not node.inputs or node.inputs[0] is None or has_references(node):
         return False
     source, result = node.inputs[0], node.outputs[0]
     kind = node.op_type

@@ -34,8 +34,16 @@ def all_nodes(model: ir.Model) -> Iterator[ir.Node]:
 
 
 def is_standard(node: ir.Node, *op_types: str) -> bool:
-    """The node is of the default domain and one of these operators."""
-    return node.domain == "" and node.op_type in op_types
+    """The node is of the default domain and one of these operators, and all its attributes have values.
+
+    In a function, an attribute may refer to one of the call: what the node does isn't known there.
+    """
+    return node.domain == "" and node.op_type in op_types and not has_references(node)
+
+
+def has_references(node: ir.Node) -> bool:
+    """Some attribute of the node refers to an attribute of the function around it, and has no value of its own."""
+    return any(attribute.is_ref() for attribute in node.attributes.values())
 
 
 def constant(value: ir.Value | None, limit: int = 4096) -> np.ndarray[Any, Any] | None:
@@ -51,7 +59,7 @@ def constant(value: ir.Value | None, limit: int = 4096) -> np.ndarray[Any, Any] 
 
 
 def attribute(node: ir.Node, name: str, default: Any = None) -> Any:
-    """An attribute's value, or the default."""
+    """An attribute's value, or the default; only for nodes without references."""
     found = node.attributes.get(name)
     return default if found is None else found.value
 
