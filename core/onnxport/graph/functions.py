@@ -164,7 +164,7 @@ def define(
             if tensor.uses():
                 sources.append(source)
                 parameters.append(tensor)
-    kinds = [(tensor.dtype, tensor.is_complex) for tensor in outputs]
+    kinds: list[tuple[DataType | None, bool]] = [(tensor.dtype, tensor.is_complex) for tensor in outputs]
     for tensor in op.complex_tensors[before:]:
         if tensor.shape is not None:
             tensor.shape = ir.Shape([*tensor.shape, 2])

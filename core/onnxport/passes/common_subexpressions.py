@@ -50,8 +50,8 @@ def _share(graph: ir.Graph, outer: dict[Any, ir.Node], functions: Container[Any]
     for node in tuple(graph):
         if node.op_type in RANDOM or (node.domain and node.op_identifier() not in functions):
             continue
-        key: list[Any] | None = [node.domain, node.op_type, node.overload, *map(id, node.inputs)]
-        key += [value.name != "" for value in node.outputs]  # an optional output may be left out
+        given = [value.name != "" for value in node.outputs]  # an optional output may be left out
+        key: list[Any] | None = [node.domain, node.op_type, node.overload, *map(id, node.inputs), *given]
         for name, attribute in sorted(node.attributes.items()):
             if not attribute.is_ref() and attribute.type in _GRAPHS:
                 graphs = [attribute.as_graph()] if attribute.type is ir.AttributeType.GRAPH else attribute.as_graphs()
