@@ -312,7 +312,7 @@ def _captured(
             output_names=output_names,
             containers=host.containers(),
         )
-        program = capture(model, request, verbose=run.verbose, patches=host.patches())
+        program = capture(model, request, verbose=run.verbose, patches=host.patches(model))
         run.interface = interface_of(program, request)
     run.show_interface()
     return request, program, run.interface
@@ -330,8 +330,16 @@ def _without_collection() -> Iterator[None]:
             gc.enable()
 
 
+@contextlib.contextmanager
+def _without_autocast() -> Iterator[None]:
+    """A caller's autocast casts nothing that is computed meanwhile: the graph has its casts by now."""
+    with torch._C._DisableAutocast():
+        yield
+
+
 @_without_collection()
 @unset_fake_temporarily()  # a caller may export under its own fake mode; constants are computed for real
+@_without_autocast()
 def translate_program(program: ExportedProgram, interface: Interface, settings: Settings, run: Run) -> Translated:
     """The middle arrows: an exported program as an ONNX model, with what was refused."""
     host = load(settings.plugins)

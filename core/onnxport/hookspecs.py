@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 if TYPE_CHECKING:
+    import torch
     import typer
     from torch._ops import OpOverload
 
@@ -130,10 +131,11 @@ def onnxport_containers() -> Iterable[Container]:  # type: ignore[empty-body]
 
 
 @hookspec
-def onnxport_patches() -> Iterable[AbstractContextManager[Any]]:  # type: ignore[empty-body]
+def onnxport_patches(model: torch.nn.Module) -> Iterable[AbstractContextManager[Any]]:  # type: ignore[empty-body]
     """Context managers that are active while a model is captured. Called for each export.
 
-    For libraries whose forward can't be captured as it is. Undo everything on exit. ::
+    For libraries whose forward can't be captured as it is. Undo everything on exit. ``model`` is what is captured, for
+    those that change some of its modules; leave the parameter out where it doesn't matter. ::
 
         @hookimpl
         def onnxport_patches():

@@ -221,9 +221,10 @@ class Plugins:
             self._returned[hook] = [item for _, items in self._gather(hook, kind) for item in items]
         return self._returned[hook]
 
-    def patches(self) -> list[AbstractContextManager[Any]]:
-        """Fresh context managers for one capture."""
-        return [c for _, items in self._gather("onnxport_patches", AbstractContextManager) for c in items]
+    def patches(self, model: Any) -> list[AbstractContextManager[Any]]:
+        """Fresh context managers for one capture of a model."""
+        found = self._gather("onnxport_patches", AbstractContextManager, model=model)
+        return [manager for _, items in found for manager in items]
 
     def add_commands(self, app: Any) -> None:
         """Let plugins add commands to the command line's ``typer.Typer``."""

@@ -28,7 +28,7 @@ def onnxport_decompositions() -> dict[Any, Callable[..., Any]]:
 
 
 @hookimpl
-def onnxport_patches() -> list[AbstractContextManager[None]]:
+def onnxport_patches(model: Any) -> list[AbstractContextManager[None]]:
     """Time axes stay dynamic, regions are marked; fake quantization, random operators, known branches are captured."""
     names = ("recurrent", "packed", "structure", "quantization", "random", "value", "region")
     recurrent, packed, structures, quantization, numbers, values, regions = (
@@ -42,4 +42,5 @@ def onnxport_patches() -> list[AbstractContextManager[None]]:
         numbers.random_numbers(),
         values.known_values(),
         regions.nested_regions(),
+        import_module(f"{__name__}.capture.autocast").autocast_in_forward(model),
     ]

@@ -35,7 +35,9 @@ def _lstm_input(
     bidirectional: bool, batch_first: bool,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:  # fmt: skip
     width = _directions(bidirectional) * hx[0].shape[-1]
-    return input.new_empty([*input.shape[:-1], width]), torch.empty_like(hx[0]), torch.empty_like(hx[1])
+    dtype = _autocast_dtype(input) if hx[0].shape == hx[1].shape else input.dtype  # oneDNN takes no projections
+    states = (torch.empty_like(state, dtype=dtype) for state in hx)
+    return input.new_empty([*input.shape[:-1], width], dtype=dtype), *states  # type: ignore[return-value]
 
 
 def _lstm_data(
@@ -46,25 +48,52 @@ def _lstm_data(
     return data.new_empty([data.shape[0], width]), torch.empty_like(hx[0]), torch.empty_like(hx[1])
 
 
-def _rnn_input(
+def _gru_input(
     input: torch.Tensor, hx: torch.Tensor, params: Any, has_biases: bool, num_layers: int, dropout: float,
     train: bool, bidirectional: bool, batch_first: bool,
 ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
     return input.new_empty([*input.shape[:-1], _directions(bidirectional) * hx.shape[-1]]), torch.empty_like(hx)
 
 
-def _rnn_data(
+def _gru_data(
     data: torch.Tensor, batch_sizes: torch.Tensor, hx: torch.Tensor, params: Any, has_biases: bool, num_layers: int,
     dropout: float, train: bool, bidirectional: bool,
 ) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
     return data.new_empty([data.shape[0], _directions(bidirectional) * hx.shape[-1]]), torch.empty_like(hx)
 
 
+def _like(input: torch.Tensor, shape: list[Any], hx: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The results of a layer that is all linear layers and their activation, which autocast computes in its dtype."""
+    dtype = _autocast_dtype(input)
+    return input.new_empty(shape, dtype=dtype), torch.empty_like(hx, dtype=dtype)
+
+
+def _autocast_dtype(input: torch.Tensor) -> torch.dtype:
+    device = input.device.type
+    if input.dtype is torch.float64 or not torch.amp.is_autocast_available(device):
+        return input.dtype
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else input.dtype
+
+
+def _rnn_input(
+    input: torch.Tensor, hx: torch.Tensor, params: Any, has_biases: bool, num_layers: int, dropout: float,
+    train: bool, bidirectional: bool, batch_first: bool,
+) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
+    return _like(input, [*input.shape[:-1], _directions(bidirectional) * hx.shape[-1]], hx)
+
+
+def _rnn_data(
+    data: torch.Tensor, batch_sizes: torch.Tensor, hx: torch.Tensor, params: Any, has_biases: bool, num_layers: int,
+    dropout: float, train: bool, bidirectional: bool,
+) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
+    return _like(data, [data.shape[0], _directions(bidirectional) * hx.shape[-1]], hx)
+
+
 _SHAPES: dict[Any, Callable[..., Any]] = {
     aten.lstm.input: _lstm_input,
     aten.lstm.data: _lstm_data,
-    aten.gru.input: _rnn_input,
-    aten.gru.data: _rnn_data,
+    aten.gru.input: _gru_input,
+    aten.gru.data: _gru_data,
     aten.rnn_tanh.input: _rnn_input,
     aten.rnn_tanh.data: _rnn_data,
     aten.rnn_relu.input: _rnn_input,

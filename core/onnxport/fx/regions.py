@@ -40,6 +40,8 @@ _BODY_POSITION: Mapping[str, int] = {
 }
 _INPUTS_IN_ONE_ARGUMENT = ("strict_mode", "hints_wrapper")
 _LOW_PRECISION = frozenset({"aten::linear", "aten::matmul", "aten::conv2d", "aten::scaled_dot_product_attention"})
+_AUTOCAST_DTYPES = (torch.float16, torch.bfloat16)
+_ENTER, _EXIT = torch.amp.autocast_mode._enter_autocast, torch.amp.autocast_mode._exit_autocast
 _DEVICE_KEYS = {"cpu": "AutocastCPU", "cuda": "AutocastCUDA"}
 
 
@@ -97,10 +99,12 @@ def inline_regions(graph_module: GraphModule, *, subgraphs: bool = False) -> Gra
 
     Returns: `graph_module` itself when it has no region.
     """
-    if not any(_is_region(node, subgraphs) for node in graph_module.graph.nodes):
+    autocast = _recorded_autocast(graph_module)
+    regions = (_is_region(node, subgraphs) or node.target is _ENTER for node in graph_module.graph.nodes)
+    if not autocast and not any(regions):
         return graph_module
     inliner = _Inliner(subgraphs)
-    inliner.writer.graph.output(inliner.copy(graph_module, None, None))
+    inliner.writer.graph.output(inliner.copy(graph_module, None, autocast))
     result = inliner.writer.finish()
     if inliner.foreign:
         result.meta[FOREIGN_STORAGES] = True
@@ -122,10 +126,14 @@ class _Inliner:
         self.foreign = False
         """A body was recorded apart from the graph around it, or is inlined twice."""
 
-    def copy(self, owner: GraphModule, inputs: Sequence[Any] | None, autocast: _Autocast | None) -> Any:
-        """Copies the nodes of `owner` and returns what its output node returns, in terms of the new nodes."""
+    def copy(self, owner: GraphModule, inputs: Sequence[Any] | None, autocast: Mapping[str, _Autocast]) -> Any:
+        """Copies the nodes of `owner` and returns what its output node returns, in terms of the new nodes.
+
+        `autocast` has the enabled region of each type of device.
+        """
         env: dict[Node, Any] = {}
         supply = iter(inputs or ())
+        entered = [autocast]
         for node in owner.graph.nodes:
             if node.op == "placeholder" and inputs is not None:
                 env[node] = next(supply)
@@ -141,14 +149,43 @@ class _Inliner:
                 env[node].meta = dict(node.meta)
             elif _is_region(node, self.subgraphs):
                 env[node] = self._body(owner, node, env, autocast)
+            elif node.target is _ENTER:  # left in a graph that has control flow as well
+                autocast = _within(autocast, *node.args[:3])
+                entered.append(autocast)
+            elif node.target is _EXIT:
+                entered.pop()
+                autocast = entered[-1]
             elif node.target is operator.getitem and isinstance(env[node.args[0]], (tuple, list)):  # type: ignore[index]
                 env[node] = env[node.args[0]][node.args[1]]  # type: ignore[index]
             else:
-                read = autocast.arguments(self.writer.graph, node, env.__getitem__) if autocast else env.__getitem__
+                region = autocast.get(_device_of(node)) if autocast else None
+                read = region.arguments(self.writer.graph, node, env.__getitem__) if region else env.__getitem__
+                if autocast and isinstance(node.target, torch._ops.HigherOrderOperator):
+                    read = self._with_bodies(owner, autocast, env.__getitem__)
                 env[node] = self.writer.copy(node, read)
         raise ValueError("the graph has no output node")
 
-    def _body(self, owner: GraphModule, node: Node, env: Mapping[Node, Any], autocast: _Autocast | None) -> Any:
+    def _with_bodies(
+        self, owner: GraphModule, autocast: Mapping[str, _Autocast], read: Callable[[Node], Any]
+    ) -> Callable[[Node], Any]:
+        """What reads the arguments of control flow: its branches and bodies have the casts of the region around."""
+
+        def with_casts(node: Node) -> Any:
+            body = attribute_of(owner, str(node.target)) if node.op == "get_attr" else None
+            if not isinstance(body, GraphModule):
+                return read(node)
+            inliner = _Inliner(self.subgraphs)
+            regions = {device: _Autocast(device, region.dtype) for device, region in autocast.items()}
+            inliner.writer.graph.output(inliner.copy(body, None, regions))
+            new = self.writer.graph.get_attr(self.writer.attribute(str(node.target), inliner.writer.finish()))
+            new.meta = dict(node.meta)
+            return new
+
+        return with_casts
+
+    def _body(
+        self, owner: GraphModule, node: Node, env: Mapping[Node, Any], autocast: Mapping[str, _Autocast]
+    ) -> Any:
         name = node.target.name()  # type: ignore[union-attr]
         position = _BODY_POSITION[name]
         body = attribute_of(owner, str(node.args[position].target))  # type: ignore[union-attr]
@@ -160,8 +197,7 @@ class _Inliner:
         elif name in ("invoke_subgraph", "autograd_function_apply"):
             rest = rest[1:]  # an identifier, or the backward graph
         if name == "wrap_with_autocast":
-            device, dtype, enabled = node.args[:3]
-            autocast = _Autocast(str(device), dtype) if enabled else None
+            autocast = _within(autocast, *node.args[:3])
         result = self.copy(body, [map_arg(arg, env.__getitem__) for arg in rest], autocast)
         # The forward graph of an autograd.Function returns its outputs and what it saves for backward.
         return result[0] if name == "autograd_function_apply" else result
@@ -211,6 +247,29 @@ class _Autocast:
 @cache
 def _has_autocast(name: str, overload: str, key: str) -> bool:
     return torch._C._dispatch_has_kernel_for_dispatch_key(f"{name}.{overload}" if overload else name, key)
+
+
+def _recorded_autocast(graph_module: GraphModule) -> Mapping[str, _Autocast]:
+    """What autocast was on while the graph was captured: torch records such a block's results without its casts."""
+    for node in graph_module.graph.nodes:
+        if isinstance(node.target, torch._ops.OpOverload) and node.target._schema.name in _LOW_PRECISION:
+            dtype = _float_dtype(node.meta.get("val"))
+            if dtype in _AUTOCAST_DTYPES and _float_dtype(node.all_input_nodes[0].meta.get("val")) is torch.float32:
+                return {_device_of(node): _Autocast(_device_of(node), dtype)}
+    return {}
+
+
+def _within(autocast: Mapping[str, _Autocast], device: Any, dtype: Any, enabled: Any) -> Mapping[str, _Autocast]:
+    """The enabled regions after one more is entered."""
+    others = {other: region for other, region in autocast.items() if other != device}
+    return {**others, str(device): _Autocast(str(device), dtype)} if enabled else others
+
+
+def _device_of(node: Node) -> str:
+    """The type of device on which a node computes; empty where it gives no tensor."""
+    value = node.meta.get("val")
+    values = value if isinstance(value, (tuple, list)) else (value,)
+    return next((item.device.type for item in values if isinstance(item, torch.Tensor)), "")
 
 
 def _float_dtype(value: Any) -> torch.dtype | None:
