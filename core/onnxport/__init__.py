@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 _HOME = {
+    "ArgumentError": "errors",
     "CaptureError": "errors",
     "DynamicShapesError": "errors",
     "InputError": "errors",
@@ -64,6 +65,7 @@ if TYPE_CHECKING:
     from onnxport.capturing.infer_shapes import infer_dynamic_shapes
     from onnxport.dtypes import DataType, component_dtype, onnx_dtype, promote
     from onnxport.errors import (
+        ArgumentError,
         CaptureError,
         DynamicShapesError,
         InputError,
@@ -94,6 +96,7 @@ if TYPE_CHECKING:
     from onnxport.verify import VerificationResult, verify
 
 __all__ = [
+    "ArgumentError",
     "Builder",
     "CaptureError",
     "CheckResult",

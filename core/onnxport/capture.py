@@ -41,11 +41,12 @@ from onnxport.capturing.exporting import TRACING, exporting, is_in_onnx_export
 from onnxport.capturing.lengths import symbolic_lengths
 from onnxport.capturing.quiet import quiet
 from onnxport.capturing.shapes import torch_shapes
-from onnxport.errors import CaptureError, DynamicShapesError
+from onnxport.errors import Attempt, CaptureError, DynamicAxis, DynamicShapesError
 from onnxport.fx.transforms import contained
 
 if TYPE_CHECKING:
     from onnxport.capturing.request import Request
+    from onnxport.capturing.shapes import Asked
 
 logger = logging.getLogger("onnxport")
 
@@ -95,7 +96,9 @@ def capture(
         try:
             request.additional.verify(program)
         except Exception as error:
-            raise DynamicShapesError(f"The captured program doesn't accept the additional inputs: {error}") from error
+            raise DynamicShapesError(
+                f"The captured program doesn't accept the additional inputs: {error}", parameter="dynamic_shapes"
+            ) from error
     return program
 
 
@@ -110,17 +113,22 @@ def check_dynamic(program: ExportedProgram, request: Request, lines: Callable[[A
     Raises:
         DynamicShapesError: some of them are static; the message has each one's input, axis, name and place.
     """
-    found = []
+    found, axes = [], []
     for leaf, axis, asked, size, value in frozen(program, request):
         where = leaf.path if axis is None else f"axis {axis} of {leaf.path}"
         name = f" ({asked.name!r})" if asked.name else ""
-        found.append(f"    {where}{name} is always {value}{reason(program, size, lines)}")
+        guard, line = reason(program, size, lines)
+        place = f", because of {line}" if line else " (place unknown)"
+        found.append(f"    {where}{name} is always {value}{guard}{place}")
+        axes.append(DynamicAxis(leaf.path, axis, asked.label, line, value))
     if found:
         raise DynamicShapesError(
             "The model makes static what was asked to be dynamic:\n" + "\n".join(found) + "\n"
             "Change that line so that it works with any size (sizes from tensor.shape, -1 in reshape), or leave the "
             "axis out of "
-            'dynamic_shapes. Run with TORCH_LOGS="+dynamic" to see every decision of torch.export.'
+            'dynamic_shapes. Run with TORCH_LOGS="+dynamic" to see every decision of torch.export.',
+            parameter="dynamic_shapes",
+            axes=axes,
         )
 
 
@@ -240,7 +248,11 @@ class _Capture:
             program = self._one("relaxed", plan, strict=strict, relaxed=True, oblivious=oblivious)
         if program is None:
             line = user_line(self._errors[0][1])
-            raise DynamicShapesError(constraint_message(error) + (f"\nSee {line}" if line else "")) from error
+            raise DynamicShapesError(
+                constraint_message(error) + (f"\nSee {line}" if line else ""),
+                parameter="dynamic_shapes",
+                axes=self._axes(lambda asked: isinstance(asked.dim, Dim), line),
+            ) from error
         check_dynamic(program, self._request, lambda symbol: self._line(symbol) or user_line(self._errors[0][1]))
         for names in self._ties(program):
             other = self._separated(sizes, names, plan, relaxed=True)
@@ -248,7 +260,9 @@ class _Capture:
                 return other
             raise DynamicShapesError(
                 f"The model makes the dimensions {' and '.join(map(repr, names))} equal.{self._tie_line()}\n"
-                f"Use one Dim for all of them.\n{constraint_message(error)}"
+                f"Use one Dim for all of them.\n{constraint_message(error)}",
+                parameter="dynamic_shapes",
+                axes=self._axes(lambda asked: asked.name in names, self._tie_place()),  # noqa: B023 - called at once
             ) from error
         self._check_arithmetic(program, error)
         for leaf, axis, asked, size in captured(program, self._request):
@@ -262,7 +276,9 @@ class _Capture:
                     f"Axis {axis} of {leaf.path} was asked to be {asked.name} in "
                     f"{low}..{'' if high is None else high}, "
                     f"but the model takes {bounds.lower}..{bounds.upper}{guard_text(program, expression)}.\n"
-                    "Narrow the Dim's min and max."
+                    "Narrow the Dim's min and max.",
+                    parameter="dynamic_shapes",
+                    axes=[DynamicAxis(leaf.path, axis, asked.label)],
                 ) from error
         self._warn_limits(program)
         return program
@@ -282,7 +298,9 @@ class _Capture:
                 raise DynamicShapesError(
                     f"Axis {axis} of {leaf.path} was asked to be {asked.name}, but the model makes it "
                     f"{size if made is None else made.xreplace(known)}."
-                    + (f"\n{constraint_message(error)}" if error is not None else "")
+                    + (f"\n{constraint_message(error)}" if error is not None else ""),
+                    parameter="dynamic_shapes",
+                    axes=[DynamicAxis(leaf.path, axis, asked.label, size=size if made is None else None)],
                 ) from error
 
     def _warn_limits(self, program: ExportedProgram) -> None:
@@ -317,7 +335,9 @@ class _Capture:
             "The model makes static what follows from sizes that were asked to be dynamic:\n    "
             + "\n    ".join(pins)
             + "\nPython's int() and range() make a size a number: use // or torch.sym_int(...) there, math.ceil or "
-            "math.floor; or leave the axes out of dynamic_shapes."
+            "math.floor; or leave the axes out of dynamic_shapes.",
+            parameter="dynamic_shapes",
+            axes=self._axes(lambda asked: asked.contract),
         )
 
     def _untied(self, program: ExportedProgram, sizes: Sizes, plan: Mapping[Any, int]) -> ExportedProgram:
@@ -329,7 +349,11 @@ class _Capture:
                 return other
             message = f"The model makes the dimensions {' and '.join(map(repr, names))} equal.{self._tie_line()}"
             if dims.issuperset(names):
-                raise DynamicShapesError(f"{message}\nUse one Dim for all of them.")
+                raise DynamicShapesError(
+                    f"{message}\nUse one Dim for all of them.",
+                    parameter="dynamic_shapes",
+                    axes=self._axes(lambda asked: asked.name in names, self._tie_place()),  # noqa: B023 - called at once
+                )
             warnings.warn(f"{message} The file has one name for them; ask for one if that is meant.", stacklevel=6)
         return program
 
@@ -370,10 +394,18 @@ class _Capture:
                 names.append(asked.name)
         return [names for names in found.values() if len(names) > 1]
 
-    def _tie_line(self) -> str:
+    def _tie_place(self) -> str:
         lines = [user_line(error) for name, error in self._errors if "different" in name]
-        lines = [line for line in [*lines, *(line for _, line in self._watched)] if line]
-        return f" It does so at {lines[-1]}." if lines else ""
+        return next((line for line in reversed([*lines, *(line for _, line in self._watched)]) if line), "")
+
+    def _tie_line(self) -> str:
+        line = self._tie_place()
+        return f" It does so at {line}." if line else ""
+
+    def _axes(self, concerned: Callable[[Asked], bool], line: str = "") -> list[DynamicAxis]:
+        """The axes of which something was asked that an error is about."""
+        asked = [(leaf, axis, asked) for leaf in self._request.leaves for axis, asked in leaf.asked.items()]
+        return [DynamicAxis(leaf.path, axis, each.label, line) for leaf, axis, each in asked if concerned(each)]
 
     def _line(self, symbol: Any) -> str:
         return next((line for known, line in self._watched if known == symbol and line), "")
@@ -390,9 +422,10 @@ class _Capture:
             )
         failure = CaptureError(
             "torch.export can't capture "
-            f"{type(self._model).__name__}{f' because of {place}' if place else ''}\n{text}\n{advice(first)}"
+            f"{type(self._model).__name__}{f' because of {place}' if place else ''}\n{text}\n{advice(first)}",
+            line=place,
+            attempts=[Attempt(attempt, brief(error), user_line(error)) for attempt, error in self._errors],
         )
-        failure.errors = [error for _, error in self._errors]  # type: ignore[attr-defined]
         raise failure from first
 
 

@@ -1,83 +1,360 @@
 """Every error that onnxport raises on purpose. All derive from :class:`OnnxExporterError`.
 
-Messages end with what the user can do about it.
+Messages end with what the user can do about it. What a message says is in the error's attributes too, for programs:
+:meth:`OnnxExporterError.as_dict` gives all of it. Errors can be copied and pickled, and so come back from a pool of
+processes as what they were.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+import dataclasses
+import inspect
+import pickle
+import sys
+import types
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
 if TYPE_CHECKING:
     from onnxport.program import ONNXProgram
+    from onnxport.verify import VerificationResult
 
 
-class OnnxExporterError(torch.onnx.OnnxExporterError):
-    """Base class of all errors raised by onnxport. Code that catches the one of ``torch.onnx`` catches them too."""
+class Portable:
+    """Makes an exception survive :mod:`pickle` and :mod:`copy`, whatever its ``__init__`` takes and its attributes are.
+
+    Python makes an exception again by calling its class with ``args``, which fails, or doubles a message, where
+    ``__init__`` takes something else. Here it is made without that call. Each attribute travels by itself, so that one
+    that can't be pickled, or not be read again, is None on the other side instead of an error there. The cause goes
+    along where it can.
+
+    Attributes:
+        stays: names of attributes that are never pickled, since they are too large.
+    """
+
+    stays: ClassVar[frozenset[str]] = frozenset()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        kept = {name: value for name, value in _state(self).items() if name not in self.stays}
+        cls = _importable(type(self))
+        args = self.args if cls is type(self) else (str(self),)  # type: ignore[attr-defined]
+        packed = [text if (text := _packed(arg)) is not None else _packed(str(arg)) for arg in args]
+        return _unpickled, (cls, packed, _each(kept, _packed))
+
+    def __copy__(self) -> Any:
+        return _made(type(self), self.args, _state(self))  # type: ignore[attr-defined]
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        def copied(value: Any) -> Any:
+            try:
+                return copy.deepcopy(value, memo)
+            except Exception:  # a program, a module or a lock: whatever it raises, both errors then share it
+                return value
+
+        return _made(type(self), tuple(map(copied, self.args)), _each(_state(self), copied))  # type: ignore[attr-defined]
+
+
+def _state(error: Any) -> dict[str, Any]:
+    """The attributes of an exception, those in slots and of classes such as OSError too, and its cause."""
+    state: dict[str, Any] = {"__cause__": error.__cause__, "__suppress_context__": error.__suppress_context__}
+    for cls in type(error).__mro__:
+        if cls in (object, BaseException):
+            break
+        for name, descriptor in vars(cls).items():
+            if isinstance(descriptor, (types.MemberDescriptorType, types.GetSetDescriptorType)):
+                value = getattr(error, name, None)
+                if name not in ("__dict__", "__weakref__") and value is not None:
+                    state[name] = value
+    return {**state, **vars(error)}
+
+
+def _made(cls: type, args: tuple[Any, ...], state: Mapping[str, Any]) -> Any:
+    """An exception of a class with these ``args`` and attributes, without calling its ``__init__``."""
+    for base in cls.__mro__:  # that of the base whose memory layout the class has: Python refuses all others
+        if isinstance(vars(base).get("__new__"), types.BuiltinFunctionType):
+            try:
+                error: Any = base.__new__(cls)  # type: ignore[call-overload]
+                break
+            except TypeError:
+                continue
+    error.args = args
+    for name, value in state.items():
+        try:
+            setattr(error, name, value)
+        except (AttributeError, TypeError):  # a property of the class: it follows from the others
+            vars(error)[name] = value
+    return error
+
+
+def _importable(cls: type) -> type:
+    """The class, or the nearest base of it that can be found by its name: that of a class in a function can't."""
+    for base in cls.__mro__:
+        found: Any = sys.modules.get(base.__module__)
+        for name in base.__qualname__.split("."):
+            found = getattr(found, name, None)
+        if found is base:
+            return base
+    return Exception
+
+
+def _packed(value: Any) -> Any:
+    """The pickle of a value, or a list of those of a list's items; None for what can't be pickled."""
+    if type(value) in (list, tuple):
+        return type(value)(map(_packed, value))
+    try:
+        return pickle.dumps(value)
+    except Exception:  # whatever a foreign object raises: it stays behind
+        return None
+
+
+def _unpacked(packed: Any) -> Any:
+    if isinstance(packed, (list, tuple)):
+        return type(packed)(map(_unpacked, packed))
+    try:
+        return None if packed is None else pickle.loads(packed)
+    except Exception:  # its class isn't here, or raises when it is called
+        return None
+
+
+def _unpickled(cls: type, args: Iterable[Any], state: Mapping[str, Any]) -> Any:
+    return _made(cls, tuple(map(_unpacked, args)), _each(state, _unpacked))
+
+
+def _each(state: Mapping[str, Any], function: Callable[[Any], Any]) -> dict[str, Any]:
+    return {name: function(value) for name, value in state.items()}
+
+
+class OnnxExporterError(Portable, torch.onnx.OnnxExporterError):
+    """Base class of all errors raised by onnxport. Code that catches the one of ``torch.onnx`` catches them too.
+
+    Args:
+        args: the message.
+        attributes: what the message says, by names of attributes that the class has.
+    """
+
+    def __init__(self, *args: object, **attributes: object) -> None:
+        super().__init__(*args)
+        for name, value in attributes.items():
+            if not hasattr(type(self), name):
+                raise TypeError(f"{type(self).__name__} has no attribute {name!r}")
+            setattr(self, name, value)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Give type, message and attributes as JSON types."""
+        classes = [cls for cls in reversed(type(self).__mro__) if issubclass(cls, OnnxExporterError)]
+        names = [name for cls in classes for name in inspect.get_annotations(cls) if name not in self.stays]
+        said = {name: _as_json(getattr(self, name)) for name in names}
+        return {"type": type(self).__name__, "message": str(self), **said}
+
+
+def _as_json(value: Any) -> Any:
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): _as_json(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_as_json(item) for item in value]
+    if hasattr(value, "as_dict"):
+        return value.as_dict()
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {each.name: _as_json(getattr(value, each.name)) for each in dataclasses.fields(value)}
+    return str(value)
 
 
 class InputError(OnnxExporterError, ValueError):
-    """The arguments of a call, or the example inputs of a model, can't be used."""
+    """The arguments of a call, or the example inputs of a model, can't be used.
+
+    Attributes:
+        parameter: the parameter of the call whose value can't be used; empty where it is none, or several.
+    """
+
+    parameter: str = ""
+
+
+class ArgumentError(InputError, TypeError):
+    """An argument of a call is of a wrong type."""
 
 
 class NamesError(InputError):
-    """``input_names`` or ``output_names`` don't fit the model: too many, or duplicated."""
+    """``input_names`` or ``output_names`` don't fit the model: too many, or duplicated.
+
+    Attributes:
+        names: the names at fault.
+    """
+
+    names: Sequence[str] = ()
+
+
+@dataclass
+class DynamicAxis:
+    """One axis of an input that can't be dynamic as it was asked to be.
+
+    Attributes:
+        input: readable place of the input, such as ``x`` or ``past_key_values.0.key``.
+        axis: the axis, from 0; None for an input that is a number.
+        name: the name or Dim that was asked for; empty for a hint such as ``Dim.DYNAMIC``.
+        line: ``file:line: code`` of the model that decides it; empty where it is unknown.
+        size: the only size that the model takes; None where it takes several.
+    """
+
+    input: str
+    axis: int | None
+    name: str = ""
+    line: str = ""
+    size: int | None = None
 
 
 class DynamicShapesError(InputError):
-    """``dynamic_shapes`` doesn't fit the inputs, or the model froze a dimension that was asked to be dynamic."""
+    """``dynamic_shapes`` doesn't fit the inputs, or the model froze a dimension that was asked to be dynamic.
+
+    Attributes:
+        axes: one :class:`DynamicAxis` for each that is at fault; none where the form of ``dynamic_shapes`` is wrong.
+    """
+
+    axes: Sequence[DynamicAxis] = ()
 
 
 class OpsetError(InputError):
-    """The requested opset is unknown, or lies outside what onnxport writes."""
+    """The requested opset is unknown, or lies outside what onnxport writes.
+
+    Attributes:
+        opset: what was asked for.
+        lowest: the lowest that can be asked for.
+        highest: the highest.
+    """
+
+    opset: object = None
+    lowest: int = 0
+    highest: int = 0
 
 
 class TableError(InputError):
-    """A ``custom_translation_table`` key or value can't be used."""
+    """A ``custom_translation_table`` key or value can't be used.
+
+    Attributes:
+        target: the key; empty where the table itself is at fault.
+        function: the value, or its name.
+    """
+
+    target: str = ""
+    function: str = ""
+
+
+@dataclass
+class Attempt:
+    """One way in which a capture was tried.
+
+    Attributes:
+        name: what was tried, such as ``"strict"``.
+        error: type and message of what torch.export raised.
+        line: ``file:line: code`` of the model at which it arose; empty where it is unknown.
+    """
+
+    name: str
+    error: str
+    line: str = ""
 
 
 class CaptureError(OnnxExporterError):
-    """``torch.export`` could not capture the model; ``__cause__`` is its first error."""
+    """``torch.export`` could not capture the model; ``__cause__`` is its first error.
+
+    Attributes:
+        line: ``file:line: code`` of the model at which the first attempt failed; empty where it is unknown.
+        attempts: one :class:`Attempt` for each way that was tried, in order.
+    """
+
+    line: str = ""
+    attempts: Sequence[Attempt] = ()
 
 
 class PluginError(OnnxExporterError):
-    """A plugin can't be used as asked."""
+    """A plugin can't be used as asked.
+
+    Attributes:
+        plugins: names of the plugins that it is about.
+        target: the operator that it is about; empty where it is none.
+    """
+
+    plugins: Sequence[str] = ()
+    target: str = ""
 
 
 class PluginConflictError(PluginError):
-    """Two plugins serve one operator at equal rank."""
+    """Two plugins serve one operator at equal rank.
+
+    Attributes:
+        functions: names of the two translations, in the order of ``plugins``.
+    """
+
+    functions: Sequence[str] = ()
 
 
 class WeightError(OnnxExporterError, ValueError):
-    """A weight has no data, or weights given don't fit the model."""
+    """A weight has no data, or weights given don't fit the model.
+
+    Attributes:
+        names: state-dict names of the weights that it is about.
+    """
+
+    names: Sequence[str] = ()
 
 
 class SaveError(OnnxExporterError, OSError):
-    """The model could not be written. What stood at the destination before is unharmed."""
+    """The model could not be written. What stood at the destination before is unharmed.
+
+    Attributes:
+        path: what was to be written; empty where the destination is no path.
+    """
+
+    path: str = ""
 
 
 class VerificationError(OnnxExporterError):
     """The exported model doesn't compute what the torch model computes.
 
     Attributes:
-        program: the exported program, which was not saved; None where a file was verified.
+        program: the exported program, which was not saved; None where a file was verified, and in another process.
+        result: all that the verification found; None where the ONNX model does not run at all.
     """
 
+    stays = frozenset({"program"})
     program: ONNXProgram | None = None
+    result: VerificationResult | None = None
 
 
 class MutationError(OnnxExporterError):
-    """The model changes a buffer or an input, and ``mutation="error"`` was asked for."""
+    """The model changes a buffer or an input, and ``mutation="error"`` was asked for.
+
+    Attributes:
+        targets: names of the buffers and inputs.
+    """
+
+    targets: Sequence[str] = ()
 
 
 class TranslationError(OnnxExporterError):
-    """A translation broke its contract: wrong number of results, wrong dtype or rank, or an exception of its own."""
+    """A translation broke its contract: wrong number of results, wrong dtype or rank, or an exception of its own.
+
+    Attributes:
+        target: the operator, such as ``aten::add.Tensor``.
+        function: qualified name of the translation; empty for a decomposition.
+        plugin: the plugin that brought it.
+        module: path of the module that calls the operator.
+        source: ``file:line: code`` of the call in the user's model.
+    """
+
+    target: str = ""
+    function: str = ""
+    plugin: str = ""
+    module: str = ""
+    source: str = ""
 
 
-class Unsupported(Exception):  # noqa: N818 - a signal between translations and the translator, not a failure
+class Unsupported(Portable, Exception):  # noqa: N818 - a signal between translations and the translator, not a failure
     """Raised by a translation that can't serve these arguments; the next candidate is tried.
 
     Args:
@@ -131,6 +408,8 @@ class UnsupportedOperatorsError(OnnxExporterError):
     Attributes:
         refusals: one :class:`Refusal` an operator.
     """
+
+    refusals: Sequence[Refusal] = ()
 
     def __init__(self, refusals: Sequence[Refusal]) -> None:
         self.refusals = list(refusals)

@@ -431,7 +431,8 @@ def _with_mutations(functional: FunctionalProgram, mutation: str) -> FunctionalP
     if mutation == "error":
         raise MutationError(
             f"The model's forward changes {names}. Export with mutation='outputs' to get the new values as outputs, "
-            "with mutation='drop' to leave them out, or change the model."
+            "with mutation='drop' to leave them out, or change the model.",
+            targets=[m.target for m in functional.mutations],
         )
     warnings.warn(f"The new values of {names} are not in the exported model (mutation='drop').", stacklevel=4)
     return replace(functional, mutations=())
@@ -443,7 +444,11 @@ def _opset(version: int | None) -> int:
     if not isinstance(version, int) or isinstance(version, bool) or not MIN_OPSET <= version <= MAX_OPSET:
         raise OpsetError(
             f"opset_version={version!r} can't be written: onnxport writes opsets {MIN_OPSET} to {MAX_OPSET} "
-            f"(the newest that the installed onnx knows). Leave it out for {DEFAULT_OPSET}."
+            f"(the newest that the installed onnx knows). Leave it out for {DEFAULT_OPSET}.",
+            parameter="opset_version",
+            opset=version,
+            lowest=MIN_OPSET,
+            highest=MAX_OPSET,
         )
     return version
 
@@ -451,7 +456,10 @@ def _opset(version: int | None) -> int:
 def _functions(given: Any) -> tuple[type | str, ...]:
     listed = isinstance(given, Iterable) and not isinstance(given, (str, type))
     if not listed or not all(isinstance(f, (str, type)) for f in given):
-        raise InputError(f"functions={given!r}: it must be a list of module classes or of their qualified names.")
+        raise InputError(
+            f"functions={given!r}: it must be a list of module classes or of their qualified names.",
+            parameter="functions",
+        )
     return tuple(given)
 
 
@@ -459,22 +467,30 @@ def _check_arguments(
     dynamo: bool, mutation: str, metadata: str, target: str, artifacts: Any, seed: Any, deprecated: dict[str, Any]
 ) -> None:
     if not dynamo:
-        raise InputError("dynamo=False asks for the TorchScript exporter, which onnxport doesn't have: leave it out.")
+        raise InputError(
+            "dynamo=False asks for the TorchScript exporter, which onnxport doesn't have: leave it out.",
+            parameter="dynamo",
+        )
     if not isinstance(mutation, str) or mutation not in _MUTATIONS:
-        raise InputError(f"mutation={mutation!r}: it must be one of {', '.join(map(repr, _MUTATIONS))}.")
+        listed = ", ".join(map(repr, _MUTATIONS))
+        raise InputError(f"mutation={mutation!r}: it must be one of {listed}.", parameter="mutation")
     if not isinstance(metadata, str) or metadata not in LEVELS:
-        raise InputError(f"metadata={metadata!r}: it must be one of {', '.join(map(repr, LEVELS))}.")
+        listed = ", ".join(map(repr, LEVELS))
+        raise InputError(f"metadata={metadata!r}: it must be one of {listed}.", parameter="metadata")
     if not isinstance(target, str) or target != "onnx":
-        raise InputError(f"target={target!r}: no installed pack provides this profile. Leave it out for 'onnx'.")
+        raise InputError(
+            f"target={target!r}: no installed pack provides this profile. Leave it out for 'onnx'.", parameter="target"
+        )
     if not isinstance(artifacts, (str, os.PathLike)) or "\0" in os.fspath(artifacts):
-        raise InputError(f"artifacts_dir={artifacts!r}: give the path of a folder.")
+        raise InputError(f"artifacts_dir={artifacts!r}: give the path of a folder.", parameter="artifacts_dir")
     if seed is not None and (not isinstance(seed, int) or isinstance(seed, bool)):
-        raise InputError(f"seed={seed!r}: give an int, or leave it out.")
+        raise InputError(f"seed={seed!r}: give an int, or leave it out.", parameter="seed")
     for name in deprecated:
         if name not in _DEPRECATED:
             known = list(inspect.signature(export).parameters)
             close = [*(k for k in known if k.startswith(name)), *difflib.get_close_matches(name, known, n=1)]
-            raise InputError(f"export() has no parameter {name!r}.{f' Did you mean {close[0]!r}?' if close else ''}")
+            near = f" Did you mean {close[0]!r}?" if close else ""
+            raise InputError(f"export() has no parameter {name!r}.{near}", parameter=name)
         warnings.warn(
             f"{name}= is deprecated and has no effect: {_DEPRECATED[name]}.", DeprecationWarning, stacklevel=3
         )

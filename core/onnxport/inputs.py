@@ -20,7 +20,7 @@ from onnxport.capturing.interface import InputLeaf, Interface, input_names_of, i
 from onnxport.capturing.request import Leaf, Request, walk
 from onnxport.capturing.shapes import ShapeReader, torch_shapes
 from onnxport.dtypes import SYMBOLIC
-from onnxport.errors import DynamicShapesError, InputError, NamesError
+from onnxport.errors import ArgumentError, DynamicShapesError, InputError, NamesError
 
 if TYPE_CHECKING:
     from onnxport.hookspecs import Container
@@ -99,11 +99,13 @@ def _check_model(model: Any) -> None:
     if isinstance(model, (torch.jit.ScriptModule, torch.jit.ScriptFunction)):
         raise InputError(
             "A TorchScript model can't be captured by torch.export. Give the nn.Module that it was scripted or "
-            "traced from."
+            "traced from.",
+            parameter="model",
         )
     if isinstance(model, type) and issubclass(model, torch.nn.Module):
         raise InputError(
-            f"The model is the class {model.__name__}, not an instance of it: give {model.__name__}(...).eval()."
+            f"The model is the class {model.__name__}, not an instance of it: give {model.__name__}(...).eval().",
+            parameter="model",
         )
     if isinstance(model, (torch.nn.Module, ExportedProgram)):
         if isinstance(model, torch.nn.Module) and model.training:
@@ -113,15 +115,20 @@ def _check_model(model: Any) -> None:
     if isinstance(owner, torch.nn.Module):
         raise InputError(
             f"The model is a method of a {type(owner).__name__}: give the module, whose forward is exported, or wrap "
-            "it in an nn.Module whose forward calls the method."
+            "it in an nn.Module whose forward calls the method.",
+            parameter="model",
         )
     if callable(model):
         raise InputError(
             f"The model is a function ({getattr(model, '__name__', model)!s}). torch.export captures modules: wrap "
             "it in an "
-            "nn.Module whose forward calls it, so that its weights have an owner."
+            "nn.Module whose forward calls it, so that its weights have an owner.",
+            parameter="model",
         )
-    raise InputError(f"The model is a {type(model).__name__}: give an nn.Module in eval mode, or an ExportedProgram.")
+    raise ArgumentError(
+        f"The model is a {type(model).__name__}: give an nn.Module in eval mode, or an ExportedProgram.",
+        parameter="model",
+    )
 
 
 def _warn_training(model: torch.nn.Module) -> None:
@@ -149,16 +156,22 @@ def _arguments(args: Any, kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]
     if isinstance(args, list) or (isinstance(args, tuple) and type(args) is not tuple):
         args = tuple(args)
     elif isinstance(args, Mapping):
-        raise InputError("args is a mapping: give keyword inputs as kwargs=..., positional ones as a tuple.")
+        raise ArgumentError(
+            "args is a mapping: give keyword inputs as kwargs=..., positional ones as a tuple.", parameter="args"
+        )
     elif args is None:
         args = ()
     elif not isinstance(args, tuple):
         args = (args,)
     if kwargs is not None and not isinstance(kwargs, Mapping):
-        raise InputError(f"kwargs is a {type(kwargs).__name__}: give a dict of forward's keyword arguments.")
+        raise ArgumentError(
+            f"kwargs is a {type(kwargs).__name__}: give a dict of forward's keyword arguments.", parameter="kwargs"
+        )
     kwargs = {} if kwargs is None else dict(kwargs)
     if any(not isinstance(key, str) for key in kwargs):
-        raise InputError("kwargs has keys that are no strings: give a dict of forward's keyword arguments.")
+        raise ArgumentError(
+            "kwargs has keys that are no strings: give a dict of forward's keyword arguments.", parameter="kwargs"
+        )
     return args, kwargs
 
 
@@ -173,7 +186,8 @@ def _bound(model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
             f"The forward of {type(model).__name__} doesn't accept the example inputs: {error}.\n"
             f"    forward{signature}\n    given: {len(args)} positional{_described(args)}, keywords "
             f"{sorted(kwargs) or 'none'}\n"
-            "Give the positional ones as a tuple args=(...), and the keyword ones as kwargs={...}."
+            "Give the positional ones as a tuple args=(...), and the keyword ones as kwargs={...}.",
+            parameter="args",
         ) from None
     arguments = list(bound.arguments.items())
     # Leaves come in the order of the positional, then of the keyword arguments, and keywords in forward's order.
@@ -225,7 +239,8 @@ def _check_leaves(leaves: list[Leaf]) -> None:
             f"The example input {leaf.path} is a {type(value).__name__}, which torch.export can't read. Give "
             "tensors, numbers, "
             "strings, None, and lists, tuples, dicts or dataclasses of those; a class of your own needs a Container "
-            "(hook onnxport_containers), a mapping can be given as dict(...)."
+            "(hook onnxport_containers), a mapping can be given as dict(...).",
+            parameter="args",
         )
 
 
@@ -238,7 +253,9 @@ def _resolved(model: Any, dynamic_shapes: Any, request: Request) -> Any:
         try:
             found = dynamic_shapes.dynamic_shapes(model, request.args, request.kwargs)
         except Exception as error:
-            raise DynamicShapesError(f"The {type(dynamic_shapes).__name__} doesn't fit the inputs: {error}") from error
+            raise DynamicShapesError(
+                f"The {type(dynamic_shapes).__name__} doesn't fit the inputs: {error}", parameter="dynamic_shapes"
+            ) from error
         if isinstance(dynamic_shapes, torch.export.AdditionalInputs):
             request.additional = dynamic_shapes
         return found
@@ -253,15 +270,19 @@ def _names(parameter: str, names: Any) -> list[str]:
     if names is None:
         return []
     if isinstance(names, str) or not isinstance(names, Iterable):
-        raise NamesError(f"{parameter} is {names!r}: give a list of strings.")
+        raise NamesError(f"{parameter} is {names!r}: give a list of strings.", parameter=parameter)
     names = list(names)
     for name in names:
         if not isinstance(name, str) or not name:
-            raise NamesError(f"{parameter} contains {name!r}: each name must be a string, and not empty.")
+            raise NamesError(
+                f"{parameter} contains {name!r}: each name must be a string, and not empty.", parameter=parameter
+            )
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise NamesError(
-            f"{parameter} contains {', '.join(map(repr, twice))} more than once: names in a file are unique."
+            f"{parameter} contains {', '.join(map(repr, twice))} more than once: names in a file are unique.",
+            parameter=parameter,
+            names=twice,
         )
     return names
 

@@ -95,7 +95,7 @@ class Plugins:
                 self._load(installed[choice])
             else:
                 known = ", ".join([BUILTIN, *installed])
-                raise PluginError(f"no installed plugin is named {choice!r}; there are: {known}.")
+                raise PluginError(f"no installed plugin is named {choice!r}; there are: {known}.", plugins=[choice])
 
     def _load(self, entry_point: importlib_metadata.EntryPoint) -> None:
         distribution = entry_point.dist

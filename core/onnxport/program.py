@@ -15,7 +15,7 @@ import torch
 from google.protobuf.message import DecodeError
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 
-from onnxport.errors import InputError, WeightError
+from onnxport.errors import ArgumentError, InputError, WeightError
 from onnxport.files import reweight, saving
 from onnxport.weights import TorchTensor
 
@@ -119,13 +119,15 @@ class ONNXProgram:
         from onnxport.running import runtime
 
         if isinstance(value_names, str) or not all(isinstance(name, str) for name in _listed(value_names)):
-            raise InputError(f"value_names is {value_names!r}: give a list of names of values.")
+            raise ArgumentError(
+                f"value_names is {value_names!r}: give a list of names of values.", parameter="value_names"
+            )
         graph = self.model.graph
         known = {value.name: value for value in graph.inputs} | dict(graph.initializers)
         known |= {value.name: value for node in graph for value in node.outputs}
         unknown = [name for name in value_names if name not in known]
         if unknown:
-            raise InputError(f"The graph has no value(s) named {unknown}.")
+            raise InputError(f"The graph has no value(s) named {unknown}.", parameter="value_names")
         feeds = runtime.bind(graph.inputs, self.exported_program, args, kwargs or {})
         found = {name: feeds[name] for name in value_names if name in feeds}
         wanted = [known[name] for name in dict.fromkeys(value_names) if name not in feeds]
@@ -281,17 +283,24 @@ class ONNXProgram:
             InputError: a dimension that the model doesn't have, an invalid name, or one that another dimension has.
         """
         if not isinstance(names, Mapping):
-            raise InputError(f"names is a {type(names).__name__}: give a dict of new names by present names.")
+            raise ArgumentError(
+                f"names is a {type(names).__name__}: give a dict of new names by present names.", parameter="names"
+            )
         values = list(_values(self.model))
         dims = {str(dim.value) for value in values for dim in value.shape or () if isinstance(dim, ir.SymbolicDim)}
         present = dims | {name for dim in dims for name in _IDENTIFIER.findall(dim)}
         for old, new in names.items():
             if old not in present:
-                raise InputError(f"The model has no dimension {old!r}; it has {sorted(present - {'None'})}.")
+                known = sorted(present - {"None"})
+                raise InputError(f"The model has no dimension {old!r}; it has {known}.", parameter="names")
             if not isinstance(new, str) or not new.isidentifier():
-                raise InputError(f"{new!r} is no name for a dimension: use letters, digits and underscores.")
+                raise InputError(
+                    f"{new!r} is no name for a dimension: use letters, digits and underscores.", parameter="names"
+                )
             if (new in present and new not in names) or list(names.values()).count(new) > 1:
-                raise InputError(f"The name {new!r} would stand for two dimensions: choose different ones.")
+                raise InputError(
+                    f"The name {new!r} would stand for two dimensions: choose different ones.", parameter="names"
+                )
 
         def renamed(dim: int | ir.SymbolicDim) -> int | ir.SymbolicDim:
             if isinstance(dim, int) or dim.value is None:

@@ -52,7 +52,11 @@ class Deferred:
         for found in collect(importlib.import_module(self.owner)):
             if (found.target, found.opset, found.priority, found.complex) == wanted:
                 return found.function  # type: ignore[no-any-return]
-        raise PluginError(f"{self.owner} has no translation of {record.name} any more: restart Python.")
+        raise PluginError(
+            f"{self.owner} has no translation of {record.name} any more: restart Python.",
+            plugins=[record.plugin],
+            target=record.name,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,13 +139,16 @@ def key_of(target: object) -> Key:
         return f"higher_order::{target.name()}"
     if isinstance(target, OpOverloadPacket):
         names = ", ".join(f"{target}.{overload}" for overload in target.overloads())
-        raise PluginError(f"{target} is a packet of overloads, not one operator: name one of {names}.")
+        raise PluginError(
+            f"{target} is a packet of overloads, not one operator: name one of {names}.", target=str(target)
+        )
     if isinstance(target, str):
         namespace, separator, name = target.partition("::")
         if not (namespace and separator and name) or name.endswith("."):
             raise PluginError(
                 f"{target!r} is no operator name: write it as 'namespace::name' or 'namespace::name.overload', "
-                "such as 'aten::add.Tensor'."
+                "such as 'aten::add.Tensor'.",
+                target=target,
             )
         return target.removesuffix(".default")
     if callable(target):
@@ -367,7 +374,10 @@ class Registry:
                 raise PluginConflictError(
                     f"{name_of(key)} has two translations of equal rank: {first.function_name} of plugin "
                     f"{first.plugin!r} and {second.function_name} of plugin {second.plugin!r}. Give one a priority, "
-                    "or leave a plugin out with plugins=[...]."
+                    "or leave a plugin out with plugins=[...].",
+                    plugins=[first.plugin, second.plugin],
+                    target=name_of(key),
+                    functions=[first.function_name, second.function_name],
                 )
         return tuple(usable)
 
@@ -443,7 +453,8 @@ class Registry:
             if isinstance(key, str) and "::" not in key:
                 raise PluginError(
                     f"{target!r} is neither an operator name such as 'aten::add.Tensor', nor a Python function that "
-                    "has a translation."
+                    "has a translation.",
+                    target=target,
                 )
         key = key_of(key if isinstance(target, str) else target)
         candidates = self.candidates(target if not isinstance(target, str) else operator_named(key))

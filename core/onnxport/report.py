@@ -152,7 +152,8 @@ class Run:
             yield
         except OSError as error:
             raise SaveError(
-                f"The {what} can't be written to {self.artifacts}: {error}. Give another artifacts_dir."
+                f"The {what} can't be written to {self.artifacts}: {error}. Give another artifacts_dir.",
+                path=str(self.artifacts),
             ) from error
 
     def _path(self, suffix: str, kind: str = "report") -> Path:

@@ -21,7 +21,7 @@ from torch.utils import _pytree as pytree
 from onnxport.errors import TableError, Unsupported
 from onnxport.graph.schemas import OpSpec, spec_of
 from onnxport.graph.tensor import Tensor
-from onnxport.registry import TABLE_TIER, Translation, key_of
+from onnxport.registry import TABLE_TIER, Translation, key_of, name_of
 from onnxport.symbols import Size
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def table_records(table: Mapping[Any, Any], opset: int) -> list[Translation]:
         TableError: a key is no operator, or a value no function.
     """
     if not isinstance(table, Mapping):
-        raise TableError(
+        raise table_error(
             "custom_translation_table must be a dict of {torch.ops.ns.op.overload: function}, "
             f"not {type(table).__name__}."
         )
@@ -49,24 +49,36 @@ def table_records(table: Mapping[Any, Any], opset: int) -> list[Translation]:
         _check_key(target)
         listed = functions if isinstance(functions, (list, tuple)) else [functions]
         if not listed:
-            raise TableError(f"custom_translation_table[{target}] is empty: give a function.")
+            raise table_error(f"custom_translation_table[{target}] is empty: give a function.", target)
         for i, function in enumerate(listed):
             records.append(_record(target, function, _MAX_PRIORITY - i))
     return records
 
 
+def table_error(message: str, target: Any = "", function: Any = "") -> TableError:
+    """An error of a table, of one of its keys or of the function there."""
+    name = function if isinstance(function, str) else getattr(function, "__qualname__", repr(function))
+    return TableError(message, parameter="custom_translation_table", target=_label(target), function=name)
+
+
+def _label(target: Any) -> str:
+    return name_of(target) if isinstance(target, (OpOverload, HigherOrderOperator)) or callable(target) else str(target)
+
+
 def _check_key(target: Any) -> None:
     if isinstance(target, OpOverloadPacket):
         names = ", ".join(f"torch.ops.{target}.{overload}" for overload in target.overloads())
-        raise TableError(
-            f"custom_translation_table has the key {target}, which is a packet of overloads: name one of {names}."
+        raise table_error(
+            f"custom_translation_table has the key {target}, which is a packet of overloads: name one of {names}.",
+            target,
         )
     if isinstance(target, (OpOverload, HigherOrderOperator)):
         return
     if isinstance(target, str) or not callable(target) or isinstance(target, type):
-        raise TableError(
+        raise table_error(
             f"custom_translation_table has the key {target!r}, which is no operator: use an overload such as "
-            "torch.ops.aten.add.Tensor, or a Python function that stands in FX graphs, such as operator.add."
+            "torch.ops.aten.add.Tensor, or a Python function that stands in FX graphs, such as operator.add.",
+            target,
         )
 
 
@@ -74,13 +86,17 @@ def _record(target: Any, function: Any, priority: int) -> Translation:
     if _is_onnxscript(function):
         call: Callable[..., Any] = _script_call(function)
     elif not callable(function):
-        raise TableError(f"custom_translation_table[{target}] is {function!r}, which is no function.")
+        raise table_error(
+            f"custom_translation_table[{target}] is {function!r}, which is no function.", target, function
+        )
     elif _takes_builder(function):
         call = function
         if wrong := _foreign_parameters(function, target):
-            raise TableError(
+            raise table_error(
                 f"custom_translation_table[{target}]: {getattr(function, '__name__', function)} has a parameter "
-                f"{wrong[0]!r}, which the schema doesn't have: {target._schema}. Arguments are passed by its names."
+                f"{wrong[0]!r}, which the schema doesn't have: {target._schema}. Arguments are passed by its names.",
+                target,
+                function,
             )
     else:
         call = _traced_call(function)

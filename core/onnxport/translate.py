@@ -196,7 +196,8 @@ class Translator:
             return
         if node.op != "call_function":
             raise TranslationError(
-                f"The captured graph has a {node.op} node ({node.format_node()}): not an exported graph."
+                f"The captured graph has a {node.op} node ({node.format_node()}): not an exported graph.",
+                target=str(node.target),
             )
         folded = self._folded.get(node)
         outer = self.op.node, self.op.origin
@@ -276,7 +277,7 @@ class Translator:
         except TranslationError:
             raise
         except Exception as error:
-            raise TranslationError(_blame(candidate, node, f"raised {type(error).__name__}: {error}")) from error
+            raise _blame(candidate, node, f"raised {type(error).__name__}: {error}") from error
         self._served[registry.name_of(node.target), candidate.function_name, candidate.plugin] += 1
         return result
 
@@ -359,7 +360,7 @@ class Translator:
         if isinstance(fake, (list, tuple)):
             values = list(value) if isinstance(value, (list, tuple)) else [value]
             if len(values) != len(fake):
-                raise self._broken(candidate, node, f"returned {len(values)} values, {len(fake)} were expected")
+                raise _blame(candidate, node, f"returned {len(values)} values, {len(fake)} were expected")
             return [
                 self._accept_tensor(node, v, f, f"{node.name}_{i}", candidate)
                 if isinstance(f, torch.Tensor)
@@ -383,20 +384,20 @@ class Translator:
     ) -> Any:
         if value is None:
             if any(user.op == "output" or user.target is not operator.getitem for user in node.users):
-                raise self._broken(candidate, node, "returned None for a result that is used")
+                raise _blame(candidate, node, "returned None for a result that is used")
             return None
         if isinstance(value, (int, float, bool, complex, Size)):
             value = self.op.cast(value, component_dtype(fake.dtype)) if fake.dtype not in COMPONENT else value
         if not isinstance(value, Tensor):
-            raise self._broken(candidate, node, f"returned {type(value).__name__}, a tensor was expected")
+            raise _blame(candidate, node, f"returned {type(value).__name__}, a tensor was expected")
         expected = Result(fake, self.op.symbols)
         if value.dtype is None:
             value.dtype = expected.dtype
         elif value.dtype is not expected.dtype:
-            raise self._broken(candidate, node, f"returned {value.dtype.name}, {expected.dtype.name} was expected")
+            raise _blame(candidate, node, f"returned {value.dtype.name}, {expected.dtype.name} was expected")
         if value.is_complex is not expected.is_complex:
             kinds = {True: "a complex tensor", False: "a real tensor"}
-            raise self._broken(
+            raise _blame(
                 candidate, node, f"returned {kinds[value.is_complex]}, {kinds[expected.is_complex]} was expected"
             )
         shape = value.shape
@@ -405,7 +406,7 @@ class Translator:
                 type(have) is int and type(want) is int and have != want for have, want in zip(shape, expected.shape)
             )
             if wrong:
-                raise self._broken(candidate, node, f"returned shape {shape}, {expected.shape} was expected")
+                raise _blame(candidate, node, f"returned shape {shape}, {expected.shape} was expected")
         producer = value.producer()
         if producer is not None and not value.accepted:
             value.accepted = True
@@ -418,9 +419,6 @@ class Translator:
             model.link(value, node, name)
         self.op.symbols.bind_shape(value, expected.shape)
         return value
-
-    def _broken(self, candidate: Translation | None, node: torch.fx.Node, what: str) -> TranslationError:
-        return TranslationError(_blame(candidate, node, what))
 
     def _refuse(self, node: torch.fx.Node, reasons: list[str]) -> None:
         name = registry.name_of(node.target)
@@ -473,12 +471,17 @@ _FAILED = object()
 _ENDS = ("placeholder", "output")
 
 
-def _blame(candidate: Translation | None, node: torch.fx.Node, what: str) -> str:
+def _blame(candidate: Translation | None, node: torch.fx.Node, what: str) -> TranslationError:
     who = f"The translation {candidate}" if candidate is not None else "The decomposition"
-    return (
-        f"{who} of {registry.name_of(node.target)} {what}\n    module: {metadata.module_path(node)}\n"
-        f"    source: {metadata.source_line(node)}\n    node: {node.format_node()}\n"
-        "This is a bug of the translation, not of the model: report it to the plugin's authors."
+    target, module, source = registry.name_of(node.target), metadata.module_path(node), metadata.source_line(node)
+    return TranslationError(
+        f"{who} of {target} {what}\n    module: {module}\n    source: {source}\n    node: {node.format_node()}\n"
+        "This is a bug of the translation, not of the model: report it to the plugin's authors.",
+        target=target,
+        function=candidate.function_name if candidate is not None else "",
+        plugin=candidate.plugin if candidate is not None else "",
+        module=module,
+        source=source,
     )
 
 

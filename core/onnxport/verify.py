@@ -141,12 +141,12 @@ class VerificationResult:
         """
         if not self.passed:
             listing = "\n".join(f"  {line}" for line in self.failures())
-            error = VerificationError(
+            raise VerificationError(
                 f"The ONNX model differs from the torch model:\n{listing}\n{self.table()}\n"
-                "onnxport.find_mismatch(program) tells where it starts. Widen rtol and atol if this is rounding."
+                "onnxport.find_mismatch(program) tells where it starts. Widen rtol and atol if this is rounding.",
+                program=program,
+                result=self,
             )
-            error.program = program
-            raise error
 
     def table(self) -> str:
         """Format everything as a markdown table."""

@@ -57,12 +57,15 @@ class TorchTensor(ir.Tensor):
         label = name or "tensor"
         if tensor.layout is not torch.strided or tensor.is_quantized:
             kind = "quantized" if tensor.is_quantized else str(tensor.layout).removeprefix("torch.")
-            raise WeightError(f"The weight {label!r} is {kind}; ONNX stores dense tensors. Convert it first.")
+            raise WeightError(
+                f"The weight {label!r} is {kind}; ONNX stores dense tensors. Convert it first.", names=[label]
+            )
         try:
             dtype = component_dtype(tensor.dtype)
         except KeyError as error:
             raise WeightError(
-                f"The weight {label!r} is of dtype {tensor.dtype}, which ONNX does not have. Convert it first."
+                f"The weight {label!r} is of dtype {tensor.dtype}, which ONNX does not have. Convert it first.",
+                names=[label],
             ) from error
         dims = [int(dim) for dim in tensor.shape]
         if tensor.is_complex():
@@ -205,7 +208,8 @@ class TorchTensor(ir.Tensor):
             raise WeightError(
                 f"The weight {(empty.source or self.name)!r} has no data: the model was exported with fake or meta "
                 "tensors. Give it values with ONNXProgram.apply_weights(state_dict), or save with "
-                "include_initializers=False."
+                "include_initializers=False.",
+                names=[str(empty.source or self.name)],
             )
         return self.raw
 
@@ -283,13 +287,16 @@ def initializers_of(program: torch.export.ExportedProgram) -> list[Initializer]:
         if tensor is None:
             tensor = program.constants.get(target)
         if not isinstance(tensor, torch.Tensor):
-            raise WeightError(f"The exported program has no data for {target!r} (input {spec.arg.name!r}).")
+            raise WeightError(
+                f"The exported program has no data for {target!r} (input {spec.arg.name!r}).", names=[target]
+            )
         if torch._C._functorch.is_functorch_wrapped_tensor(tensor):
             continue  # of a torch.func transform: the functional graph has what it stands for
         if any(isinstance(size, torch.SymInt) for size in tensor.shape):
             raise WeightError(
                 f"torch.export recorded a tensor that forward computes as the constant {target!r}, without its data: "
-                "it can't follow some calls, such as Tensor.data (use detach())."
+                "it can't follow some calls, such as Tensor.data (use detach()).",
+                names=[target],
             )
         key = _identity(tensor)
         known = found.get(key)

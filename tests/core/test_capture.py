@@ -262,7 +262,9 @@ def test_data_dependent_branches():
     with pytest.raises(CaptureError, match=r"torch\.cond") as caught:
         captured(One(branch), (rand(3),))
     assert "if x.sum() > 0" in str(caught.value) and __file__ in str(caught.value)
-    assert caught.value.__cause__ is caught.value.errors[0] and len(caught.value.errors) == 2
+    assert [attempt.name for attempt in caught.value.attempts] == ["non-strict", "strict"]
+    assert all("if x.sum() > 0" in place for place in (caught.value.line, *(a.line for a in caught.value.attempts)))
+    assert caught.value.attempts[0].error.startswith(type(caught.value.__cause__).__name__)
 
 
 def test_a_size_of_one_that_is_broadcast_cannot_be_dynamic():

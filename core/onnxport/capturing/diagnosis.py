@@ -82,12 +82,11 @@ def guards(program: ExportedProgram) -> list[Any]:
     return []
 
 
-def reason(program: ExportedProgram, size: Any, lines: Callable[[Any], str] | None) -> str:
+def reason(program: ExportedProgram, size: Any, lines: Callable[[Any], str] | None) -> tuple[str, str]:
+    """The condition that made a size static, as text, and the line of the model; empty where they are unknown."""
     symbol = getattr(getattr(size, "node", None), "_expr", None)
     line = lines(symbol) if lines is not None and symbol is not None else ""
-    return (guard_text(program, symbol) if symbol is not None else "") + (
-        f", because of {line}" if line else " (place unknown)"
-    )
+    return (guard_text(program, symbol) if symbol is not None else ""), line
 
 
 def guard_text(program: ExportedProgram, symbol: Any) -> str:

@@ -81,7 +81,8 @@ def interface_of(program: ExportedProgram, request: Request) -> Interface:
         request.leaves = leaves
     if len(leaves) != len(specs):
         raise InputError(
-            f"The exported program has {len(specs)} inputs, but {len(leaves)} are given. Give its own, or none."
+            f"The exported program has {len(specs)} inputs, but {len(leaves)} are given. Give its own, or none.",
+            parameter="args",
         )
     asked = input_names_of(request)
     result = Interface(limits=request.limits)
@@ -109,14 +110,18 @@ def _name_outputs(program: ExportedProgram, request: Request, result: Interface)
         if len(names) != len(specs):
             listing = "".join(f"\n    {result.output_paths[i] or specs[i].arg.name}" for i in named)
             raise NamesError(
-                f"output_names has {len(names)} names, but the model has {len(named)} outputs:{listing or ' none'}"
+                f"output_names has {len(names)} names, but the model has {len(named)} outputs:{listing or ' none'}",
+                parameter="output_names",
+                names=names[len(named) :],
             )
         names = [names[i] for i in named]
     chosen = dict(zip(named, names, strict=False))
     both = sorted(set(chosen.values()) & {leaf.name for leaf in result.inputs if leaf.name})
     if both:
         raise NamesError(
-            f"{', '.join(map(repr, both))} is named both in input_names and output_names: names in a file are unique."
+            f"{', '.join(map(repr, both))} is named both in input_names and output_names: names in a file are unique.",
+            parameter="output_names",
+            names=both,
         )
     taken = set(chosen.values()) | {leaf.name for leaf in result.inputs}
     for leaf in result.inputs:
@@ -143,7 +148,8 @@ def _name_outputs(program: ExportedProgram, request: Request, result: Interface)
             raise DynamicShapesError(
                 f"dynamic_axes names {name!r}, which is neither an input nor an output. Inputs: "
                 f"{', '.join(leaf.name for leaf in result.inputs if leaf.name)}; outputs: "
-                f"{', '.join(filter(None, result.outputs))}."
+                f"{', '.join(filter(None, result.outputs))}.",
+                parameter="dynamic_axes",
             )
         result.output_axes[result.outputs.index(name)] = axes
 
@@ -198,4 +204,8 @@ def input_names_of(request: Request) -> dict[int, str]:
         f"\n    {leaf.path}: {described(leaf.value)}{'' if leaf.is_input else ' (baked in, takes no name)'}"
         for leaf in request.leaves
     )
-    raise NamesError(f"input_names has {len(names)} names, but the model has {len(inputs)} inputs:{listing or ' none'}")
+    raise NamesError(
+        f"input_names has {len(names)} names, but the model has {len(inputs)} inputs:{listing or ' none'}",
+        parameter="input_names",
+        names=names[len(inputs) :],
+    )

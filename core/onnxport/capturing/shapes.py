@@ -19,7 +19,7 @@ from torch.export import Dim
 
 from onnxport.capturing import containers
 from onnxport.capturing.request import described
-from onnxport.errors import DynamicShapesError
+from onnxport.errors import DynamicAxis, DynamicShapesError
 
 if TYPE_CHECKING:
     from onnxport.capturing.request import Leaf, Request
@@ -133,6 +133,7 @@ class ShapeReader:
         self._leaves = leaves
         self._by_path = {leaf.path: leaf for leaf in leaves}
         self._names: dict[str, str] = {}
+        self._parameter = "dynamic_shapes"
         tensors = [leaf.path for leaf in leaves if isinstance(leaf.value, torch.Tensor)]
         everything = [leaf.path for leaf in leaves]
         for name, path in zip(input_names, everything if len(input_names) == len(leaves) else tensors, strict=False):
@@ -171,6 +172,7 @@ class ShapeReader:
         Raises:
             DynamicShapesError: it doesn't fit the inputs.
         """
+        self._parameter = "dynamic_axes"
         if not isinstance(axes, Mapping):
             raise self._error(f"dynamic_axes is a {type(axes).__name__}: give a dict by name of an input or output")
         outputs: dict[str, dict[int, str]] = {}
@@ -303,12 +305,16 @@ class ShapeReader:
             )
         for axis, dim in entries:
             if not _is_int(axis) or not -value.dim() <= axis < value.dim():
-                raise self._error(f"dynamic_shapes for {path} names axis {axis!r}, but the tensor has {value.dim()}")
+                raise self._error(
+                    f"dynamic_shapes for {path} names axis {axis!r}, but the tensor has {value.dim()}",
+                    DynamicAxis(path, axis if _is_int(axis) else None),
+                )
             axis %= value.dim()
             if _is_int(dim):
                 if dim != value.shape[axis]:
                     raise self._error(
-                        f"dynamic_shapes says that axis {axis} of {path} is {dim}, but it is {value.shape[axis]}"
+                        f"dynamic_shapes says that axis {axis} of {path} is {dim}, but it is {value.shape[axis]}",
+                        DynamicAxis(path, axis, size=int(value.shape[axis])),
                     )
                 continue
             asked = self._asked(path, axis, dim)
@@ -321,36 +327,46 @@ class ShapeReader:
         except TypeError as error:
             place = path if axis is None else f"axis {axis} of {path}"
             raise self._error(
-                f"dynamic_shapes for {place} is {error}: give a name, a Dim, Dim.DYNAMIC, or None"
+                f"dynamic_shapes for {place} is {error}: give a name, a Dim, Dim.DYNAMIC, or None",
+                DynamicAxis(path, axis),
             ) from None
 
     def _check_sizes(self) -> None:
         """Axes of one name are of one size, and arithmetic holds of the example."""
-        first: dict[str, tuple[int, str]] = {}
+        first: dict[str, tuple[int, DynamicAxis]] = {}
         for leaf, axis, asked, size in places(self._leaves):
             where = f"axis {axis} of {leaf.path}"
             high = asked.bounds[1]
             if high is not None and size > high:
-                raise self._error(f"{where} is {size} in the example, but {asked.dim!r} ends at {high}")
+                at_fault = DynamicAxis(leaf.path, axis, asked.label)
+                raise self._error(f"{where} is {size} in the example, but {asked.dim!r} ends at {high}", at_fault)
             if asked.name is None or asked.automatic:
                 continue
-            known = first.setdefault(asked.name, (size, where))
-            if known[0] != size:
+            this = DynamicAxis(leaf.path, axis, asked.label)
+            known, other = first.setdefault(asked.name, (size, this))
+            if known != size:
                 raise self._error(
-                    f"The dimension {asked.name!r} is {known[0]} at {known[1]} but {size} at {where}: axes of one "
-                    "name are of one size"
+                    f"The dimension {asked.name!r} is {known} at axis {other.axis} of {other.input} but {size} at "
+                    f"{where}: axes of one name are of one size",
+                    other,
+                    this,
                 )
         for leaf, axis, asked, size in places(self._leaves):
             if (
                 asked.expression is not None
                 and solved(asked.expression, size, {k: v[0] for k, v in first.items()}) is None
             ):
-                raise self._error(f"Axis {axis} of {leaf.path} is {size} in the example, which is not {asked.name}")
+                raise self._error(
+                    f"Axis {axis} of {leaf.path} is {size} in the example, which is not {asked.name}",
+                    DynamicAxis(leaf.path, axis, asked.label),
+                )
 
-    def _error(self, message: str) -> DynamicShapesError:
+    def _error(self, message: str, *axes: DynamicAxis) -> DynamicShapesError:
         listing = "".join(f"\n    {leaf.path}: {described(leaf.value)}" for leaf in self._leaves)
         return DynamicShapesError(
-            f"{message}.\nThe inputs are:{listing or ' none'}\nGive dynamic_shapes of that structure."
+            f"{message}.\nThe inputs are:{listing or ' none'}\nGive dynamic_shapes of that structure.",
+            parameter=self._parameter,
+            axes=axes,
         )
 
 

@@ -72,7 +72,10 @@ class StoredTensor(TorchTensor):
             while into.nbytes:
                 count = file.readinto(into)
                 if not count:
-                    raise WeightError(f"{self._path.name} ended before the data of {self.source!r}: it was cut short.")
+                    raise WeightError(
+                        f"{self._path.name} ended before the data of {self.source!r}: it was cut short.",
+                        names=[str(self.source)],
+                    )
                 into = into[count:]
 
 
@@ -107,6 +110,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, StoredTensor]:
 def _read_index(path: Path) -> dict[str, StoredTensor]:
     weight_map = _parsed(path, lambda: json.loads(path.read_text(encoding="utf-8"))["weight_map"])
     problems: list[str] = []
+    missing: list[str] = []
     weights: dict[str, StoredTensor] = {}
     for name in dict.fromkeys(weight_map.values()):
         listed = [weight for weight, file in weight_map.items() if file == name]
@@ -114,12 +118,16 @@ def _read_index(path: Path) -> dict[str, StoredTensor]:
             held = _read_file(path.parent / name)
         except WeightError as error:
             problems.append(str(error))
+            missing += listed
             continue
+        missing += [weight for weight in listed if weight not in held]
         problems += [f"{weight}: not in {name}" for weight in listed if weight not in held]
         weights.update((weight, held[weight]) for weight in listed if weight in held)
     if problems:
         listing = "\n".join(f"  {problem}" for problem in problems)
-        raise WeightError(f"The index {path.name} names what isn't there; complete the checkpoint:\n{listing}")
+        raise WeightError(
+            f"The index {path.name} names what isn't there; complete the checkpoint:\n{listing}", names=missing
+        )
     return weights
 
 
@@ -138,7 +146,9 @@ def _read_file(path: Path) -> dict[str, StoredTensor]:
 
 def _stored(path: Path, start: int, size: int, name: str, entry: dict[str, Any]) -> StoredTensor:
     if entry["dtype"] not in _DTYPES:
-        raise WeightError(f"The weight {name!r} of {path.name} is {entry['dtype']}, which can't be read. Convert it.")
+        raise WeightError(
+            f"The weight {name!r} of {path.name} is {entry['dtype']}, which can't be read. Convert it.", names=[name]
+        )
     begin, end = entry["data_offsets"]
     tensor = StoredTensor(path, start + begin, _DTYPES[entry["dtype"]], entry["shape"], name)
     if tensor.nbytes != end - begin or begin < 0 or start + end > size:

@@ -37,7 +37,7 @@ def apply_weights(model: ir.Model, program: ExportedProgram | None, state_dict: 
             present[name] = tensor
     used, unused = _names_of(program)
     folded = frozenset(model.meta.get(FOLDED, ()))
-    problems: list[str] = []
+    problems: dict[str, str] = {}
     chosen: dict[str, torch.Tensor | TorchTensor] = {}
     for name, given in state_dict.items():
         target = aliases.get(name, name)
@@ -45,22 +45,24 @@ def apply_weights(model: ir.Model, program: ExportedProgram | None, state_dict: 
             known = _known(program, name)
             if known is not None and not _misfit(TorchTensor(known), given) and _same(known, given):
                 continue
-            problems.append(f"{name}: computed into constants at export; export with optimize=False to replace it")
+            problems[name] = "computed into constants at export; export with optimize=False to replace it"
         elif target in present:
             problem = _misfit(present[target], given)
             if problem:
-                problems.append(f"{name}: {problem}")
+                problems[name] = problem
             elif not _same(chosen.setdefault(target, given), given):
-                problems.append(f"{name}: tied to {target} in the model, but the values given differ")
+                problems[name] = f"tied to {target} in the model, but the values given differ"
         elif name not in unused:
-            problems.append(f"{name}: not a weight of the model")
+            problems[name] = "not a weight of the model"
     given_names = {aliases.get(name, name) for name in state_dict}
     for name, tensor in present.items():
         if isinstance(tensor, TorchTensor) and not tensor.has_data and name not in given_names:
-            problems.append(f"{name}: missing")
+            problems[name] = "missing"
     if problems:
-        listing = "\n".join(f"  {problem}" for problem in dict.fromkeys(problems))
-        raise WeightError(f"{len(problems)} weight(s) don't fit the model; nothing was changed:\n{listing}")
+        listing = "\n".join(f"  {name}: {problem}" for name, problem in problems.items())
+        raise WeightError(
+            f"{len(problems)} weight(s) don't fit the model; nothing was changed:\n{listing}", names=list(problems)
+        )
     for name, value in model.graph.initializers.items():
         tensor = value.const_value
         if isinstance(tensor, TorchTensor):

@@ -15,7 +15,7 @@ import onnx
 import onnx_ir as ir
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 
-from onnxport.errors import InputError, SaveError
+from onnxport.errors import ArgumentError, InputError, SaveError
 from onnxport.files.serialization import PROTOBUF_LIMIT, Weight, model_size, weights_of, without_weights, write_model
 from onnxport.weights import TorchTensor
 
@@ -70,7 +70,7 @@ def save(
         outputs: values to be the graph's outputs instead of its own.
 
     Raises:
-        TypeError: `destination` is no path and no binary file, or is not a path while `external_data` is True.
+        ArgumentError: `destination` is no path and no binary file, or is not a path while `external_data` is True.
         SaveError: the files can't be written, or the model is too large without external data.
         WeightError: a weight has no data (a fake or meta tensor).
         InputError: `shard_bytes` is not a positive number, or a flag neither True nor False.
@@ -81,7 +81,10 @@ def save(
         external_data=external_data,
     )
     if shard_bytes is not None and (not isinstance(shard_bytes, int) or shard_bytes < 1):
-        raise InputError(f"shard_bytes={shard_bytes!r}: give a number of bytes, such as 2 * 10**9, or leave it out.")
+        raise InputError(
+            f"shard_bytes={shard_bytes!r}: give a number of bytes, such as 2 * 10**9, or leave it out.",
+            parameter="shard_bytes",
+        )
     path = path_of(destination, external_data)
     weights = weights_of(model) if include_initializers else []
     for weight in weights:
@@ -105,14 +108,14 @@ def save(
         raise
     except OSError as error:
         advice = _ADVICE.get(error.errno or 0, "Nothing was written.")
-        raise SaveError(f"Cannot save {path!r}: {error.strerror or error}. {advice}") from error
+        raise SaveError(f"Cannot save {path!r}: {error.strerror or error}. {advice}", path=path) from error
 
 
 def path_of(destination: Any, external_data: bool | None) -> str | None:
     """The absolute path of a destination in a folder that is there; None for a binary file.
 
     Raises:
-        TypeError: it is no path and no binary file, or is not a path while `external_data` is True.
+        ArgumentError: it is no path and no binary file, or is not a path while `external_data` is True.
         SaveError: its folder isn't there, or it is a folder itself.
     """
     if isinstance(destination, (str, os.PathLike)):
@@ -121,14 +124,17 @@ def path_of(destination: Any, external_data: bool | None) -> str | None:
             raise SaveError("Cannot save '': give the path of a file.")
         if not os.path.isdir(os.path.dirname(path)):
             code = errno.ENOTDIR if os.path.exists(os.path.dirname(path)) else errno.ENOENT
-            raise SaveError(f"Cannot save {path!r}: {os.strerror(code)}. {_ADVICE[code]}")
+            raise SaveError(f"Cannot save {path!r}: {os.strerror(code)}. {_ADVICE[code]}", path=path)
         _target(path)
         return path
     kind = type(destination).__name__
     if not hasattr(destination, "write"):
-        raise TypeError(f"The destination must be a path or a binary file, not {kind}.")
+        raise ArgumentError(f"The destination must be a path or a binary file, not {kind}.", parameter="destination")
     if external_data:
-        raise TypeError(f"external_data=True needs a path as destination, not {kind}; give external_data=False.")
+        raise ArgumentError(
+            f"external_data=True needs a path as destination, not {kind}; give external_data=False.",
+            parameter="external_data",
+        )
     return None
 
 
@@ -140,7 +146,7 @@ def require_flags(**flags: Any) -> None:
     """
     for name, value in flags.items():
         if value is not None and not isinstance(value, int):
-            raise InputError(f"{name}={value!r}: it must be True or False.")
+            raise ArgumentError(f"{name}={value!r}: it must be True or False.", parameter=name)
 
 
 def to_bytes(model: ir.Model, outputs: Sequence[ir.Value] | None = None) -> bytes:
@@ -246,9 +252,9 @@ def _target(path: str) -> str:
     """Resolve links, as opening the file would, and refuse what a rename would destroy."""
     path = os.path.realpath(path)
     if os.path.isdir(path):
-        raise SaveError(f"Cannot save {path!r}: it is a folder. Give the path of a file in it.")
+        raise SaveError(f"Cannot save {path!r}: it is a folder. Give the path of a file in it.", path=path)
     if os.path.exists(path) and not os.path.isfile(path):
-        raise SaveError(f"Cannot save {path!r}: it is not a regular file. Pass an open binary file instead.")
+        raise SaveError(f"Cannot save {path!r}: it is not a regular file. Pass an open binary file instead.", path=path)
     return path
 
 

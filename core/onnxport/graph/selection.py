@@ -37,7 +37,9 @@ class Selection:
         for name in names:
             if not any(p == name or p.endswith(f".{name}") for p in present):
                 near = _near(name, present)
-                raise InputError(f"functions=: no operator of the model was called in a module {name}. {near}")
+                raise InputError(
+                    f"functions=: no operator of the model was called in a module {name}. {near}", parameter="functions"
+                )
         self._matches: dict[Any, list[tuple[str, str, str]]] = {}
         self._of: dict[torch.fx.Node, list[tuple[str, str, str]]] = {}
 

@@ -148,7 +148,8 @@ def placeholder_values(exported: ExportedProgram, args: tuple[Any, ...], kwargs:
     if empty:
         raise InputError(
             f"The exported program has no data for {', '.join(empty[:5])}{', ...' if empty[5:] else ''}: export the "
-            "model with its weights, and pass that ExportedProgram as `exported_program`."
+            "model with its weights, and pass that ExportedProgram as `exported_program`.",
+            parameter="exported_program",
         )
     return values
 

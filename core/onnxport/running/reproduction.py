@@ -67,6 +67,8 @@ def write(folder: Path, module: GraphModule, graph: ir.Graph, model: ir.Model, i
         with torch.no_grad():
             torch.export.save(torch.export.export(module, inputs["args"]), folder / "node.pt2")
     except OSError as error:
-        raise SaveError(f"The reproduction can't be written to {folder}: {error}. Give another folder.") from error
+        raise SaveError(
+            f"The reproduction can't be written to {folder}: {error}. Give another folder.", path=str(folder)
+        ) from error
     functions = tuple(function.clone() for function in model.functions.values())
     saving.save(ir.Model(graph, ir_version=model.ir_version, functions=functions), folder / "node.onnx")
