@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import warnings
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,7 @@ import torch
 import torch.fx.experimental._config as shape_config
 from torch.export import Dim, ExportedProgram
 
+from onnxport.callers import warn
 from onnxport.capturing import containers
 from onnxport.capturing.below_autograd import capture_below_autograd, check_followed, may_help
 from onnxport.capturing.conditions import limits, pinned
@@ -307,10 +307,9 @@ class _Capture:
         self._request.limits = limits(program, self._request)
         if own := [f"{text}, because of {line}" for text, line in self._request.limits.items() if line]:
             listed = "\n    ".join(own)
-            warnings.warn(
+            warn(
                 "The model does something else for some sizes that were asked to be dynamic. The file is right where "
-                f"these hold only:\n    {listed}",
-                stacklevel=6,
+                f"these hold only:\n    {listed}"
             )
 
     # What came out -------------------------------------------------------------------------------------------------
@@ -354,7 +353,7 @@ class _Capture:
                     parameter="dynamic_shapes",
                     axes=self._axes(lambda asked: asked.name in names, self._tie_place()),  # noqa: B023 - called at once
                 )
-            warnings.warn(f"{message} The file has one name for them; ask for one if that is meant.", stacklevel=6)
+            warn(f"{message} The file has one name for them; ask for one if that is meant.")
         return program
 
     def _separated(

@@ -12,7 +12,6 @@ import inspect
 import json
 import logging
 import os
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,6 +23,7 @@ from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.export import ExportedProgram
 
 from onnxport import passes, script
+from onnxport.callers import warn
 from onnxport.capture import capture, check_dynamic
 from onnxport.capturing.exporting import TRACING
 from onnxport.capturing.subclasses import with_plain_weights
@@ -375,7 +375,7 @@ def translate_program(program: ExportedProgram, interface: Interface, settings: 
             run.translated.model.graph.metadata_props.clear()
         if run.translated.inlined and settings.functions:
             listed = "\n".join(f"    {path}: {reason}" for path, reason in run.translated.inlined.items())
-            warnings.warn(f"Calls that could not become functions (functions=) stay inline:\n{listed}", stacklevel=4)
+            warn(f"Calls that could not become functions (functions=) stay inline:\n{listed}")
         _name_output_axes(run.translated.model, interface)
         run.translated.model.meta[reweight.FOLDED] = reweight.folded_weights(folded, program)
         run.translated.model.meta[TRANSLATED] = functional.graph_module
@@ -434,7 +434,7 @@ def _with_mutations(functional: FunctionalProgram, mutation: str) -> FunctionalP
             "with mutation='drop' to leave them out, or change the model.",
             targets=[m.target for m in functional.mutations],
         )
-    warnings.warn(f"The new values of {names} are not in the exported model (mutation='drop').", stacklevel=4)
+    warn(f"The new values of {names} are not in the exported model (mutation='drop').")
     return replace(functional, mutations=())
 
 
@@ -491,6 +491,4 @@ def _check_arguments(
             close = [*(k for k in known if k.startswith(name)), *difflib.get_close_matches(name, known, n=1)]
             near = f" Did you mean {close[0]!r}?" if close else ""
             raise InputError(f"export() has no parameter {name!r}.{near}", parameter=name)
-        warnings.warn(
-            f"{name}= is deprecated and has no effect: {_DEPRECATED[name]}.", DeprecationWarning, stacklevel=3
-        )
+        warn(f"{name}= is deprecated and has no effect: {_DEPRECATED[name]}.", DeprecationWarning)

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import inspect
 import re
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.export import ExportedProgram
 
+from onnxport.callers import warn
 from onnxport.capturing import containers as _containers
 from onnxport.capturing.interface import InputLeaf, Interface, input_names_of, interface_of
 from onnxport.capturing.request import Leaf, Request, walk
@@ -76,10 +76,9 @@ def prepare(
     request.output_names = _names("output_names", output_names)
     reader = ShapeReader(request.arguments, request.leaves, request.input_names)
     if dynamic_axes is not None:
-        warnings.warn(
+        warn(
             "dynamic_axes is deprecated: give dynamic_shapes, by argument of forward and with the same names.",
             DeprecationWarning,
-            stacklevel=4,
         )
     if dynamic_shapes is not None:
         dynamic_shapes = _resolved(model, dynamic_shapes, request)
@@ -144,11 +143,9 @@ def _warn_training(model: torch.nn.Module) -> None:
         )
     }
     if changed:
-        warnings.warn(
+        warn(
             f"The model is in training mode, in which {', '.join(sorted(changed))} behave as they do in training, in "
-            "the "
-            "exported model too. Call model.eval() before exporting, unless that is what you want.",
-            stacklevel=5,
+            "the exported model too. Call model.eval() before exporting, unless that is what you want."
         )
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-import warnings
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.export import ExportedProgram
 
+from onnxport.callers import warn
 from onnxport.capturing.request import Leaf, Request, described, walk
 from onnxport.capturing.shapes import expressions_of
 from onnxport.dtypes import SYMBOLIC
@@ -128,11 +128,9 @@ def _name_outputs(program: ExportedProgram, request: Request, result: Interface)
         if not leaf.name and leaf.kind != "baked":
             leaf.name = _free(leaf.placeholder, taken)
             if leaf.name != leaf.placeholder:
-                warnings.warn(
+                warn(
                     f"The input {leaf.path} is named {leaf.name!r}, since {leaf.placeholder!r} was given to "
-                    "something else. "
-                    "Give input_names to choose another.",
-                    stacklevel=5,
+                    "something else. Give input_names to choose another."
                 )
     named_inputs = {leaf.name for leaf in result.inputs}
     for i, spec in enumerate(specs):
