@@ -20,6 +20,7 @@ from torch.export import Dim, ExportedProgram
 
 from onnxport.callers import warn
 from onnxport.capturing import containers
+from onnxport.capturing.arguments import signed
 from onnxport.capturing.below_autograd import capture_below_autograd, check_followed, may_help
 from onnxport.capturing.conditions import limits, pinned
 from onnxport.capturing.diagnosis import (
@@ -85,6 +86,7 @@ def capture(
             stack.enter_context(torch.no_grad())
             stack.enter_context(exporting())
             stack.enter_context(quiet(model))
+            stack.enter_context(signed(model, request.signature))
             for patch in patches:
                 stack.enter_context(patch)
             program = _Capture(model, request, verbose).run()

@@ -6,8 +6,6 @@ program and the request into an :class:`Interface`: the final names of inputs, o
 
 from __future__ import annotations
 
-import inspect
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +14,8 @@ from torch.export import ExportedProgram
 
 from onnxport.callers import warn
 from onnxport.capturing import containers as _containers
+from onnxport.capturing.arguments import call_of, call_of_program, signed
+from onnxport.capturing.exporting import TRACING
 from onnxport.capturing.interface import InputLeaf, Interface, input_names_of, interface_of
 from onnxport.capturing.request import Leaf, Request, walk
 from onnxport.capturing.shapes import ShapeReader, torch_shapes
@@ -68,13 +68,15 @@ def prepare(
     if isinstance(model, ExportedProgram):
         request = _of_program(model, args, kwargs)
     else:
-        request = _bound(model, args, kwargs)
+        request = Request(**vars(call_of(model, args, kwargs)))
     _containers.register_dataclasses_in([value for _, value in request.arguments])
-    request.leaves = [Leaf(path, value) for name, value in request.arguments for path, value in walk(name, value)]
+    request.leaves = [
+        Leaf(path, leaf) for name, value in request.arguments for path, leaf in walk(request.path_of(name), value)
+    ]
     _check_leaves(request.leaves)
     request.input_names = _names("input_names", input_names)
     request.output_names = _names("output_names", output_names)
-    reader = ShapeReader(request.arguments, request.leaves, request.input_names)
+    reader = ShapeReader(request)
     if dynamic_axes is not None:
         warn(
             "dynamic_axes is deprecated: give dynamic_shapes, by argument of forward and with the same names.",
@@ -84,6 +86,7 @@ def prepare(
         dynamic_shapes = _resolved(model, dynamic_shapes, request)
         if request.passthrough:
             request.dynamic_shapes = dynamic_shapes
+            request.signature = None if request.bound else request.signature  # it goes by forward's own names
         else:
             reader.read(dynamic_shapes)
     elif dynamic_axes is not None:
@@ -172,59 +175,12 @@ def _arguments(args: Any, kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]
     return args, kwargs
 
 
-def _bound(model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Request:
-    signature = inspect.signature(model.forward)
-    if not kwargs and args and isinstance(args[-1], dict) and _means_kwargs(signature, args):
-        args, kwargs = args[:-1], dict(args[-1])
-    try:
-        bound = signature.bind(*args, **kwargs)
-    except TypeError as error:
-        raise InputError(
-            f"The forward of {type(model).__name__} doesn't accept the example inputs: {error}.\n"
-            f"    forward{signature}\n    given: {len(args)} positional{_described(args)}, keywords "
-            f"{sorted(kwargs) or 'none'}\n"
-            "Give the positional ones as a tuple args=(...), and the keyword ones as kwargs={...}.",
-            parameter="args",
-        ) from None
-    arguments = list(bound.arguments.items())
-    # Leaves come in the order of the positional, then of the keyword arguments, and keywords in forward's order.
-    order = {name: i for i, name in enumerate(signature.parameters)}
-    kwargs = dict(sorted(kwargs.items(), key=lambda item: order.get(item[0], len(order))))
-    arguments.sort(key=lambda item: (item[0] in kwargs, order[item[0]]))
-    return Request(args, kwargs, arguments)
-
-
-def _means_kwargs(signature: inspect.Signature, args: tuple[Any, ...]) -> bool:
-    """Whether a trailing dict is keyword arguments, as torch's exporter takes it: its keys are names of free "
-    "parameters."""
-    free = [p.name for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_POSITIONAL][
-        len(args) - 1 :
-    ]
-    return bool(args[-1]) and all(key in free for key in args[-1])
-
-
-def _described(args: tuple[Any, ...]) -> str:
-    return f" ({', '.join(type(a).__name__ for a in args)})" if args else ""
-
-
 def _of_program(program: ExportedProgram, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Request:
-    if not args and not kwargs and program.example_inputs is not None:
+    if not args and not kwargs:
+        if program.example_inputs is None:
+            return Request((), {})
         args, kwargs = program.example_inputs[0], dict(program.example_inputs[1] or {})
-    placeholders = [
-        getattr(s.arg, "name", "") for s in program.graph_signature.input_specs if s.kind.name == "USER_INPUT"
-    ]
-    arguments: list[tuple[str, Any]] = []
-    start = 0
-    for key, value in [*enumerate(args), *kwargs.items()]:
-        below = walk("", value)
-        names = placeholders[start : start + len(below)]
-        start += len(below)
-        name = key if isinstance(key, str) else f"args_{key}"
-        if names and not isinstance(key, str):  # forward's own name is left only in those of the placeholders
-            suffix = "_" + re.sub(r"\W", "_", below[0][0]) if below[0][0] else ""
-            name = names[0].removesuffix(suffix) or name
-        arguments.append((name, value))
-    return Request(args, kwargs, arguments)
+    return Request(**vars(call_of_program(program, args, kwargs)))
 
 
 def _check_leaves(leaves: list[Leaf]) -> None:
@@ -248,7 +204,8 @@ def _resolved(model: Any, dynamic_shapes: Any, request: Request) -> Any:
     """The builders of torch.export, as plain structures."""
     if isinstance(dynamic_shapes, (torch.export.ShapesCollection, torch.export.AdditionalInputs)):
         try:
-            found = dynamic_shapes.dynamic_shapes(model, request.args, request.kwargs)
+            with TRACING, signed(model, request.signature):
+                found = dynamic_shapes.dynamic_shapes(model, request.args, request.kwargs)
         except Exception as error:
             raise DynamicShapesError(
                 f"The {type(dynamic_shapes).__name__} doesn't fit the inputs: {error}", parameter="dynamic_shapes"

@@ -159,9 +159,10 @@ def test_leaves_have_readable_paths():
     ]
 
 
-def test_keywords_follow_the_signature():
+def test_keywords_stay_in_the_order_of_the_call():
     request = prepare(Add().eval(), (), {"y": rand(1), "x": rand(1)})
-    assert list(request.kwargs) == ["x", "y"]
+    assert list(request.kwargs) == ["y", "x"]
+    assert [leaf.path for leaf in request.leaves] == ["y", "x"]
 
 
 def test_containers_of_plugins():

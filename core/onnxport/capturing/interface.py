@@ -10,6 +10,7 @@ import torch
 from torch.export import ExportedProgram
 
 from onnxport.callers import warn
+from onnxport.capturing.arguments import check_layout
 from onnxport.capturing.request import Leaf, Request, described, walk
 from onnxport.capturing.shapes import expressions_of
 from onnxport.dtypes import SYMBOLIC
@@ -79,6 +80,8 @@ def interface_of(program: ExportedProgram, request: Request) -> Interface:
     if not leaves:  # a program without example inputs
         leaves = [Leaf(s.arg.name, values.get(s.arg.name)) for s in specs]
         request.leaves = leaves
+    else:
+        check_layout(program, request.args, request.kwargs)
     if len(leaves) != len(specs):
         raise InputError(
             f"The exported program has {len(specs)} inputs, but {len(leaves)} are given. Give its own, or none.",

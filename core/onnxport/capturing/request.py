@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -39,8 +40,11 @@ class Request:
 
     Attributes:
         args: positional arguments, normalised.
-        kwargs: keyword arguments, in the order of forward's signature.
-        arguments: name and value of each argument of forward that is given, in the order of the leaves.
+        kwargs: keyword arguments, as they were given.
+        arguments: name and value of each argument that is given, in the order of the leaves.
+        bound: the same as forward's own signature names and orders it; empty where that can't be bound to the call.
+        variadic: the name in ``bound`` of forward's ``**kwargs``; empty where the call has none.
+        signature: the signature that forward has while it is captured, where its own differs from the call.
         leaves: the leaves of ``args`` and ``kwargs``.
         dynamic_shapes: in the form that ``torch.export.export`` takes; None when nothing is dynamic.
         requested: by path of a leaf, by axis, the name (or Dim) that was asked for; None where no name was given.
@@ -56,6 +60,9 @@ class Request:
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     arguments: list[tuple[str, Any]] = field(default_factory=list)
+    bound: dict[str, Any] = field(default_factory=dict)
+    variadic: str = ""
+    signature: inspect.Signature | None = None
     leaves: list[Leaf] = field(default_factory=list)
     dynamic_shapes: Any = None
     input_names: list[str] = field(default_factory=list)
@@ -64,6 +71,10 @@ class Request:
     additional: Any = None
     passthrough: bool = False
     limits: dict[str, str] = field(default_factory=dict)
+
+    def path_of(self, name: str) -> str:
+        """The readable place of an argument: those of forward's ``**kwargs`` are below its name."""
+        return f"{self.variadic}.{name}" if name in self.bound.get(self.variadic, ()) else name
 
     @property
     def requested(self) -> dict[str, dict[int | None, Any]]:

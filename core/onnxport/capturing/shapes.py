@@ -121,17 +121,18 @@ class ShapeReader:
     """Reads a specification into the leaves it speaks of.
 
     Args:
-        arguments: name and value of each argument of forward that is given.
-        leaves: their leaves, in order; ``asked`` is filled.
-        input_names: names of the ONNX inputs, which a specification may use as keys.
+        request: with its arguments, leaves, whose ``asked`` is filled, and names of inputs, which a specification may
+            use as keys.
     """
 
-    def __init__(
-        self, arguments: Sequence[tuple[str, Any]], leaves: Sequence[Leaf], input_names: Sequence[str]
-    ) -> None:
-        self._arguments = dict(arguments)
-        self._leaves = leaves
+    def __init__(self, request: Request) -> None:
+        self._arguments = dict(request.arguments)
+        self._bound = request.bound or self._arguments
+        self._variadic = request.variadic
+        self._path_of = request.path_of
+        self._leaves = leaves = request.leaves
         self._by_path = {leaf.path: leaf for leaf in leaves}
+        input_names = request.input_names
         self._names: dict[str, str] = {}
         self._parameter = "dynamic_shapes"
         tensors = [leaf.path for leaf in leaves if isinstance(leaf.value, torch.Tensor)]
@@ -147,24 +148,40 @@ class ShapeReader:
         """
         if isinstance(shapes, Mapping):
             for key, spec in shapes.items():
-                if key in self._arguments:
-                    self._read(key, self._arguments[key], spec)
+                if key and key == self._variadic and (key not in self._arguments or self._is_of_keywords(spec)):
+                    self._read(key, self._bound[key], spec)
                 else:
                     self._read(*self._place(key, "dynamic_shapes"), spec)
         elif isinstance(shapes, (tuple, list)):
-            count = len(self._arguments)
-            if len(shapes) < count or any(spec is not None for spec in shapes[count:]):
-                raise self._error(
-                    f"dynamic_shapes has {len(shapes)} entries for {count} arguments ({', '.join(self._arguments)})"
-                )
-            for (name, value), spec in zip(self._arguments.items(), shapes, strict=False):
-                self._read(name, value, spec)
+            self._read_tuple(shapes)
         else:
             raise self._error(
                 f"dynamic_shapes is a {type(shapes).__name__}: give a dict by argument name, or a tuple in their order"
             )
         self._ask_for_counters()
         self._check_sizes()
+
+    def _read_tuple(self, shapes: Sequence[Any]) -> None:
+        """One entry an argument, in the order of forward's signature; or, of several ``**kwargs``, of the call."""
+        several = len(self._bound.get(self._variadic, ())) > 1
+        own = not several or len(shapes) != len(self._arguments)
+        arguments = self._bound if own else self._arguments
+        count = len(arguments)
+        if len(shapes) < count or any(spec is not None for spec in shapes[count:]):
+            raise self._error(
+                f"dynamic_shapes has {len(shapes)} entries for {count} arguments ({', '.join(arguments)})"
+            )
+        for (name, value), spec in zip(arguments.items(), shapes, strict=False):
+            if own and name == self._variadic and len(value) == 1 and not self._is_of_keywords(spec):
+                name, value = next(iter(value.items()))
+                self._read(self._path_of(name), value, spec)
+            else:
+                self._read(name if own else self._path_of(name), value, spec)
+
+    def _is_of_keywords(self, spec: Any) -> bool:
+        """Whether an entry for forward's ``**kwargs`` is by the names of the keywords in it."""
+        keywords = self._bound[self._variadic]
+        return isinstance(spec, Mapping) and bool(spec) and all(key in keywords for key in spec)
 
     def read_axes(self, axes: Any, output_names: Sequence[str]) -> dict[str, dict[int, str]]:
         """Read ``dynamic_axes``; returns what it says about outputs.
@@ -186,9 +203,7 @@ class ShapeReader:
                 outputs[name] = {axis: str(label) for axis, label in spec.items()}
                 continue
             try:
-                path, value = (
-                    (name, self._arguments[name]) if name in self._arguments else self._place(name, "dynamic_axes")
-                )
+                path, value = self._place(name, "dynamic_axes")
             except DynamicShapesError:
                 if output_names or not isinstance(name, str):
                     raise
@@ -209,17 +224,20 @@ class ShapeReader:
                 leaf.asked[None] = Asked(Dim.AUTO, contract=False)
 
     def _place(self, key: Any, parameter: str) -> tuple[str, Any]:
-        """The place that a key names: an ONNX input, a path (``_`` for ``.`` too), or an entry of a dict argument."""
+        """The place that a key names: an argument, an ONNX input, a path (``_`` for ``.`` too), an entry of a dict."""
+        if isinstance(key, str) and key in self._arguments:
+            return self._path_of(key), self._arguments[key]
         path = self._names.get(key, key)
         if path in self._by_path:
             return path, self._by_path[path].value
         if isinstance(key, str):
-            found = [p for p in self._by_path if p.replace(".", "_") == key or p.partition(".")[2] == key]
+            inner = {path: path.partition(".")[2] for path in self._by_path}
+            found = [p for p, rest in inner.items() if key in (p.replace(".", "_"), rest, rest.replace(".", "_"))]
             if len(found) == 1:
                 return found[0], self._by_path[found[0]].value
             for name, value in self._arguments.items():
                 if isinstance(value, Mapping) and key in value:
-                    return f"{name}.{key}", value[key]
+                    return f"{self._path_of(name)}.{key}", value[key]
         raise self._error(
             f"{parameter} names {key!r}, which is none of the arguments "
             f"{', '.join(self._arguments) or '(there are none)'}"

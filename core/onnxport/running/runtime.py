@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,8 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import ConstantArgument, InputKind
 from torch.utils import _pytree as pytree
 
+from onnxport.capturing.arguments import flatten_arguments
+from onnxport.capturing.request import walk
 from onnxport.dtypes import COMPONENT, ONNX_TO_TORCH
 from onnxport.errors import InputError
 from onnxport.weights import TorchTensor
@@ -52,19 +55,38 @@ def bind(
 def _leaves_by_order(
     inputs: Sequence[ir.Value], args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> list[tuple[ir.Value, Any]]:
-    names = {value.name for value in inputs}
-    named = {name: leaf for name, leaf in kwargs.items() if name in names}
-    others = {name: leaf for name, leaf in kwargs.items() if name not in names}
+    by_name = {value.metadata_props.get(ORIGIN, value.name): value.name for value in inputs}
+    by_name |= {value.name: value.name for value in inputs}
+    named = {by_name[name]: argument for name, argument in kwargs.items() if name in by_name}
+    others: dict[str, Any] = {}
+    for name, argument in kwargs.items():
+        if name in by_name:
+            continue
+        found = {key: leaf for key, leaf in _named_leaves(name, argument) if key in by_name or _is_tensor(leaf)}
+        if found and found.keys() <= by_name.keys() and not {by_name[key] for key in found} & named.keys():
+            named |= {by_name[key]: leaf for key, leaf in found.items()}
+        else:
+            others[name] = argument
     rest = [value for value in inputs if value.name not in named]
-    leaves = [
-        leaf for leaf in pytree.tree_leaves((tuple(args), others)) if isinstance(leaf, (torch.Tensor, np.ndarray))
-    ]
+    leaves = [leaf for leaf in pytree.tree_leaves((tuple(args), others)) if _is_tensor(leaf)]
     if len(leaves) != len(rest):
         raise InputError(
             f"The model takes {len(inputs)} input(s), {', '.join(map(_describe, inputs)) or 'none'}; "
             f"{len(leaves) + len(named)} tensor(s) were given. Pass one tensor for each."
         )
     return [*((value, named[value.name]) for value in inputs if value.name in named), *zip(rest, leaves)]
+
+
+def _is_tensor(leaf: Any) -> bool:
+    return isinstance(leaf, (torch.Tensor, np.ndarray))
+
+
+def _named_leaves(name: str, argument: Any) -> list[tuple[str, Any]]:
+    """The leaves of a keyword argument, called as torch.export calls their placeholders."""
+    try:
+        return [(re.sub(r"[^a-z0-9]", "_", path.lower()), leaf) for path, leaf in walk(name, argument)]
+    except ValueError:  # a container without key paths
+        return []
 
 
 def _leaves_of_program(
@@ -89,90 +111,6 @@ def _leaves_of_program(
         return list(zip(inputs, given.values()))
     missing = [value.name for value, origin in zip(inputs, origins) if origin not in given]
     raise InputError(f"The exported program has no argument for the graph's input(s) {missing}; was the model edited?")
-
-
-def flatten_arguments(program: ExportedProgram, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
-    """Flatten a call's arguments in the order of the program's user inputs.
-
-    Positional arguments may be given by keyword and the other way round; arguments that are left out get the value
-    that was baked in.
-
-    Raises:
-        InputError: missing, unknown or repeated arguments, or a container of another structure.
-    """
-    args_spec, kwargs_spec = program.call_spec.in_spec.children()  # type: ignore[union-attr]
-    keywords = list(kwargs_spec.context or [])
-    count = args_spec.num_children
-    if len(args) != count or set(kwargs) != set(keywords):
-        args, kwargs = _rearranged(program, args, kwargs, count, keywords)
-    leaves = []
-    named = [*zip((f"argument {i + 1}" for i in range(count)), args, args_spec.children())]
-    named += [(f"argument {name!r}", kwargs[name], spec) for name, spec in zip(keywords, kwargs_spec.children())]
-    for label, value, spec in named:
-        value = _in_order(value, spec)
-        found, structure = pytree.tree_flatten(value)
-        if structure != spec:
-            raise InputError(
-                f"The {label} is not nested as in the export: expected {_structure(spec)}, got {_structure(structure)}."
-            )
-        leaves += found
-    return leaves
-
-
-def _rearranged(
-    program: ExportedProgram,
-    args: Sequence[Any],
-    kwargs: Mapping[str, Any],
-    count: int,
-    keywords: list[str],
-) -> tuple[list[Any], dict[str, Any]]:
-    signature = program.module_call_graph[0].signature
-    names = list(getattr(signature, "forward_arg_names", None) or [])
-    if len(names) != count + len(keywords):
-        raise InputError(
-            f"The model takes {count} positional argument(s) and the keyword argument(s) {keywords}; "
-            f"got {len(args)} and {list(kwargs)}."
-        )
-    bound = dict(zip(names, args))
-    problems = []
-    if len(args) > len(names):
-        problems.append(f"{len(args) - len(names)} positional argument(s) too many")
-    problems += [f"{name!r} given twice" for name in kwargs if name in bound]
-    problems += [f"{name!r} unknown" for name in kwargs if name not in names]
-    bound.update(kwargs)
-    examples = {}
-    if program.example_inputs is not None:
-        example_args, example_kwargs = program.example_inputs
-        examples = {**dict(zip(names, example_args)), **example_kwargs}
-    for name in names:
-        if name not in bound:
-            leaves = pytree.tree_leaves(examples[name]) if name in examples else [torch.empty(0)]
-            if any(isinstance(leaf, torch.Tensor) for leaf in leaves):
-                problems.append(f"{name!r} missing")
-            else:
-                bound[name] = examples[name]
-    if problems:
-        raise InputError(f"The arguments don't fit the model's forward({', '.join(names)}): {'; '.join(problems)}.")
-    return [bound[name] for name in names[:count]], {name: bound[name] for name in keywords}
-
-
-def _in_order(value: Any, spec: pytree.TreeSpec) -> Any:
-    """Put the items of plain dicts into the order they had at export."""
-    if spec.type is dict and type(value) is dict and set(value) == set(spec.context):
-        return {key: _in_order(value[key], child) for key, child in zip(spec.context, spec.children())}
-    if spec.type in (list, tuple) and type(value) is spec.type and len(value) == spec.num_children:
-        return spec.type(_in_order(item, child) for item, child in zip(value, spec.children()))
-    return value
-
-
-def _structure(spec: pytree.TreeSpec) -> str:
-    if spec.is_leaf():
-        return "a tensor or number"
-    kind, keys = getattr(spec.type, "__name__", str(spec.type)), spec.context if isinstance(spec.context, list) else []
-    below = [_structure(child) for child in spec.children()]
-    if len(keys) == len(below):
-        below = [f"{key!r}: {text}" for key, text in zip(keys, below)]
-    return f"{kind} of ({', '.join(below)})"
 
 
 def _kind(leaf: Any) -> str:

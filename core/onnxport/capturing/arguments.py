@@ -1,0 +1,346 @@
+"""A call of a model, in the order in which torch.export flattens it: positional arguments, then keywords as given.
+
+torch.export flattens ``(args, kwargs)``, but names what it flattened by binding the call to the signature of forward.
+Where the two disagree (``**kwargs`` beside named parameters, keywords in another order, a decorator that takes other
+keywords than the function it wraps), the forward gets the signature of the call for as long as the capture lasts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import inspect
+import keyword
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.utils._pytree as pytree
+from torch.export import ExportedProgram
+
+from onnxport.errors import InputError
+
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+_NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+_MAPPINGS = ("dict", "Dict", "Mapping", "MutableMapping")
+
+
+@dataclass
+class Call:
+    """One call of a model.
+
+    Attributes:
+        args: the positional arguments.
+        kwargs: the keyword arguments, in the order of the leaves.
+        arguments: name and value of each argument in the order of the leaves. All of ``*args`` are one argument; each
+            of ``**kwargs`` is one of its own.
+        bound: the same as forward's own signature names and orders it; empty where that can't be bound to the call.
+        variadic: the name in ``bound`` of forward's ``**kwargs``; empty where the call has none.
+        signature: the signature of this call, where forward's is another.
+    """
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    arguments: list[tuple[str, Any]]
+    bound: dict[str, Any]
+    variadic: str = ""
+    signature: inspect.Signature | None = None
+
+
+def call_of(model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
+    """Bind a call to a model's forward.
+
+    A trailing dict of ``args`` is keyword arguments, as torch's exporter takes it, where forward takes them so.
+
+    Raises:
+        InputError: forward doesn't accept the arguments.
+    """
+    signature = inspect.signature(model.forward)
+    if not kwargs and args and isinstance(args[-1], dict) and _means_keywords(signature, args):
+        args, kwargs = args[:-1], dict(args[-1])
+    if reserved := [name for name in kwargs if keyword.iskeyword(name)]:
+        raise InputError(
+            f"The keyword argument(s) {reserved} are words of Python, which torch.export can't have as names of "
+            "inputs. Wrap the model in an nn.Module whose forward takes them by other names.",
+            parameter="kwargs",
+        )
+    bound, error = _bound(signature, args, kwargs)
+    if bound is None:  # a decorator may take what the function that it wraps doesn't
+        outer = inspect.signature(model.forward, follow_wrapped=False)
+        if _bound(outer, args, kwargs)[0] is None:
+            raise InputError(
+                f"The forward of {type(model).__name__} doesn't accept the example inputs: {error}.\n"
+                f"    forward{signature}\n    given: {len(args)} positional{_types(args)}, keywords "
+                f"{sorted(kwargs) or 'none'}\n"
+                "Give the positional ones as a tuple args=(...), and the keyword ones as kwargs={...}.",
+                parameter="args",
+            )
+        if kwargs.keys() <= signature.parameters.keys():  # nor are the names of the others those of the wrapped one
+            signature = outer
+        bound = {}
+    arguments = [*_positional(signature, args, kwargs), *kwargs.items()]
+    rest = next((p.name for p in signature.parameters.values() if p.kind is inspect.Parameter.VAR_KEYWORD), "")
+    variadic = rest if rest in bound else ""
+    own = None
+    if variadic or list(bound) != [name for name, _ in arguments] or not _has_code(model.forward):
+        own = _signature_of(arguments, len(arguments) - len(kwargs), signature)
+    return Call(args, kwargs, arguments, bound, variadic, own)
+
+
+def _bound(
+    signature: inspect.Signature, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> tuple[dict[str, Any] | None, str]:
+    try:
+        return dict(signature.bind(*args, **kwargs).arguments), ""
+    except TypeError as error:
+        return None, str(error)
+
+
+def _positional(
+    signature: inspect.Signature, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> list[tuple[str, Any]]:
+    """The positional arguments with the names of their parameters, none of them a keyword's."""
+    named: list[tuple[str, Any]] = []
+    rest = args
+    for parameter in signature.parameters.values():
+        if not rest or parameter.kind not in (*_POSITIONAL, inspect.Parameter.VAR_POSITIONAL):
+            break
+        if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
+            named.append((parameter.name, rest))
+            rest = ()
+        else:
+            named.append((parameter.name, rest[0]))
+            rest = rest[1:]
+    named += [(f"args_{i}", value) for i, value in enumerate(rest, len(named))]
+    taken = {*kwargs, *(name for name, _ in named)}
+    for i, (name, value) in enumerate(named):
+        if name in kwargs:  # positional-only, and a keyword of this name goes to **kwargs
+            free = next(new for n in range(len(taken) + 1) if (new := f"{name}_{n}") not in taken)
+            taken.add(free)
+            named[i] = free, value
+    return named
+
+
+def _means_keywords(signature: inspect.Signature, args: tuple[Any, ...]) -> bool:
+    """Whether a trailing dict is keyword arguments, as torch's exporter takes every one.
+
+    It isn't where forward doesn't take its keys so, nor where the parameter in its place is annotated as a dict and
+    the keys name no others.
+    """
+    *given, last = args
+    if any(not isinstance(key, str) for key in last) or _bound(signature, given, last)[0] is None:
+        return False
+    parameters = list(signature.parameters.values())
+    if last and {p.name for p in parameters if p.kind in _NAMED}.issuperset(last):
+        return True
+    free = [p for p in parameters if p.kind in _POSITIONAL][len(given) :]
+    return not free or not _says_mapping(free[0].annotation)
+
+
+def _says_mapping(annotation: Any) -> bool:
+    text = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", "") + str(annotation)
+    return any(name in text for name in _MAPPINGS)
+
+
+def _types(args: tuple[Any, ...]) -> str:
+    return f" ({', '.join(type(a).__name__ for a in args)})" if args else ""
+
+
+# Signatures ----------------------------------------------------------------------------------------------------------
+
+
+class _Parameter(inspect.Parameter):
+    """A keyword of ``**kwargs`` that is no Python name, such as ``layer.0``."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__("_", inspect.Parameter.KEYWORD_ONLY)
+        self._name = name  # type: ignore[misc]
+
+
+def _signature_of(arguments: Sequence[tuple[str, Any]], positional: int, own: inspect.Signature) -> inspect.Signature:
+    """A signature that binds exactly these arguments, in this order."""
+    many = {p.name for p in own.parameters.values() if p.kind is inspect.Parameter.VAR_POSITIONAL}
+    parameters = []
+    for i, (name, _) in enumerate(arguments):
+        if i >= positional:
+            valid = name.isidentifier()
+            parameters.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) if valid else _Parameter(name))
+        else:
+            several = i == positional - 1 and name in many
+            kind = inspect.Parameter.VAR_POSITIONAL if several else inspect.Parameter.POSITIONAL_OR_KEYWORD
+            parameters.append(inspect.Parameter(name, kind))
+    return inspect.Signature(parameters)
+
+
+def _has_code(forward: Any) -> bool:
+    """torch.export asks forward for its code, which only functions, methods and partials of them have."""
+    return hasattr(forward.func if isinstance(forward, functools.partial) else forward, "__code__")
+
+
+@contextlib.contextmanager
+def signed(model: torch.nn.Module, signature: inspect.Signature | None) -> Iterator[None]:
+    """Let a model's forward have this signature."""
+    if signature is None:
+        yield
+        return
+    forward: Any = model.forward
+    outer: Any
+    if _has_code(forward):
+        outer = functools.partial(forward)  # adds no frame to the stack traces of the nodes
+    else:
+
+        def outer(*args: Any, **kwargs: Any) -> Any:
+            return forward(*args, **kwargs)
+
+    outer.__signature__ = signature
+    before = vars(model).get("forward")
+    vars(model)["forward"] = outer
+    try:
+        yield
+    finally:
+        if before is None:
+            vars(model).pop("forward", None)
+        else:
+            vars(model)["forward"] = before
+
+
+# Programs ------------------------------------------------------------------------------------------------------------
+
+
+def call_of_program(program: ExportedProgram, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call:
+    """Arrange a call as a program's own call specification has it, whatever the model's forward looks like.
+
+    Raises:
+        InputError: missing, unknown or repeated arguments, or a container of another structure.
+    """
+    args, kwargs = arranged(program, args, kwargs)
+    names = argument_names(program) or [f"args_{i}" for i in range(len(args))]
+    arguments = [*zip(names, args, strict=False), *kwargs.items()]
+    return Call(args, kwargs, arguments, dict(arguments))
+
+
+def check_layout(program: ExportedProgram, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+    """Make sure that a program flattens a call as it is known here: leaves are told apart by their order alone.
+
+    Raises:
+        InputError: it has other arguments, or as many leaves in others of them.
+    """
+    theirs, ours = _layout(program.call_spec.in_spec), _layout(pytree.tree_structure((args, dict(kwargs))))  # type: ignore[arg-type]
+    if [*theirs.items()] != [*ours.items()]:  # dicts are equal in any order
+        raise InputError(
+            f"The exported program takes its arguments as {theirs}, each with its number of tensors and constants, "
+            f"but the call has {ours}. Give the arguments as the program's call_spec has them."
+        )
+
+
+def _layout(spec: pytree.TreeSpec) -> dict[str, int]:
+    """The number of leaves of each argument, in their order."""
+    args, kwargs = spec.children()
+    counts = {f"argument {i}": child.num_leaves for i, child in enumerate(args.children(), 1)}
+    return counts | {
+        str(name): child.num_leaves for name, child in zip(kwargs.context or [], kwargs.children(), strict=True)
+    }
+
+
+def argument_names(program: ExportedProgram) -> list[str]:
+    """The names of a program's arguments, positional ones first; empty where it doesn't tell."""
+    args_spec, kwargs_spec = program.call_spec.in_spec.children()  # type: ignore[union-attr]
+    signature = program.module_call_graph[0].signature if program.module_call_graph else None
+    names = list(getattr(signature, "forward_arg_names", None) or [])
+    return names if len(names) == args_spec.num_children + kwargs_spec.num_children else []
+
+
+def flatten_arguments(program: ExportedProgram, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
+    """Flatten a call's arguments in the order of the program's user inputs.
+
+    Positional arguments may be given by keyword and the other way round; arguments that are left out get the value
+    that was baked in.
+
+    Raises:
+        InputError: missing, unknown or repeated arguments, or a container of another structure.
+    """
+    return pytree.tree_leaves(arranged(program, args, kwargs))
+
+
+def arranged(
+    program: ExportedProgram, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments in the places and the order of the program's call specification.
+
+    Raises:
+        InputError: as :func:`flatten_arguments`.
+    """
+    args_spec, kwargs_spec = program.call_spec.in_spec.children()  # type: ignore[union-attr]
+    keywords = list(kwargs_spec.context or [])
+    count = args_spec.num_children
+    if len(args) != count or set(kwargs) != set(keywords):
+        args, kwargs = _rearranged(program, args, kwargs, count, keywords)
+    named = [*zip((f"argument {i + 1}" for i in range(count)), args, args_spec.children(), strict=True)]
+    named += [
+        (f"argument {name!r}", kwargs[name], spec) for name, spec in zip(keywords, kwargs_spec.children(), strict=True)
+    ]
+    values = []
+    for label, value, spec in named:
+        values.append(_in_order(value, spec))
+        structure = pytree.tree_structure(values[-1])
+        if structure != spec:
+            raise InputError(
+                f"The {label} is not nested as in the export: expected {_structure(spec)}, got {_structure(structure)}."
+            )
+    return tuple(values[:count]), dict(zip(keywords, values[count:], strict=True))
+
+
+def _rearranged(
+    program: ExportedProgram,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    count: int,
+    keywords: list[str],
+) -> tuple[list[Any], dict[str, Any]]:
+    names = argument_names(program)
+    if len(names) != count + len(keywords) or len(set(names)) < len(names):
+        raise InputError(
+            f"The model takes {count} positional argument(s) and the keyword argument(s) {keywords}; "
+            f"got {len(args)} and {list(kwargs)}."
+        )
+    bound = dict(zip(names, args, strict=False))
+    problems = []
+    if len(args) > len(names):
+        problems.append(f"{len(args) - len(names)} positional argument(s) too many")
+    problems += [f"{name!r} given twice" for name in kwargs if name in bound]
+    problems += [f"{name!r} unknown" for name in kwargs if name not in names]
+    bound.update(kwargs)
+    examples = {}
+    if program.example_inputs is not None:
+        example_args, example_kwargs = program.example_inputs
+        examples = {**dict(zip(names, example_args, strict=False)), **example_kwargs}
+    for name in names:
+        if name not in bound:
+            leaves = pytree.tree_leaves(examples[name]) if name in examples else [torch.empty(0)]
+            if any(isinstance(leaf, torch.Tensor) for leaf in leaves):
+                problems.append(f"{name!r} missing")
+            else:
+                bound[name] = examples[name]
+    if problems:
+        raise InputError(f"The arguments don't fit the model's forward({', '.join(names)}): {'; '.join(problems)}.")
+    return [bound[name] for name in names[:count]], {name: bound[name] for name in keywords}
+
+
+def _in_order(value: Any, spec: pytree.TreeSpec) -> Any:
+    """Put the items of plain dicts into the order they had at export."""
+    if spec.type is dict and type(value) is dict and set(value) == set(spec.context):
+        return {key: _in_order(value[key], child) for key, child in zip(spec.context, spec.children(), strict=True)}
+    if spec.type in (list, tuple) and type(value) is spec.type and len(value) == spec.num_children:
+        return spec.type(_in_order(item, child) for item, child in zip(value, spec.children(), strict=True))
+    return value
+
+
+def _structure(spec: pytree.TreeSpec) -> str:
+    if spec.is_leaf():
+        return "a tensor or number"
+    kind, keys = getattr(spec.type, "__name__", str(spec.type)), spec.context if isinstance(spec.context, list) else []
+    below = [_structure(child) for child in spec.children()]
+    if len(keys) == len(below):
+        below = [f"{key!r}: {text}" for key, text in zip(keys, below, strict=True)]
+    return f"{kind} of ({', '.join(below)})"
