@@ -21,7 +21,7 @@ from torch.export import Dim, ExportedProgram
 from onnxport.callers import warn
 from onnxport.capturing import containers
 from onnxport.capturing.arguments import signed
-from onnxport.capturing.below_autograd import capture_below_autograd, check_followed, may_help
+from onnxport.capturing.below_autograd import capture_below_autograd, check_followed, may_help, needs_gradients
 from onnxport.capturing.conditions import limits, pinned
 from onnxport.capturing.diagnosis import (
     advice,
@@ -168,9 +168,12 @@ class _Capture:
         if program is None and is_constraint(self._last):
             as_given = len(self._errors) > 1
             return self._relaxed(sizes, {} if as_given else plan, oblivious=as_given)
-        if program is None:
+        gradients = program is None and needs_gradients(self._last)
+        if gradients:  # which a strict capture doesn't take
+            program = self._one("below autograd", plan, below=True)
+        elif program is None:
             program = self._one("strict", plan, strict=True)
-        if program is None and may_help(e for _, e in self._errors if not is_data_dependent(e)):
+        if program is None and not gradients and may_help(e for _, e in self._errors if not is_data_dependent(e)):
             program = self._one("below autograd", plan, below=True)
         if program is None:
             return self._relaxed(sizes, plan, strict=True) if is_constraint(self._last) else self._fail(plan)

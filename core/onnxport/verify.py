@@ -16,6 +16,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 from torch.utils import _pytree as pytree
 
+from onnxport.capturing.below_autograd import needs_gradients
 from onnxport.errors import InputError, VerificationError
 from onnxport.program import TRANSLATED, ONNXProgram
 from onnxport.running import runtime
@@ -378,12 +379,23 @@ def _expected(
     exported: ExportedProgram | None, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[list[Any], dict[str, torch.Tensor]]:
     """Run torch on copies: the flat outputs, and the new values of buffers and inputs by their names."""
-    args, kwargs = pytree.tree_map(_copied, (args, kwargs))
-    with torch.no_grad(), _state_kept(function) as run:
+    try:
+        return _run(exported, function, *pytree.tree_map(_copied, (args, kwargs)), gradients=False)
+    except RuntimeError as error:
+        if not needs_gradients(error):
+            raise
+    return _run(exported, function, *pytree.tree_map(_copied_with_gradient, (args, kwargs)), gradients=True)
+
+
+def _run(
+    exported: ExportedProgram | None, function: Callable[..., Any], args: Any, kwargs: Any, *, gradients: bool
+) -> tuple[list[Any], dict[str, torch.Tensor]]:
+    plain = not gradients and torch.is_inference_mode_enabled()
+    with torch.inference_mode(plain), torch.set_grad_enabled(gradients), _state_kept(function) as run:
         outputs = pytree.tree_leaves(run(*args, **kwargs))
-        outputs = [leaf.clone() if isinstance(leaf, torch.Tensor) else leaf for leaf in outputs if leaf is not None]
+        outputs = [_copied(leaf) if isinstance(leaf, torch.Tensor) else leaf for leaf in outputs if leaf is not None]
         buffers = run.named_buffers() if isinstance(run, torch.nn.Module) else ()
-        mutated = {name: buffer.clone() for name, buffer in buffers}
+        mutated = {name: _copied(buffer) for name, buffer in buffers}
     if exported is not None:
         with contextlib.suppress(InputError):
             leaves = runtime.flatten_arguments(exported, args, kwargs)
@@ -423,6 +435,10 @@ def _state_kept(function: Callable[..., Any]) -> Iterator[Callable[..., Any]]:
 
 def _copied(leaf: Any) -> Any:
     return leaf.detach().clone() if isinstance(leaf, torch.Tensor) else copy.deepcopy(leaf)
+
+
+def _copied_with_gradient(leaf: Any) -> Any:
+    return _copied(leaf).requires_grad_(leaf.requires_grad) if isinstance(leaf, torch.Tensor) else copy.deepcopy(leaf)
 
 
 def _is_user_input(spec: Any) -> bool:

@@ -23,8 +23,9 @@ def onnxport_translations() -> list[Translation]:
 
 @hookimpl
 def onnxport_decompositions() -> dict[Any, Callable[..., Any]]:
-    """Operators on lists of tensors."""
-    return import_module(f"{__name__}.foreach").decompositions()  # type: ignore[no-any-return]
+    """Operators on lists of tensors, and gradients that torch has no decomposition of."""
+    modules = (import_module(f"{__name__}.{name}") for name in ("foreach", "backward_decompositions"))
+    return {target: function for module in modules for target, function in module.decompositions().items()}
 
 
 @hookimpl
@@ -42,5 +43,6 @@ def onnxport_patches(model: Any) -> list[AbstractContextManager[None]]:
         numbers.random_numbers(),
         values.known_values(),
         regions.nested_regions(),
+        import_module(f"{__name__}.capture.gradients").gradients(),
         import_module(f"{__name__}.capture.autocast").autocast_in_forward(model),
     ]

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from support import export_and_compare
 
 aten = torch.ops.aten
@@ -106,3 +107,59 @@ def test_decomposed(place: int) -> None:
 
 def test_resize() -> None:
     export_and_compare(lambda x: (x * 2).resize_(2, 3), (torch.arange(10.0),))
+
+
+def _gradient_of(function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    """What autograd computes with the operators of the backward pass, of the square of what ``function`` gives."""
+
+    def gradient(*inputs: torch.Tensor) -> torch.Tensor:
+        leaves = [value.detach().requires_grad_() for value in inputs]
+        with torch.enable_grad():
+            return sum(g.sum() * 0 + g for g in torch.autograd.grad(function(*leaves).square().sum(), leaves))
+
+    return gradient
+
+
+@pytest.mark.parametrize("p", [0.0, 1.0, 1.5, 2.0, 3.0, float("inf")])
+def test_distances(p: float) -> None:
+    def pairs(x: torch.Tensor) -> torch.Tensor:
+        return torch.cdist(x, x.flip(-2), p=p, compute_mode="donot_use_mm_for_euclid_dist")  # some distances are 0
+
+    rows = torch.export.Dim("rows", min=2, max=50)
+    x, other = torch.randn(2, 5, 3), torch.randn(2, 7, 3)
+    export_and_compare(_gradient_of(pairs), (x,), dynamic_shapes=(({1: rows},),), other_args=(other,), atol=1e-4)
+    export_and_compare(_gradient_of(lambda x: torch.pdist(x, p)), (torch.randn(5, 3),), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("function", "shape"),
+    [
+        (lambda x: F.max_pool3d(x, 3, 2, 1), (1, 2, 7, 6, 5)),
+        (lambda x: F.adaptive_max_pool2d(x, (3, 2)), (1, 2, 7, 6)),
+        (lambda x: F.adaptive_max_pool3d(x, (3, 2, 2)), (2, 7, 6, 5)),
+        (lambda x: F.adaptive_avg_pool3d(x, (3, 2, 4)), (1, 2, 7, 6, 5)),
+        (lambda x: F.avg_pool3d(x, (2, 3, 2), 2, 1), (1, 2, 7, 6, 5)),
+        (lambda x: F.avg_pool3d(x, 3, 2, 1, ceil_mode=True, count_include_pad=False), (2, 7, 6, 5)),
+        (lambda x: F.avg_pool3d(x, 2, divisor_override=3), (1, 2, 7, 6, 5)),
+        (lambda x: F.pad(x, (2, 1), mode="replicate"), (2, 3, 4)),
+        (lambda x: F.pad(x, (2, 1, 0, 3), mode="replicate"), (1, 2, 3, 4)),
+        (lambda x: F.pad(x, (-1, 1, 1, 2, 0, 1), mode="replicate"), (1, 2, 3, 4, 3)),
+        (torch.linalg.inv, (3, 3)),
+        (lambda x: torch.linalg.cholesky(x @ x.mT + torch.eye(3)), (2, 3, 3)),
+    ],
+)
+def test_gradients_by_decompositions_of_their_own(function: Any, shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    export_and_compare(_gradient_of(function), (torch.randn(shape),), atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "nearest", "bicubic"])
+@pytest.mark.parametrize("padding", ["zeros", "border", "reflection"])
+def test_gradients_of_a_sampled_grid(mode: str, padding: str) -> None:
+    def sampled(image: torch.Tensor, grid: torch.Tensor) -> torch.Tensor:
+        places = grid.reshape(2, 3, 4, 2)
+        return F.grid_sample(image.reshape(2, 1, 3, 4), places, mode=mode, padding_mode=padding, align_corners=False)
+
+    torch.manual_seed(0)
+    gradient = _gradient_of(lambda image, grid: sampled(image, torch.cat([grid, grid + 0.3])) + grid.sum())
+    export_and_compare(gradient, (torch.randn(24), torch.rand(24) * 2.4 - 1.2), atol=1e-4, rtol=1e-3)

@@ -6,6 +6,7 @@ import contextlib
 import linecache
 import os
 import re
+import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator
@@ -17,12 +18,14 @@ from torch._dynamo.exc import UserError
 from torch.export import ExportedProgram
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode, ShapeEnv
 
+from onnxport.capturing.below_autograd import needs_gradients
+
 if TYPE_CHECKING:
     from onnxport.capturing.request import Leaf, Request
     from onnxport.capturing.shapes import Asked
 
-_OWN = os.path.dirname(os.path.dirname(__file__))
-_LIBRARIES = (os.path.dirname(torch.__file__), os.path.dirname(sympy.__file__), _OWN, os.path.dirname(os.__file__))
+_LIBRARIES = (os.path.dirname(torch.__file__), os.path.dirname(sympy.__file__))
+_STANDARD = os.path.dirname(os.__file__)
 _patching = threading.RLock()
 
 # Programs -------------------------------------------------------------------------------------------------------------
@@ -118,10 +121,16 @@ def _place(file: str, number: int) -> str:
 
 
 def _is_library(file: str) -> bool:
-    *libraries, standard = _LIBRARIES
-    if file.startswith(("<", *(library + os.sep for library in libraries))):
+    if file.startswith(("<", *(folder + os.sep for folder in (*_LIBRARIES, *_own_folders())))):
         return True
-    return file.startswith(standard + os.sep) and "site-packages" not in file
+    return file.startswith(_STANDARD + os.sep) and "site-packages" not in file
+
+
+def _own_folders() -> Iterator[str]:
+    """Where onnxport, its built-in plugins and its packs are: replaced functions stand between a model and torch."""
+    for name, module in list(sys.modules.items()):
+        if name.startswith("onnxport") and "." not in name and getattr(module, "__file__", None):
+            yield os.path.dirname(str(module.__file__))
 
 
 def is_constraint(error: Exception) -> bool:
@@ -156,6 +165,11 @@ def advice(error: Exception) -> str:
             "The forward branches or sizes something on the values of a tensor. Use torch.cond or torch.where for "
             "the branch; for "
             "a size, tell torch.export its range with torch._check(...)."
+        )
+    if needs_gradients(error):
+        return (
+            "The forward takes a gradient of what requires none: give an example input that requires it "
+            "(x.requires_grad_()), as the model itself needs it, or call x.requires_grad_() in forward."
         )
     if "no fake impl" in text:
         return "A custom operator has no shape function: register one with torch.library.register_fake."

@@ -156,4 +156,4 @@ def _empty(value: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
     order = sorted(range(value.dim()), key=lambda axis: -value.stride(axis))  # type: ignore[operator]
     with torch.no_grad():
         fresh = value.detach().new_empty([shape[axis] for axis in order])
-        return fresh.permute([order.index(axis) for axis in range(value.dim())])
+        return fresh.permute([order.index(axis) for axis in range(value.dim())]).requires_grad_(value.requires_grad)

@@ -11,6 +11,7 @@ import torch
 import torch.utils._pytree as pytree
 from torch.export import Dim
 
+from onnxport.capturing.below_autograd import needs_gradients
 from onnxport.capturing.request import Leaf, Request
 from onnxport.capturing.shapes import Asked, asked_for, torch_shapes
 from onnxport.errors import InputError
@@ -147,7 +148,14 @@ def _observed(model: torch.nn.Module, inputs: Any) -> list[Request]:
             else:
                 for call in inputs:
                     args, kwargs = _call(call)
-                    model(*args, **kwargs)
+                    try:
+                        model(*args, **kwargs)
+                    except RuntimeError as error:
+                        if not needs_gradients(error):
+                            raise
+                        calls.pop()
+                        with torch.enable_grad():
+                            model(*args, **kwargs)
     finally:
         handle.remove()
     return calls

@@ -153,7 +153,7 @@ def _resized(leaf: Any, wanted: list[Any] | None, chosen: dict[Any, int], genera
         # stay where they may be (probabilities, masks of 0 and -inf).
         noise = torch.rand(tensor.shape, generator=generator)
         tensor = tensor * (1 - 0.1 * noise).to(tensor.device, tensor.dtype)
-    return tensor
+    return tensor.requires_grad_() if leaf.requires_grad else tensor
 
 
 def with_small_integers(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:

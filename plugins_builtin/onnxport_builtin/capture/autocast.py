@@ -10,6 +10,7 @@ import functools
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
+from unittest import mock
 
 import torch
 
@@ -23,7 +24,7 @@ def autocast_in_forward(model: torch.nn.Module) -> Iterator[None]:
     if not regions:
         yield
         return
-    forward, is_own = model.forward, "forward" in vars(model)
+    forward = model.forward
 
     @functools.wraps(forward)
     def with_autocast(*args: Any, **kwargs: Any) -> Any:
@@ -39,14 +40,10 @@ def autocast_in_forward(model: torch.nn.Module) -> Iterator[None]:
 
     for device in regions:
         torch.set_autocast_enabled(device, False)
-    vars(model)["forward"] = with_autocast
     try:
-        yield
+        with mock.patch.object(model, "forward", with_autocast):
+            yield
     finally:
-        if is_own:
-            vars(model)["forward"] = forward
-        else:
-            del vars(model)["forward"]
         for device in regions:
             torch.set_autocast_enabled(device, True)
 
