@@ -23,6 +23,18 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
+from onnxport.cli_options import (
+    FunctionsOption,
+    JsonOption,
+    ModelArgument,
+    OpsetOption,
+    PluginsOption,
+    PreferOption,
+    UsageError,
+    given,
+    preferred,
+)
+
 if TYPE_CHECKING:
     from onnxport.plugins import Plugins
     from onnxport.registry import Registry, Translation
@@ -40,30 +52,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-
-ModelArgument = Annotated[
-    str,
-    typer.Argument(
-        metavar="MODULE:FACTORY|FILE.pt2",
-        help="A callable that returns (model, args), (model, args, kwargs), or a dict with 'model', 'args', 'kwargs' "
-        "and options of onnxport.export; MODULE is importable or a .py file. Or a saved ExportedProgram.",
-    ),
-]
-OpsetOption = Annotated[int | None, typer.Option("--opset", help="ONNX opset to write, from 18.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON to the standard output.")]
-PluginsOption = Annotated[
-    list[str] | None,
-    typer.Option("--plugin", help="Use this installed plugin only (repeatable); 'builtin' for none of them."),
-]
-
-FunctionsOption = Annotated[
-    list[str] | None,
-    typer.Option("--functions", help="Make the calls of this module class calls of an ONNX function (repeatable)."),
-]
-
-
-class UsageError(Exception):
-    """What was asked can't be found or read."""
 
 
 def _fail(code: int, message: object) -> NoReturn:
@@ -209,12 +197,13 @@ def export(
     report: Annotated[bool, typer.Option("--report", help="Write a report beside the model.")] = False,
     functions: FunctionsOption = None,
     plugin: PluginsOption = None,
+    prefer: PreferOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Export a model to an ONNX file."""
     example = load_example(model)
     options: dict[str, Any] = {"optimize": optimize, "verify": verify, "report": report, "artifacts_dir": output.parent}
-    options.update(example.options, **_given(opset, plugin, functions))
+    options.update(example.options, **given(opset, plugin, functions, prefer))
     import onnxport
 
     with _progress(f"Exporting {model}") as progress:
@@ -248,12 +237,6 @@ def export(
             console.print(f"  {kind[:-1]:6} {name}: {text}", markup=False)
 
 
-def _given(opset: int | None, plugins: list[str] | None, functions: list[str] | None = None) -> dict[str, Any]:
-    """Options of the command line that go before those of the factory."""
-    given = {"opset_version": opset, "plugins": plugins, "functions": functions}
-    return {name: value for name, value in given.items() if value}
-
-
 def _described(value: Any) -> str:
     shape = "?" if value.shape is None else ", ".join(str(dim) for dim in value.shape)
     return f"{value.dtype}[{shape}]"
@@ -266,19 +249,20 @@ def check(
     opset: OpsetOption = None,
     functions: FunctionsOption = None,
     plugin: PluginsOption = None,
+    prefer: PreferOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """List the operators of a model that can't be exported, without exporting it."""
     example = load_example(model)
-    wanted = ("dynamic_shapes", "opset_version", "custom_translation_table", "plugins", "functions")
+    wanted = ("dynamic_shapes", "opset_version", "custom_translation_table", "plugins", "functions", "prefer")
     options = {name: value for name, value in example.options.items() if name in wanted}
-    options.update(_given(opset, plugin, functions))
+    options.update(given(opset, plugin, functions, prefer))
     import onnxport
 
     with _progress(f"Checking {model}"):
         result = onnxport.check(example.model, example.args, kwargs=example.kwargs, **options)
     print(result.to_json() if as_json else result)
-    if not result.passed:
+    if result.refusals:  # a conflict is shown, and settled by --prefer
         raise typer.Exit(REFUSED)
 
 
@@ -319,11 +303,12 @@ def find_mismatch(
     rtol: Annotated[float | None, typer.Option(help="Relative tolerance; by default that of the dtype.")] = None,
     atol: Annotated[float | None, typer.Option(help="Absolute tolerance; by default that of the dtype.")] = None,
     plugin: PluginsOption = None,
+    prefer: PreferOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Find the first ONNX node that computes something else than the torch operator that it comes from."""
     example = load_example(model)
-    options: dict[str, Any] = {"optimize": optimize, **example.options, **_given(opset, plugin)}
+    options: dict[str, Any] = {"optimize": optimize, **example.options, **given(opset, plugin, prefer=prefer)}
     import onnxport
 
     with _progress(f"Exporting {model}") as progress:
@@ -382,11 +367,12 @@ def explain(
     operator: Annotated[str, typer.Argument(help="Such as aten::add.Tensor, or operator.add.")],
     opset: OpsetOption = None,
     plugin: PluginsOption = None,
+    prefer: PreferOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show which translations serve an operator, in the order in which they are tried."""
     loaded, registry = _plugins(plugin, opset)
-    told = registry.explain(operator)
+    told = loaded.preferring(preferred(prefer) or None, registry.opset).explain(operator)
     advice = "" if told.candidates else loaded.advice(told.target)
     if as_json:
         _print_json(
@@ -397,6 +383,7 @@ def explain(
                 "rejected": [{**_record_as_dict(record), "reason": reason} for record, reason in told.rejected],
                 "decomposition": told.decomposition,
                 "hints": list(told.hints),
+                "conflict": None if told.conflict is None else told.conflict.as_dict(),
                 "advice": advice,
             }
         )
@@ -406,6 +393,8 @@ def explain(
             _print_record(f"{number}.", record)
         for record, reason in told.rejected:
             _print_record("-", record, reason)
+        if told.conflict is not None:
+            console.print(f"  conflict: {told.conflict}", markup=False)
         if not told.candidates and not told.rejected:
             console.print("  no translation")
         if told.decomposition:
@@ -436,12 +425,13 @@ def plugins(plugin: PluginsOption = None, as_json: JsonOption = False) -> None:
     """List the plugins, and what failed in them."""
     infos = _plugins(plugin, None)[0].infos
     if as_json:
-        names = ("name", "distribution", "version", "translations", "error")
+        names = ("name", "distribution", "version", "translations", "error", "warning")
         _print_json([{name: getattr(info, name) for name in names} for info in infos])
         return
     table = Table("plugin", "distribution", "version", "translations", "error", box=None, pad_edge=False)
     for info in infos:
-        table.add_row(info.name, info.distribution, info.version, str(info.translations), info.error)
+        told = "; ".join(text for text in (info.error, info.warning) if text)
+        table.add_row(info.name, info.distribution, info.version, str(info.translations), told)
     console.print(table)
 
 

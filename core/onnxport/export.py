@@ -33,12 +33,16 @@ from onnxport.files import reweight
 from onnxport.files.saving import path_of, require_flags
 from onnxport.functionalize import FunctionalProgram, functionalize
 from onnxport.fx.folding import fold_constants
+from onnxport.fx.passes import with_passes
 from onnxport.graph.schemas import DEFAULT_OPSET, MAX_OPSET, MIN_OPSET
 from onnxport.graph.selection import Selection
+from onnxport.host.call import Call
+from onnxport.host.explaining import Conflict
 from onnxport.inputs import Interface, Request, interface_of, prepare
 from onnxport.metadata import LEVELS
-from onnxport.plugins import Plugins, load
+from onnxport.plugins import load
 from onnxport.program import TRANSLATED, ONNXProgram
+from onnxport.registry import Registry
 from onnxport.report import Run
 from onnxport.running.kernels import MissingKernel, missing_kernels
 from onnxport.translate import Names, Translated, Translator, raise_refusals
@@ -86,6 +90,7 @@ def export(
     metadata: str = "full",
     seed: int | None = None,
     target: str = "onnx",
+    prefer: Mapping[Any, str] | None = None,
     **deprecated: Any,
 ) -> ONNXProgram:
     """Export a model to ONNX.
@@ -120,6 +125,8 @@ def export(
         metadata: how much provenance is written: ``"full"``, ``"module"`` or ``"none"``.
         seed: seed of the random nodes of the file.
         target: which runtime's operators may be used; only ``"onnx"``, those of the standard, so far.
+        prefer: the plugin that goes first for an operator, such as ``{"aten::gelu": "mypack"}``: it settles a conflict
+            of two packs, as the order of ``plugins`` does.
         deprecated: what ``torch.onnx.export`` still takes and warns about.
 
     Returns:
@@ -145,9 +152,9 @@ def export(
         path_of(f, external_data)  # now, and not after an hour
     model = getattr(model, "_orig_mod", model)  # of torch.compile, whose forward takes *args
     classes = _functions(functions)
-    settings = Settings(
-        _opset(opset_version), custom_translation_table, plugins, mutation, metadata, optimize, seed, classes
-    )
+    opset = _opset(opset_version)
+    call = _call(opset, custom_translation_table, plugins, prefer)
+    settings = Settings(opset, call, call.registry, mutation, metadata, optimize, seed, classes)
     observer = verbose if callable(verbose) else None
     run = Run(verbose=bool(verbose) and observer is None, artifacts=Path(artifacts_dir), observer=observer)
     try:
@@ -162,7 +169,7 @@ def export(
         check_dynamic(program, request)  # what traces nodes again may fix sizes: a vmap's linear does in torch 2.11
         if optimize:
             with run.stage("optimize"), _without_collection():
-                run.passes |= passes.optimize(translated.model, extra=load(plugins).ir_passes())
+                run.passes |= passes.optimize(translated.model, extra=call.plugins.ir_passes())
         run.count(translated.model, after=True)
         onnx_program = ONNXProgram(translated.model, program)
         if verify:  # before a file is there
@@ -198,17 +205,19 @@ class CheckResult:
         operators: number of calls of each operator that is translated.
         decomposed: number of calls of each operator that is expanded by a decomposition.
         missing_kernels: ONNX operators that onnxruntime can't run on the CPU, or not on CUDA, with these types.
+        conflicts: operators that plugins of equal rank translate, which an export refuses until one is preferred.
     """
 
     refusals: list[Refusal]
     operators: dict[str, int] = field(default_factory=dict)
     decomposed: dict[str, int] = field(default_factory=dict)
     missing_kernels: list[MissingKernel] = field(default_factory=list)
+    conflicts: list[Conflict] = field(default_factory=list)
 
     @property
     def passed(self) -> bool:
-        """Nothing is refused: the model can be exported."""
-        return not self.refusals
+        """Nothing is refused, and no plugins are in conflict: the model can be exported."""
+        return not self.refusals and not self.conflicts
 
     def as_dict(self) -> dict[str, Any]:
         """The result as JSON takes it."""
@@ -218,6 +227,7 @@ class CheckResult:
             "operators": self.operators,
             "decomposed": self.decomposed,
             "missing_kernels": [vars(missing) for missing in self.missing_kernels],
+            "conflicts": [conflict.as_dict() for conflict in self.conflicts],
         }
 
     def to_json(self) -> str:
@@ -225,7 +235,7 @@ class CheckResult:
         return json.dumps(self.as_dict(), indent=2)
 
     def __str__(self) -> str:
-        lines = [str(refusal) for refusal in self.refusals]
+        lines = [str(found) for found in (*self.refusals, *self.conflicts)]
         if self.passed:
             lines = [f"Every operator can be translated ({sum(self.operators.values())} calls)."]
         for provider in dict.fromkeys(missing.provider for missing in self.missing_kernels):
@@ -244,6 +254,7 @@ def check(
     custom_translation_table: Mapping[Callable[..., Any], Any] | None = None,
     plugins: Sequence[Any] | None = None,
     functions: Sequence[type[torch.nn.Module] | str] = (),
+    prefer: Mapping[Any, str] | None = None,
 ) -> CheckResult:
     """Find everything in a model that can't be exported, without building a model.
 
@@ -251,12 +262,17 @@ def check(
     need not be installed.
 
     Returns:
-        All refusals, none when the model can be exported; and what onnxruntime has no kernel for.
+        All refusals and conflicts of plugins, none when the model can be exported; and what onnxruntime has no kernel
+        for.
 
     Raises:
         OnnxExporterError: the model can't even be captured, or the arguments are bad.
     """
-    settings = Settings(_opset(opset_version), custom_translation_table, plugins, functions=_functions(functions))
+    opset = _opset(opset_version)
+    call = _call(opset, custom_translation_table, plugins, prefer)
+    passes.pipeline(call.plugins.ir_passes())
+    registry = call.registry.collecting()
+    settings = Settings(opset, call, registry, functions=_functions(functions))
     model = getattr(model, "_orig_mod", model)
     run = Run()
     _, program, interface = _captured(run, settings, model, args, kwargs, dynamic_shapes, None, None, None)
@@ -266,7 +282,8 @@ def check(
     for (operator, *_), count in translated.served.items():
         operators[operator] = operators.get(operator, 0) + count
     lacking = missing_kernels(translated.model)
-    return CheckResult(translated.refusals, operators, dict(translated.decomposed), lacking)
+    conflicts = list((registry.conflicts or {}).values())
+    return CheckResult(translated.refusals, operators, dict(translated.decomposed), lacking, conflicts)
 
 
 @dataclass(frozen=True)
@@ -274,8 +291,8 @@ class Settings:
     """How to translate, as the caller asked; see :func:`export` for each field."""
 
     opset: int
-    table: Mapping[Callable[..., Any], Any] | None = None
-    plugins: Sequence[Any] | None = None
+    call: Call
+    registry: Registry
     mutation: str = "outputs"
     metadata: str = "full"
     optimize: bool = True
@@ -301,7 +318,7 @@ def _captured(
         dynamic_shapes = dynamic_shapes or model.dynamic_shapes()
         input_names, output_names = input_names or model.input_names(), output_names or model.output_names()
     with run.stage("capture"):
-        host = load(settings.plugins)
+        host = settings.call.plugins
         request = prepare(
             model,
             args,
@@ -342,22 +359,19 @@ def _without_autocast() -> Iterator[None]:
 @_without_autocast()
 def translate_program(program: ExportedProgram, interface: Interface, settings: Settings, run: Run) -> Translated:
     """The middle arrows: an exported program as an ONNX model, with what was refused."""
-    host = load(settings.plugins)
+    host = settings.call.plugins
     program = with_plain_weights(program)
     with run.stage("functionalize"):
         functional = functionalize(program, may_skip=True)
         functional = _with_mutations(functional, settings.mutation)
-        functional = _with_plugin_passes(functional, host, run)
+        functional = with_passes(functional, host.fx_passes(), run.passes)
         run.fallback, run.dropped_assertions = functional.fallback, functional.dropped_assertions
         folded = fold_constants(functional, program) if settings.optimize else {}
     with run.stage("translate"):
-        table = host.registry(settings.opset)
-        if settings.table:
-            table = table.with_table(script.table_records(settings.table, settings.opset))
         translator = Translator(
             program,
             functional,
-            table,
+            settings.registry,
             names=Names(
                 {leaf.placeholder: leaf.name for leaf in interface.inputs if leaf.name},
                 interface.outputs,
@@ -396,29 +410,6 @@ def _name_output_axes(model: ir.Model, interface: Interface) -> None:
         output.shape = ir.Shape(dims)
 
 
-def _with_plugin_passes(functional: FunctionalProgram, host: Plugins, run: Run) -> FunctionalProgram:
-    """The program after the FX passes of plugins, which get a graph of their own: this one may be the caller's."""
-    if not host.fx_passes():
-        return functional
-    graph = torch.fx.Graph()
-    copies: dict[torch.fx.Node, torch.fx.Node] = {}
-    graph.graph_copy(functional.graph_module.graph, copies)
-    values: Any = (*(mutation.node for mutation in functional.mutations), *(out.arg for out in functional.user_outputs))
-    output = graph.output(torch.fx.map_arg(values, copies.__getitem__))
-    for node in reversed(copies):
-        if node in functional.skipped:
-            graph.erase_node(copies[node])
-    module = torch.fx.GraphModule(functional.graph_module, graph)
-    for step in host.fx_passes():
-        run.passes[step.name] = step.function(module)
-    module.recompile()
-    values = output.args[0]
-    mutations = tuple(mutation._replace(node=node) for mutation, node in zip(functional.mutations, values))
-    results = zip(functional.user_outputs, values[len(mutations) :])
-    user_outputs = tuple(out._replace(arg=arg) for out, arg in results)
-    return replace(functional, graph_module=module, mutations=mutations, user_outputs=user_outputs, skipped=frozenset())
-
-
 def _with_mutations(functional: FunctionalProgram, mutation: str) -> FunctionalProgram:
     """The program with its mutations kept, refused or dropped, as ``mutation=`` says.
 
@@ -436,6 +427,12 @@ def _with_mutations(functional: FunctionalProgram, mutation: str) -> FunctionalP
         )
     warn(f"The new values of {names} are not in the exported model (mutation='drop').")
     return replace(functional, mutations=())
+
+
+def _call(opset: int, table: Any, plugins: Any, prefer: Any) -> Call:
+    """What takes part: what is wrong with the table or a plugin that was asked for is told before the capture."""
+    records = [] if table is None else script.table_records(table, opset)
+    return Call(load(plugins), opset, records, prefer)
 
 
 def _opset(version: int | None) -> int:

@@ -7,15 +7,19 @@ entry point in the group ``onnxport``::
     mypack = "mypack.onnx"
 
 Every hook is optional, and called when plugins are loaded, or once per export where it says so;
-never for each node. A hook that raises is reported by ``onnxport plugins`` and skipped; it doesn't
-break exports that can do without it.
+never for each node. A hook that raises, or returns something else than it says, is reported by
+``onnxport plugins`` and skipped; it doesn't break exports that can do without it.
+
+pluggy calls the hooks, so its options work: ``tryfirst``, ``trylast``, ``wrapper``, ``hookwrapper``,
+``specname`` and ``optionalhook``. Plugins are called in the order of ``plugins=[...]``, the built-ins
+last; a wrapper gets the results of the others.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pluggy
@@ -57,16 +61,18 @@ class Pass:
     """A named step over an FX graph module or an ONNX model.
 
     Attributes:
-        name: unique; reports count its changes under it.
+        name: unique among all passes of its kind; reports count its changes under it.
         function: changes its argument in place, and returns how many changes it made.
-        before: name of the pass before which it runs.
-        after: name of the pass after which it runs. With neither, it runs last.
+        before: name of the pass directly before which it runs.
+        after: name of the pass behind which it runs. With neither, it runs last.
+        plugin: name of the plugin that brought it; filled when the plugin is loaded.
     """
 
     name: str
     function: Callable[[Any], int]
     before: str | None = None
     after: str | None = None
+    plugin: str = field(default="", compare=False)
 
 
 @hookspec
@@ -89,12 +95,12 @@ def onnxport_translations() -> Iterable[Translation]:  # type: ignore[empty-body
     """
 
 
-@hookspec
+@hookspec(firstresult=True)
 def onnxport_resolve(target: object, opset: int) -> Iterable[Translation] | None:
     """Translations for a target that no record names, such as a whole namespace. The first answer is taken.
 
-    Called once for each unknown target and opset, third parties before the built-ins. Return ``None``
-    for targets of others. The records' own target is ignored. ::
+    Called once for each unknown target and opset. Return ``None`` for targets of others. The records' own
+    target is ignored. ::
 
         @hookimpl
         def onnxport_resolve(target, opset):
@@ -148,7 +154,8 @@ def onnxport_fx_passes() -> Iterable[Pass]:  # type: ignore[empty-body]
     """Steps over the functional FX graph, before translation. Called once, when they are first needed.
 
     A step gets a ``GraphModule`` and changes it in place. It keeps placeholders and the order of the outputs, and
-    gives new nodes the fake result that others have in ``node.meta["val"]``.
+    gives new nodes the fake result that others have in ``node.meta["val"]``. ``before`` and ``after`` name other
+    plugins' steps: the core has none of its own.
 
     ::
 
@@ -162,7 +169,7 @@ def onnxport_fx_passes() -> Iterable[Pass]:  # type: ignore[empty-body]
 def onnxport_ir_passes() -> Iterable[Pass]:  # type: ignore[empty-body]
     """Steps over the ONNX model (``onnx_ir.Model``), with ``optimize=True``. Called once, when they are first needed.
 
-    ::
+    ``ONNXProgram.optimize`` runs them too. A name that is taken, or a place that doesn't exist, is a PluginError. ::
 
         @hookimpl
         def onnxport_ir_passes():

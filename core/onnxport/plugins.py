@@ -1,18 +1,20 @@
 """Discovery: the built-in plugin, installed ones by their entry points, and what a call chooses of them.
 
 Plugins are loaded once per process for each choice. One that can't be imported, or whose hook
-raises, is recorded with its error and skipped; the others, and exports that need them, go on.
+raises, is recorded with its error and skipped; the others, and exports that need them, go on. One
+that was asked for, by name or as an object, and can't be imported or has no valid hooks, is an error.
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
 from importlib import import_module
 from typing import Any
 
@@ -22,6 +24,10 @@ import pluggy
 from onnxport import hookspecs
 from onnxport.errors import PluginError
 from onnxport.hookspecs import PROJECT, Container, Pass
+from onnxport.host import checking, order, preferences
+from onnxport.host.calls import Hooks
+from onnxport.host.checking import unknown_operator
+from onnxport.host.info import PluginInfo
 from onnxport.registry import BUILTIN_TIER, THIRD_PARTY_TIER, Registry, Resolver, Translation
 
 logger = logging.getLogger(__name__)
@@ -36,68 +42,67 @@ PACKS_GROUP = "onnxport.packs"
 name is the namespace, the value the pack's distribution."""
 
 
-@dataclass(slots=True)
-class PluginInfo:
-    """A plugin as ``onnxport plugins`` lists it.
-
-    Attributes:
-        name: of its entry point, or ``builtin``.
-        distribution: the installed distribution that brought it, if any.
-        version: of that distribution.
-        translations: how many records it returned.
-        error: why it, or one of its hooks, was skipped; empty when all went well.
-    """
-
-    name: str
-    distribution: str = ""
-    version: str = ""
-    translations: int = 0
-    error: str = ""
-    tier: int = field(default=THIRD_PARTY_TIER, repr=False)
-
-    def fail(self, what: str, error: BaseException) -> None:
-        """Keep the error, and log it."""
-        message = f"{what}: {type(error).__name__}: {error}"
-        self.error = f"{self.error}; {message}" if self.error else message
-        logger.warning("onnxport plugin %r (%s %s) is skipped: %s", self.name, self.distribution, self.version, message)
-
-
 class Plugins:
     """The plugins of one choice, loaded.
 
     Args:
-        chosen: names of installed plugins and plugin objects, apart from the built-in; ``None`` for all installed.
+        chosen: names of installed plugins and plugin objects, apart from the built-in, in the order in which they are
+            preferred where they are of equal rank; ``None`` for all installed, of which none is preferred.
 
     Attributes:
-        manager: the pluggy manager that holds them.
+        hooks: their hooks; ``hooks.manager`` is the pluggy manager that holds them.
 
     Raises:
-        PluginError: a name that no installed plugin bears.
+        PluginError: a name that no installed plugin bears; or one of those that were asked for can't be loaded.
     """
 
     def __init__(self, chosen: Sequence[object] | None = None) -> None:
-        self.manager = pluggy.PluginManager(PROJECT)
-        self.manager.add_hookspecs(hookspecs)
+        self.hooks = Hooks(hookspecs, checking.CHECKS)
         self._infos: list[PluginInfo] = []
         self._info_of: dict[str, PluginInfo] = {}
         self._registries: dict[int, Registry] = {}
         self._returned: dict[str, list[Any]] = {}
-        builtin = PluginInfo(BUILTIN, PROJECT, tier=BUILTIN_TIER)
-        self._register(import_module(_BUILTIN_MODULE), builtin)
+        self._positions: dict[str, int] = {}
+        self._register(import_module(_BUILTIN_MODULE), PluginInfo(BUILTIN, PROJECT, tier=BUILTIN_TIER))
         installed = installed_plugins() if chosen is None or any(isinstance(c, str) for c in chosen) else {}
-        for choice in installed if chosen is None else chosen:
-            if choice == BUILTIN:
-                continue
-            if not isinstance(choice, str):
-                name = getattr(choice, "__name__", None) or type(choice).__name__
-                self._register(choice, PluginInfo(str(name)))
-            elif choice in installed:
-                self._load(installed[choice])
-            else:
-                known = ", ".join([BUILTIN, *installed])
-                raise PluginError(f"no installed plugin is named {choice!r}; there are: {known}.", plugins=[choice])
+        if chosen is None:
+            for entry_point in reversed(list(installed.values())):  # pluggy calls what was registered last first
+                self._load(entry_point)
+        else:
+            self._load_chosen(chosen, installed)
+        self._infos[1:] = self._infos[:0:-1]
 
-    def _load(self, entry_point: importlib_metadata.EntryPoint) -> None:
+    @property
+    def manager(self) -> pluggy.PluginManager:
+        """The pluggy manager that holds the plugins."""
+        return self.hooks.manager
+
+    def _load_chosen(self, chosen: Sequence[object], installed: Mapping[str, importlib_metadata.EntryPoint]) -> None:
+        """Load what was asked for: none of it can be left out in silence."""
+        named = {choice for choice in chosen if isinstance(choice, str)} | {BUILTIN}
+        plugins: dict[str, object] = {}
+        for choice in chosen:
+            if isinstance(choice, str):
+                if choice != BUILTIN and choice not in installed:
+                    known = ", ".join([BUILTIN, *installed])
+                    raise PluginError(f"no installed plugin is named {choice!r}; there are: {known}.", plugins=[choice])
+                plugins[choice] = choice
+            elif not any(choice is other for other in plugins.values()):
+                base = str(getattr(choice, "__name__", None) or type(choice).__name__)
+                numbers = itertools.count(2)
+                name = base
+                while name in plugins or name in named:  # objects of one class
+                    name = f"{base}_{next(numbers)}"
+                plugins[name] = choice
+        plugins.pop(BUILTIN, None)
+        for name, choice in reversed(plugins.items()):
+            if isinstance(choice, str):
+                self._load(installed[choice], is_required=True)
+            else:
+                self._register(choice, PluginInfo(name), is_required=True)
+        self._positions = {name: position for position, name in enumerate(plugins)}
+
+    def _load(self, entry_point: importlib_metadata.EntryPoint, *, is_required: bool = False) -> None:
         distribution = entry_point.dist
         info = PluginInfo(
             entry_point.name,
@@ -107,78 +112,50 @@ class Plugins:
         try:
             plugin = entry_point.load()
         except (Exception, SystemExit) as error:  # a pack's import may raise anything; none of it is ours to fail by
+            if is_required:
+                raise PluginError(
+                    f"The plugin {info.label} can't be imported: {type(error).__name__}: {error}. Mend or update it, "
+                    f"or leave it out of plugins=[...] and {ENVIRONMENT_VARIABLE}.",
+                    plugins=[info.name],
+                ) from error
             self._keep(info)
             info.fail("import failed", error)
             return
-        self._register(plugin, info)
+        self._register(plugin, info, is_required=is_required)
 
-    def _register(self, plugin: object, info: PluginInfo) -> None:
+    def _register(self, plugin: object, info: PluginInfo, *, is_required: bool = False) -> None:
         self._keep(info)
         try:
-            self.manager.register(plugin, info.name)
-            self._check_hooks(info)
-        except (ValueError, pluggy.PluginValidationError) as error:
-            self.manager.unregister(name=info.name)
-            info.fail("not a valid plugin", error)
-
-    def _check_hooks(self, info: PluginInfo) -> None:
-        """Refuse functions marked as hooks whose name no hook has: a misspelt hook would never be called."""
-        plugin = self.manager.get_plugin(info.name)
-        known = {name for name in vars(hookspecs) if name.startswith("onnxport_")}
-        for name in dir(plugin):
-            if self.manager.parse_hookimpl_opts(plugin, name) is not None and name not in known:
-                raise ValueError(f"no hook is named {name!r}; there are: {', '.join(sorted(known))}")
+            self.hooks.register(plugin, info)
+        except PluginError as error:
+            if is_required:
+                raise PluginError(
+                    f"The plugin {info.label} can't be used: {error}. Correct its hooks, or leave it out of "
+                    f"plugins=[...] and {ENVIRONMENT_VARIABLE}.",
+                    plugins=[info.name],
+                ) from error.__cause__
+            info.fail("not a valid plugin", error.__cause__ or error)
 
     def _keep(self, info: PluginInfo) -> None:
         self._infos.append(info)
         self._info_of[info.name] = info
 
-    def _calls(self, hook: str) -> Iterator[tuple[PluginInfo, Callable[..., Any]]]:
-        """Each plugin's implementation of a hook, the built-in's first."""
-        # pluggy's own call stops at the first exception, so that one plugin would take the others down.
-        implementations = {impl.plugin_name: impl for impl in getattr(self.manager.hook, hook).get_hookimpls()}
-        for name, info in self._info_of.items():
-            if (implementation := implementations.get(name)) is not None:
-                yield info, _by_keyword(implementation)
-
-    def _gather(self, hook: str, kind: type, **arguments: Any) -> list[tuple[PluginInfo, list[Any]]]:
-        """What a hook's implementations return, each a list of ``kind``; one that fails is recorded."""
-        gathered = []
-        for info, call in self._calls(hook):
-            try:
-                items = list(call(**arguments) or ())
-                wrong = next((item for item in items if not isinstance(item, kind)), None)
-                if wrong is not None:
-                    raise TypeError(f"expected {kind.__name__} objects, got {wrong!r}")
-            except Exception as error:
-                info.fail(f"{hook} failed", error)
-            else:
-                gathered.append((info, items))
-        return gathered
-
     @functools.cached_property
     def _base(self) -> Registry:
-        records: list[Translation] = []
-        for info, items in self._gather("onnxport_translations", Translation):
-            info.translations = len(items)
-            name, tier = info.name, info.tier
-            # Not dataclasses.replace: with some thousand records, it would be half of the start-up.
-            records.extend(
-                Translation(r.target, r.function, r.opset, r.priority, r.complex, name, tier, r.needs_builder)
-                for r in items
-            )
+        records = [record for items in self.hooks.call("onnxport_translations") for record in items]
+        for name, count in Counter(record.plugin for record in records).items():
+            self._info_of[name].translations = count
+        for record in records:
+            if record.tier and isinstance(record.target, str) and (wrong := unknown_operator(record.target)):
+                self._info_of[record.plugin].warn(f"{record.function_name} translates no operator: {wrong}")
         decompositions: dict[Any, Callable[..., Any]] = {}
-        for info, call in self._calls("onnxport_decompositions"):
-            try:
-                decompositions.update(call() or {})
-            except Exception as error:
-                info.fail("onnxport_decompositions failed", error)
-        resolvers = [
-            Resolver(info.name, info.tier, functools.partial(_resolve, info, call))
-            for info, call in self._calls("onnxport_resolve")
-        ]
-        resolvers.sort(key=lambda resolver: -resolver.tier)
-        return Registry(records, resolvers, decompositions)
+        for found in reversed(self.hooks.call("onnxport_decompositions")):
+            decompositions.update(found)
+        resolver = Resolver("", THIRD_PARTY_TIER, self._resolve)
+        return Registry(records, [resolver], decompositions, positions=self._positions)
+
+    def _resolve(self, target: object, opset: int) -> Iterable[Translation] | None:
+        return self.hooks.call("onnxport_resolve", target=target, opset=opset)  # type: ignore[no-any-return]
 
     @property
     def infos(self) -> list[PluginInfo]:
@@ -204,35 +181,48 @@ class Plugins:
             found = self._registries[opset] = self._base.at_opset(opset)
         return found
 
+    def preferring(self, prefer: Mapping[Any, Any] | None, opset: int) -> Registry:
+        """The translations at an opset, with the caller's choice among plugins of equal rank.
+
+        Args:
+            prefer: the name of a plugin by operator: by qualified name, ``OpOverload`` or Python callable.
+
+        Raises:
+            InputError: ``prefer`` is no dict of such.
+            PluginError: a plugin that isn't loaded, or that has no translation of the operator.
+        """
+        registry = self.registry(opset)
+        return registry if prefer is None else preferences.applied(registry, prefer, self._info_of)
+
     def containers(self) -> Sequence[Container]:
         """Classes that hold tensors, of all plugins."""
-        return self._once("onnxport_containers", Container)
+        return self._once("onnxport_containers")
 
     def fx_passes(self) -> Sequence[Pass]:
-        """Steps over the FX graph, of all plugins."""
-        return self._once("onnxport_fx_passes", Pass)
+        """Steps over the FX graph, of all plugins, in their order.
+
+        Raises:
+            PluginError: one of them can't be placed.
+        """
+        return order.ordered({}, self._once("onnxport_fx_passes"))
 
     def ir_passes(self) -> Sequence[Pass]:
         """Steps over the ONNX model, of all plugins."""
-        return self._once("onnxport_ir_passes", Pass)
+        return self._once("onnxport_ir_passes")
 
-    def _once(self, hook: str, kind: type) -> Sequence[Any]:
+    def _once(self, hook: str) -> Sequence[Any]:
         if hook not in self._returned:
-            self._returned[hook] = [item for _, items in self._gather(hook, kind) for item in items]
+            self._returned[hook] = [item for items in self.hooks.call(hook) for item in items]
         return self._returned[hook]
 
     def patches(self, model: Any) -> list[AbstractContextManager[Any]]:
-        """Fresh context managers for one capture of a model."""
-        found = self._gather("onnxport_patches", AbstractContextManager, model=model)
-        return [manager for _, items in found for manager in items]
+        """Fresh context managers for one capture of a model, the built-ins' first: the innermost see a call first."""
+        found = self.hooks.call("onnxport_patches", model=model)
+        return [manager for items in reversed(found) for manager in items]
 
     def add_commands(self, app: Any) -> None:
         """Let plugins add commands to the command line's ``typer.Typer``."""
-        for info, call in self._calls("onnxport_commands"):
-            try:
-                call(app=app)
-            except Exception as error:
-                info.fail("onnxport_commands failed", error)
+        self.hooks.call("onnxport_commands", app=app)
 
     def advice(self, target: str) -> str:
         """What could serve an operator that nothing serves: a known pack, or a plugin that failed. Empty if unknown."""
@@ -245,24 +235,6 @@ class Plugins:
         named = {entry.name: entry.value for entry in importlib_metadata.entry_points(group=PACKS_GROUP)}
         pack = {**_KNOWN_PACKS, **named}.get(namespace)
         return f"pip install {pack}" if pack and namespace not in self.names else ""
-
-
-def _by_keyword(implementation: pluggy.HookImpl) -> Callable[..., Any]:
-    """Call an implementation with those of a hook's arguments that it declares, as pluggy does."""
-
-    def call(**arguments: Any) -> Any:
-        return implementation.function(*(arguments[name] for name in implementation.argnames))
-
-    return call
-
-
-def _resolve(info: PluginInfo, call: Callable[..., Any], target: object, opset: int) -> Iterable[Translation] | None:
-    try:
-        records = call(target=target, opset=opset)
-        return None if records is None else [replace(record) for record in records]
-    except Exception as error:
-        info.fail(f"onnxport_resolve failed for {target}", error)
-        return None
 
 
 @functools.cache
@@ -294,11 +266,24 @@ def _environment_choice() -> tuple[str, ...] | None:
     return tuple(name for part in text.strip().strip("()").split(",") if (name := part.strip()))
 
 
+class _Same:
+    """A plugin object as a key: plugins are told by what they are, not by what they compare equal to."""
+
+    def __init__(self, plugin: object) -> None:
+        self.plugin = plugin
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and other.plugin is self.plugin
+
+    def __hash__(self) -> int:
+        return id(self.plugin)
+
+
 _loaded: dict[tuple[object, ...] | None, Plugins] = {}
 _lock = threading.RLock()
 
 
-def load(plugins: Sequence[object] | None = None) -> Plugins:
+def load(plugins: Iterable[object] | None = None) -> Plugins:
     """The plugins that a call chooses, loaded once per process.
 
     Args:
@@ -308,21 +293,21 @@ def load(plugins: Sequence[object] | None = None) -> Plugins:
             isn't set, all installed plugins.
 
     Raises:
-        PluginError: ``plugins`` is no sequence, or a string, or holds a name that no installed plugin bears.
+        PluginError: ``plugins`` is no sequence, or a string, or holds a name that no installed plugin bears, or one
+            of them can't be imported or has no valid hooks.
     """
     if isinstance(plugins, str):
         raise PluginError(f"plugins must be a sequence of names, such as plugins=[{plugins!r}], not a string.")
-    try:
-        chosen = _environment_choice() if plugins is None else tuple(plugins)
-        hash(chosen)
-    except TypeError:
-        chosen = (None,)
+    if plugins is not None and not isinstance(plugins, Iterable):
+        raise PluginError(f"plugins={plugins!r}: give a list of names of plugins, or of plugin modules and objects.")
+    chosen = _environment_choice() if plugins is None else tuple(plugins)
     if any(plugin is None or isinstance(plugin, (int, float, complex, bytes)) for plugin in chosen or ()):
         raise PluginError(f"plugins={plugins!r}: give a list of names of plugins, or of plugin modules and objects.")
+    key = None if chosen is None else tuple(c if isinstance(c, str) else _Same(c) for c in chosen)
     with _lock:
-        loaded = _loaded.get(chosen)
+        loaded = _loaded.get(key)
         if loaded is None:
-            loaded = _loaded[chosen] = Plugins(chosen)
+            loaded = _loaded[key] = Plugins(chosen)
         return loaded
 
 

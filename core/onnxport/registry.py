@@ -8,6 +8,8 @@ only.
 
 from __future__ import annotations
 
+import copy
+import functools
 import importlib
 import inspect
 import itertools
@@ -18,10 +20,16 @@ from typing import Any, TypeVar
 
 from torch._ops import HigherOrderOperator, OpOverload, OpOverloadPacket
 
-from onnxport.errors import PluginConflictError, PluginError, Unsupported
+from onnxport.errors import PluginError
+from onnxport.host import explaining
+from onnxport.host.binding import bind as bind
+from onnxport.host.binding import signature_mismatch as signature_mismatch
+from onnxport.host.explaining import Conflict, Explanation
 
 BUILTIN_TIER, THIRD_PARTY_TIER, TABLE_TIER = 0, 1, 2
 LOWEST_OPSET = 18
+NEWEST_OPSET = 28
+"""The newest that this release knows; an older onnx knows fewer, and its records above those are no candidates."""
 
 _RECORDS = "__onnxport_translations__"
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -94,16 +102,18 @@ class Translation:
         """``package.module.function``, for messages and metadata; the module alone while the function is deferred."""
         if isinstance(self.function, Deferred):
             return self.function.owner
-        return f"{self.function.__module__}.{self.function.__qualname__}"
+        function = inner(self.function)
+        return f"{function.__module__}.{function.__qualname__}"
 
     @property
     def location(self) -> str:
         """``package/module.py:line`` of the function, without the machine's directories."""
-        code = getattr(inspect.unwrap(self.function), "__code__", None)
+        function = inner(self.function)
+        code = getattr(inspect.unwrap(function), "__code__", None)
         if code is None:
-            return self.function.__module__
+            return str(function.__module__)
         path = code.co_filename.replace("\\", "/")
-        parts = self.function.__module__.split(".")
+        parts = function.__module__.split(".")
         is_package = path.endswith("/__init__.py")
         depth = len(parts) + (1 if is_package else 0)
         return "/".join(path.split("/")[-depth:]) + f":{code.co_firstlineno}"
@@ -119,6 +129,13 @@ class Translation:
 
     def __str__(self) -> str:
         return f"{self.function_name} (plugin {self.plugin or 'unknown'})"
+
+
+def inner(function: Any) -> Any:
+    """What has a name and code: the function of a partial one, the class of a callable object."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    return function if hasattr(function, "__qualname__") else type(function)
 
 
 @cache
@@ -165,6 +182,25 @@ def name_of(target: object) -> str:
     return f"{module}.{name}" if module else name
 
 
+def check_opset(opset: object, owner: str) -> None:
+    """Refuse the lowest opset of a translation where no file can have it.
+
+    Raises:
+        PluginError: it is no int, or lies outside what onnxport writes.
+    """
+    if type(opset) is not int or not LOWEST_OPSET <= opset <= NEWEST_OPSET:
+        newest = NEWEST_OPSET
+        if type(opset) is int and opset > newest:
+            from onnxport.graph.schemas import MAX_OPSET
+
+            newest = max(newest, MAX_OPSET)  # an onnx that is newer than this release
+        if type(opset) is not int or not LOWEST_OPSET <= opset <= newest:
+            raise PluginError(
+                f"{owner}: opset is {opset!r}, the lowest opset that it needs must be an int from {LOWEST_OPSET} to "
+                f"{newest}. Leave it out for {LOWEST_OPSET}."
+            )
+
+
 def translation(
     *targets: object, opset: int = LOWEST_OPSET, priority: int = 0, complex: bool = False
 ) -> Callable[[_F], _F]:
@@ -184,11 +220,14 @@ def translation(
         complex: the function handles complex tensors.
 
     Raises:
-        PluginError: no target, or one that names no single operator.
+        PluginError: no target, one that names no single operator, or an opset or priority that can't be.
     """
     if not targets:
         raise PluginError("translation() needs at least one target, such as 'aten::add.Tensor'.")
     keys = [key_of(target) for target in targets]
+    check_opset(opset, f"translation({name_of(keys[0])!r})")
+    if type(priority) is not int:
+        raise PluginError(f"translation({name_of(keys[0])!r}): priority is {priority!r}, it must be an int.")
 
     def decorate(function: _F) -> _F:
         namespace = getattr(function, "__globals__", None)
@@ -209,96 +248,13 @@ def collect(*sources: object) -> list[Translation]:
     return [record for source in sources for record in getattr(source, _RECORDS, ())]
 
 
-@cache
-def _signature_of(target: OpOverload) -> tuple[tuple[str, ...], dict[str, Any]]:
-    arguments = target._schema.arguments
-    defaults = {a.name: a.default_value for a in arguments if a.has_default_value()}
-    return tuple(a.name for a in arguments), defaults
-
-
-@cache
-def _unknown_to(function: Callable[..., Any], target: OpOverload) -> tuple[str, ...]:
-    """Schema arguments of ``target`` that ``function`` has no parameter for."""
-    parameters = inspect.signature(function).parameters
-    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-        return ()
-    return tuple(name for name in _signature_of(target)[0] if name not in parameters)
-
-
-def signature_mismatch(function: Callable[..., Any], target: OpOverload) -> str:
-    """Why ``function`` can't be called with the arguments of ``target``'s schema; empty when it can.
-
-    The first parameter is the builder; the others bear the schema's names.
-    """
-    names, _ = _signature_of(target)
-    parameters = list(inspect.signature(function).parameters.values())[1:]
-    if unknown := _unknown_to(function, target):
-        return f"has no parameter for {', '.join(unknown)}"
-    for parameter in parameters:
-        needed = parameter.default is parameter.empty and parameter.kind in (
-            parameter.POSITIONAL_OR_KEYWORD,
-            parameter.KEYWORD_ONLY,
-        )
-        if parameter.kind is parameter.POSITIONAL_ONLY:
-            return f"parameter {parameter.name} is positional-only, but arguments are passed by name"
-        if needed and parameter.name not in names:
-            return f"parameter {parameter.name} is not in the schema {target._schema}"
-    return ""
-
-
-def bind(
-    translation: Translation, target: object, args: Sequence[Any], kwargs: Mapping[str, Any]
-) -> tuple[Sequence[Any], Mapping[str, Any]]:
-    """The ``(positional, keyword)`` arguments for ``translation.function``, after the builder.
-
-    Arguments of an ``OpOverload`` are all bound by the schema's names, with its defaults filled in.
-    Python callables and higher-order operators have no schema: theirs are passed as they stand.
-
-    Raises:
-        Unsupported: the function lacks a parameter of the schema, as newer torch versions add them,
-            and the argument isn't at its default.
-    """
-    if not isinstance(target, OpOverload):
-        return args, kwargs
-    names, defaults = _signature_of(target)
-    bound = defaults.copy()
-    bound.update(zip(names, args))
-    bound.update(kwargs)
-    for name in _unknown_to(translation.function, target):
-        value = bound.pop(name, None)
-        if value is not defaults.get(name) and value != defaults.get(name):
-            raise Unsupported(f"{translation.function_name} doesn't know the argument {name}={value!r}")
-    return (), bound
-
-
 @dataclass(frozen=True, slots=True)
 class Resolver:
-    """A plugin's ``onnxport_resolve`` hook: records for targets that no record names."""
+    """``onnxport_resolve``: records for targets that no record names, of one plugin or, without a name, of several."""
 
     plugin: str
     tier: int
     function: Callable[[object, int], Iterable[Translation] | None]
-
-
-@dataclass(frozen=True, slots=True)
-class Explanation:
-    """What the registry knows about one target.
-
-    Attributes:
-        target: its name.
-        opset: the target opset of the registry.
-        candidates: translations in the order in which they are tried.
-        rejected: translations out of reach, with the reason.
-        decomposition: plugin function that expands it, or empty.
-        hints: what else to look at.
-    """
-
-    target: str
-    opset: int
-    candidates: tuple[Translation, ...]
-    rejected: tuple[tuple[Translation, str], ...]
-    decomposition: str
-    hints: tuple[str, ...]
 
 
 class Registry:
@@ -309,6 +265,10 @@ class Registry:
         resolvers: asked in their order for a target without records.
         decompositions: functions that expand an ``OpOverload``, by plugin choice.
         opset: the ONNX opset that is written.
+        positions: of plugins that were named in an order: the lower goes first among records of equal rank.
+
+    Attributes:
+        conflicts: conflicts of the targets that were asked for, where they are collected; None where they are errors.
     """
 
     def __init__(
@@ -317,38 +277,51 @@ class Registry:
         resolvers: Sequence[Resolver] = (),
         decompositions: Mapping[Any, Callable[..., Any]] | None = None,
         opset: int = LOWEST_OPSET,
+        positions: Mapping[str, int] | None = None,
     ) -> None:
         by_key: dict[Key, list[Translation]] = {}
         for record in translations:
             by_key.setdefault(record.target, []).append(record)
-        self._setup(by_key, tuple(resolvers), decompositions or {}, opset)
-
-    def _setup(
-        self,
-        by_key: dict[Key, list[Translation]],
-        resolvers: tuple[Resolver, ...],
-        decompositions: Mapping[Any, Callable[..., Any]],
-        opset: int,
-    ) -> None:
         self.opset = opset
-        self.decompositions = decompositions
+        self.decompositions = decompositions or {}
+        self.conflicts: dict[str, Conflict] | None = None
         self._by_key = by_key
-        self._resolvers = resolvers
+        self._resolvers = tuple(resolvers)
+        self._positions = positions or {}
+        self._preferred: Mapping[Key, str] = {}
         self._ranked: dict[object, tuple[Translation, ...]] = {}
+        self._open: dict[Key, Conflict] = {}
+
+    def _changed(self) -> Registry:
+        """A copy that shares the grouped records, and hasn't ranked any."""
+        registry = copy.copy(self)
+        registry._ranked, registry._open = {}, {}
+        return registry
 
     def at_opset(self, opset: int) -> Registry:
-        """The same translations for another target opset; the grouped records are shared."""
-        registry = Registry.__new__(Registry)
-        registry._setup(self._by_key, self._resolvers, self.decompositions, opset)
+        """The same translations for another target opset."""
+        registry = self._changed()
+        registry.opset = opset
         return registry
 
     def with_table(self, records: Iterable[Translation]) -> Registry:
         """A registry in which ``records``, those of one call, come before all others."""
-        by_key = dict(self._by_key)
+        registry = self._changed()
+        by_key = registry._by_key = dict(self._by_key)
         for record in records:
             by_key[record.target] = [*by_key.get(record.target, ()), replace(record, tier=TABLE_TIER)]
-        registry = Registry.__new__(Registry)
-        registry._setup(by_key, self._resolvers, self.decompositions, self.opset)
+        return registry
+
+    def with_preferences(self, preferred: Mapping[Key, str]) -> Registry:
+        """A registry in which the records of the named plugin come first for a target, behind those of the table."""
+        registry = self._changed()
+        registry._preferred = preferred
+        return registry
+
+    def collecting(self) -> Registry:
+        """A registry that collects conflicts instead of raising them, and goes on with the plugin loaded first."""
+        registry = self._changed()
+        registry.conflicts = {}
         return registry
 
     def candidates(self, target: object) -> tuple[Translation, ...]:
@@ -364,29 +337,49 @@ class Registry:
             ranked = self._ranked[target] = self._rank(target)
         return ranked
 
+    def is_overridden(self, target: object) -> bool:
+        """A table or a third party translates the operator, and is asked before the built-ins."""
+        candidates = self.candidates(target)
+        return bool(candidates and candidates[0].tier)
+
+    def _order(self, record: Translation) -> tuple[Any, ...]:
+        tier, priority, opset = record.rank
+        is_table, position = tier == TABLE_TIER, self._positions.get(record.plugin, 0)
+        is_preferred = not is_table and self._preferred.get(record.target) == record.plugin
+        return is_table, is_preferred, tier, priority, opset, -position
+
     def _rank(self, target: object) -> tuple[Translation, ...]:
         key = key_of(target)
-        records = self._by_key.get(key) or self._resolve(target)
+        records = self._by_key.get(key, [])
+        if all(record.tier == TABLE_TIER for record in records):
+            records = [*records, *self._resolve(target)]
         usable = [record for record in records if record.opset <= self.opset]
-        usable.sort(key=lambda record: (*record.rank, not record.complex), reverse=True)
-        for first, second in itertools.pairwise(usable):
-            if first.rank == second.rank and first.complex == second.complex:
-                raise PluginConflictError(
-                    f"{name_of(key)} has two translations of equal rank: {first.function_name} of plugin "
-                    f"{first.plugin!r} and {second.function_name} of plugin {second.plugin!r}. Give one a priority, "
-                    "or leave a plugin out with plugins=[...].",
-                    plugins=[first.plugin, second.plugin],
-                    target=name_of(key),
-                    functions=[first.function_name, second.function_name],
-                )
-        return tuple(usable)
+        usable.sort(key=lambda record: (self._order(record), not record.complex), reverse=True)
+        ranked: list[Translation] = []
+        for _, group in itertools.groupby(usable, lambda record: (self._order(record), record.complex)):
+            equal = list(group)
+            if len(equal) > 1:
+                conflict = Conflict(name_of(key), tuple(equal))
+                is_settled = any(self._order(ranked[0])[:2]) if ranked else False
+                if self.conflicts is not None:
+                    self.conflicts.setdefault(conflict.target, conflict)
+                elif is_settled:  # by the table or a preference; it is one only if what goes first refuses
+                    self._open[key] = conflict
+                    break
+                else:
+                    raise conflict.error()
+            ranked += equal
+        return tuple(ranked)
 
     def _resolve(self, target: object) -> list[Translation]:
         for resolver in self._resolvers:
             records = resolver.function(target, self.opset)
             if records:
-                key = key_of(target)
-                return [replace(r, target=key, plugin=resolver.plugin, tier=resolver.tier) for r in records]
+                of = resolver if resolver.plugin else None  # else they say themselves whose they are
+                return [
+                    replace(record, target=key_of(target), plugin=(of or record).plugin, tier=(of or record).tier)
+                    for record in records
+                ]
         return []
 
     def check_conflicts(self) -> None:
@@ -400,9 +393,12 @@ class Registry:
 
     def why_not(self, target: object) -> list[str]:
         """Reasons why registered translations of ``target`` are no candidates; empty when none is registered."""
-        return [f"{record}: {reason}" for record, reason in self._rejected(key_of(target))]
+        key = key_of(target)
+        conflicts = [str(self._open[key])] if key in self._open else []
+        return conflicts + [f"{record}: {reason}" for record, reason in self.rejected(key)]
 
-    def _rejected(self, key: Key) -> list[tuple[Translation, str]]:
+    def rejected(self, key: Key) -> list[tuple[Translation, str]]:
+        """Registered translations that are no candidates, with the reason."""
         above = [record.loaded() for record in self._by_key.get(key, ()) if record.opset > self.opset]
         return [(r, f"needs opset {r.opset}, the target is {self.opset}") for r in above]
 
@@ -441,35 +437,16 @@ class Registry:
 
         Raises:
             PluginError: the name is no operator name.
-            PluginConflictError: two translations have equal rank.
         """
-        key: Key
-        hints: list[str] = []
-        if isinstance(target, str):
-            found = self.find(target)
-            key = found[0] if len(found) == 1 else target
-            if len(found) > 1:
-                hints.append("overloads with translations: " + ", ".join(sorted(name_of(k) for k in found)))
-            if isinstance(key, str) and "::" not in key:
-                raise PluginError(
-                    f"{target!r} is neither an operator name such as 'aten::add.Tensor', nor a Python function that "
-                    "has a translation.",
-                    target=target,
-                )
-        key = key_of(key if isinstance(target, str) else target)
-        candidates = self.candidates(target if not isinstance(target, str) else operator_named(key))
-        decomposition = ""
-        for operator, function in self.decompositions.items():
-            if key_of(operator) == key:
-                decomposition = f"{function.__module__}.{function.__qualname__}"
-        return Explanation(
-            name_of(key),
-            self.opset,
-            tuple(candidate.loaded() for candidate in candidates),
-            tuple(self._rejected(key)),
-            decomposition,
-            tuple(hints),
-        )
+        return explaining.explain(self, target)
+
+    def settled(self, candidates: Sequence[Translation]) -> Iterator[str]:
+        """What is said of candidates of equal rank that the caller has put in an order."""
+        for first, second in itertools.pairwise(candidates):
+            same = first.rank == second.rank and first.complex == second.complex
+            if same and self._order(first) != self._order(second):
+                how = "prefer=" if first.plugin == self._preferred.get(first.target) else "the order of plugins="
+                yield f"the conflict of the plugins {first.plugin!r} and {second.plugin!r} is settled by {how}"
 
 
 def operator_named(key: Key) -> object:

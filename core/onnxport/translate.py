@@ -236,7 +236,7 @@ class Translator:
             if result is not _FAILED:
                 return result
         reasons += self._table.why_not(target)
-        if candidates and candidates[0].tier == registry.TABLE_TIER and len(candidates) == len(reasons):
+        if candidates and candidates[0].tier == registry.TABLE_TIER:
             reasons.append("its translation is in custom_translation_table, so it isn't decomposed")
         else:
             expanded = self._decompose(node, args, kwargs, reasons)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING
 
+from onnxport.host import order
 from onnxport.passes import (
     casts,
     common_subexpressions,
@@ -56,23 +57,20 @@ def optimize(model: ir.Model, *, without: Collection[str] = (), extra: Iterable[
 
     Raises:
         ValueError: ``without`` names a pass that doesn't exist.
+        PluginError: a pass of a plugin can't be placed, or fails.
     """
-    pipeline = _with_extra(extra)
-    unknown = set(without) - set(pipeline)
+    steps = pipeline(extra)
+    unknown = set(without) - {each.name for each in steps}
     if unknown:
-        raise ValueError(f"No pass is called {', '.join(sorted(unknown))}; there are {', '.join(pipeline)}.")
-    return {name: function(model) for name, function in pipeline.items() if name not in without}
+        names = ", ".join(each.name for each in steps)
+        raise ValueError(f"No pass is called {', '.join(sorted(unknown))}; there are {names}.")
+    return {each.name: order.run(each, model) for each in steps if each.name not in without}
 
 
-def _with_extra(extra: Iterable[Pass]) -> dict[str, Callable[[ir.Model], int]]:
-    order = list(PASSES.items())
-    for added in extra:
-        names = [name for name, _ in order]
-        if added.before in names:
-            place = names.index(added.before)
-        elif added.after in names:
-            place = names.index(added.after) + 1
-        else:
-            place = len(order)
-        order.insert(place, (added.name, added.function))
-    return dict(order)
+def pipeline(extra: Iterable[Pass] = ()) -> list[Pass]:
+    """All passes in their order.
+
+    Raises:
+        PluginError: a pass of a plugin can't be placed.
+    """
+    return order.ordered(PASSES, extra)

@@ -1,0 +1,75 @@
+"""What takes part in one call: the plugins that it chose, and its table, which is a plugin of the highest tier."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from onnxport import hookspecs
+from onnxport.errors import TableError
+from onnxport.hookspecs import hookimpl
+from onnxport.host.calls import Hooks
+from onnxport.host.checking import CHECKS
+from onnxport.host.info import PluginInfo
+from onnxport.registry import TABLE_TIER, Translation
+
+if TYPE_CHECKING:
+    from onnxport.plugins import Plugins
+
+TABLE = "custom_translation_table"
+
+
+class _Table:
+    """The table of a call as a plugin."""
+
+    def __init__(self, records: Sequence[Translation]) -> None:
+        self._records = records
+
+    @hookimpl
+    def onnxport_translations(self) -> Sequence[Translation]:
+        return self._records
+
+
+class Call:
+    """The plugins of one call.
+
+    Args:
+        plugins: those that were chosen.
+        opset: the target opset.
+        table: the records of ``custom_translation_table``.
+        prefer: see :meth:`onnxport.plugins.Plugins.preferring`.
+
+    Attributes:
+        plugins: those that were chosen.
+        registry: their translations, and those of the table.
+        infos: all of them, the table last.
+
+    Raises:
+        TableError: a record of the table can't be used.
+        InputError, PluginError: ``prefer`` can't be followed.
+    """
+
+    def __init__(
+        self,
+        plugins: Plugins,
+        opset: int,
+        table: Sequence[Translation] = (),
+        prefer: Mapping[Any, Any] | None = None,
+    ) -> None:
+        self.plugins = plugins
+        self.registry = plugins.preferring(prefer, opset)
+        self._table: PluginInfo | None = None
+        if table:
+            self._table = PluginInfo(TABLE, tier=TABLE_TIER)
+            hooks = Hooks(hookspecs, CHECKS)
+            hooks.register(_Table(table), self._table)
+            records = [record for items in hooks.call("onnxport_translations") for record in items]
+            if self._table.error:
+                raise TableError(f"{TABLE}: {self._table.error}.", parameter=TABLE)
+            self._table.translations = len(records)
+            self.registry = self.registry.with_table(records)
+
+    @property
+    def infos(self) -> list[PluginInfo]:
+        """The plugins with their translations counted."""
+        return [*self.plugins.infos, *([self._table] if self._table is not None else [])]

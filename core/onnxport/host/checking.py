@@ -1,0 +1,184 @@
+"""What hooks may return: each item is looked at when the hook was called, so that a mistake is its plugin's alone."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from reprlib import repr as brief
+from types import TracebackType
+from typing import Any, TypeVar
+
+import torch
+from torch._ops import OpOverload
+
+from onnxport.hookspecs import Container, Pass
+from onnxport.host.info import PluginInfo
+from onnxport.registry import Deferred, Translation, check_opset, key_of, operator_named
+
+_T = TypeVar("_T")
+
+_TORCH = frozenset({"aten", "prims", "quantized", "quantized_decomposed"})
+"""Namespaces of torch itself: what isn't in them when they are loaded will never be."""
+_HIGHER_ORDER = "higher_order"
+
+
+def _listed(value: Any, kind: type[_T]) -> list[_T]:
+    """The items of what a hook returned.
+
+    Raises:
+        TypeError: it is no list, or has items of another kind.
+    """
+    if isinstance(value, kind):
+        raise TypeError(f"returned a {kind.__name__}: return a list of {kind.__name__} objects")
+    if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):
+        raise TypeError(f"expected a list of {kind.__name__} objects, got {brief(value)}")
+    items = list(value)
+    for item in items:
+        if not isinstance(item, kind):
+            raise TypeError(f"expected {kind.__name__} objects, got {brief(item)}")
+    return items
+
+
+def _expect(condition: bool, owner: str, field: str, value: Any, wanted: str) -> None:
+    if not condition:
+        raise TypeError(f"{owner}: {field} is {brief(value)}, it must be {wanted}")
+
+
+def translations(info: PluginInfo, value: Any, kept: frozenset[int]) -> list[Translation]:
+    """Records, with the plugin that brought them and its tier."""
+    name, tier = info.name, info.tier
+    return [record if id(record) in kept else _record(record, name, tier) for record in _listed(value, Translation)]
+
+
+def _record(record: Translation, plugin: str, tier: int) -> Translation:
+    target, function = key_of(record.target), record.function
+    if not (callable(function) or isinstance(function, Deferred)):
+        raise TypeError(f"the translation of {record.name}: function is {brief(function)}, it must be callable")
+    if type(record.priority) is not int or type(record.complex) is not bool:
+        owner = f"the translation of {record.name}"
+        _expect(type(record.priority) is int, owner, "priority", record.priority, "an int")
+        _expect(False, owner, "complex", record.complex, "True or False")
+    check_opset(record.opset, f"the translation of {record.name}")
+    # Not dataclasses.replace: with some thousand records, it would be half of the start-up.
+    rest = record.opset, record.priority, record.complex, plugin, tier, record.needs_builder
+    return Translation(target, function, *rest)
+
+
+def resolved(info: PluginInfo, value: Any, kept: frozenset[int]) -> list[Translation] | None:
+    """Records for one target, which takes the place of theirs; None where there are none."""
+    records = _listed(value, Translation)
+    own = [record if id(record) in kept else replace(record, target="resolved::target") for record in records]
+    return translations(info, own, kept) or None
+
+
+def decompositions(info: PluginInfo, value: Any, _kept: frozenset[int]) -> Mapping[OpOverload, Callable[..., Any]]:
+    """Functions by operator."""
+    if not isinstance(value, Mapping):
+        raise TypeError(f"expected a dict of functions by OpOverload, got {brief(value)}")
+    for target, function in value.items():
+        if not isinstance(target, OpOverload):
+            key_of(target)  # which says what is wrong with a packet
+            raise TypeError(f"the key {brief(target)} is no OpOverload, such as torch.ops.aten.gelu.default")
+        _expect(callable(function), f"the decomposition of {key_of(target)}", "the function", function, "callable")
+    return value
+
+
+def containers(_info: PluginInfo, value: Any, _kept: frozenset[int]) -> list[Container]:
+    """Classes that hold tensors."""
+    items = _listed(value, Container)
+    for item in items:
+        _expect(isinstance(item.cls, type), "a Container", "cls", item.cls, "a class")
+        owner = f"the Container of {item.cls.__qualname__}"
+        _expect(callable(item.flatten), owner, "flatten", item.flatten, "a function")
+        _expect(callable(item.unflatten), owner, "unflatten", item.unflatten, "a function")
+        _expect(item.names is None or callable(item.names), owner, "names", item.names, "a function or None")
+        name = item.serialized_name
+        _expect(name is None or isinstance(name, str), owner, "serialized_name", name, "a string or None")
+    return items
+
+
+def passes(info: PluginInfo, value: Any, kept: frozenset[int]) -> list[Pass]:
+    """Passes, with the plugin that brought them."""
+    items = _listed(value, Pass)
+    for item in items:
+        _expect(isinstance(item.name, str) and bool(item.name), "a Pass", "name", item.name, "a string")
+        owner = f"the Pass {item.name!r}"
+        _expect(callable(item.function), owner, "function", item.function, "a function")
+        for field in ("before", "after"):
+            place = getattr(item, field)
+            _expect(place is None or isinstance(place, str), owner, field, place, "the name of a pass or None")
+    return [item if id(item) in kept else replace(item, plugin=info.name) for item in items]
+
+
+class Patch(AbstractContextManager[Any]):
+    """A context manager of a plugin: where entering or leaving it fails, that is the plugin's fault alone."""
+
+    def __init__(self, info: PluginInfo, inner: AbstractContextManager[Any]) -> None:
+        self._info, self._inner = info, inner
+        self._is_active = False
+
+    def __enter__(self) -> Any:
+        try:
+            value = self._inner.__enter__()
+        except Exception as error:
+            self._info.fail("a context manager of onnxport_patches failed", error)
+            return None
+        self._is_active = True
+        return value
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if not self._is_active:
+            return
+        try:
+            self._inner.__exit__(kind, error, traceback)
+        except Exception as raised:
+            if raised is not error:
+                self._info.fail("a context manager of onnxport_patches failed", raised)
+
+
+def patches(info: PluginInfo, value: Any, kept: frozenset[int]) -> list[Patch]:
+    """Context managers for one capture."""
+    items: list[AbstractContextManager[Any]] = _listed(value, AbstractContextManager)  # type: ignore[type-abstract]
+    return [item if isinstance(item, Patch) and id(item) in kept else Patch(info, item) for item in items]
+
+
+CHECKS: Mapping[str, Callable[[PluginInfo, Any, frozenset[int]], Any]] = {
+    "onnxport_translations": translations,
+    "onnxport_resolve": resolved,
+    "onnxport_decompositions": decompositions,
+    "onnxport_containers": containers,
+    "onnxport_patches": patches,
+    "onnxport_fx_passes": passes,
+    "onnxport_ir_passes": passes,
+}
+
+
+def unknown_operator(target: str) -> str:
+    """What is wrong with a qualified name whose namespace is torch's own and has no such operator; else empty.
+
+    Of a namespace whose library isn't loaded nothing can be said.
+    """
+    namespace, _, name = target.partition("::")
+    if namespace == _HIGHER_ORDER:
+        known = set(torch._ops._higher_order_ops)
+        near = [] if name in known else difflib.get_close_matches(name, known, 1, 0.85)
+        return f"torch has no {target}; did you mean {_HIGHER_ORDER}::{near[0]}?" if near else ""
+    if namespace not in _TORCH or torch._C._dispatch_has_kernel(target):
+        return ""
+    overload = operator_named(target)
+    if isinstance(overload, OpOverload) and "Tensor" in str(overload._schema):  # known to TorchScript alone
+        return ""
+    known = {known for known in torch._C._dispatch_get_all_op_names() if known.startswith(f"{namespace}::")}
+    packet, _, given = target.partition(".")
+    overloads = sorted(known & {packet} | {known for known in known if known.startswith(f"{packet}.")})
+    if overloads:
+        which = f"no overload {given!r}" if given else "no default overload"
+        return f"torch has no {target}: {packet} has {which}; name one of {', '.join(overloads)}"
+    packets = {known.partition(".")[0].lower(): known.partition(".")[0] for known in sorted(known, reverse=True)}
+    near = difflib.get_close_matches(packet.lower(), packets, 1, 0.7)
+    hint = f"; did you mean {packets[near[0]]}?" if near else ""
+    return f"torch {torch.__version__} has no operator {target}{hint}" if known else ""

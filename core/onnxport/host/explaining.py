@@ -1,0 +1,116 @@
+"""What is told of one operator: who translates it, in which order, and who is in conflict about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from onnxport.errors import PluginConflictError, PluginError
+
+if TYPE_CHECKING:
+    from onnxport.registry import Key, Registry, Translation
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """Translations of equal rank of one target.
+
+    Attributes:
+        target: its name.
+        translations: two or more, in the order in which their plugins were loaded.
+    """
+
+    target: str
+    translations: tuple[Translation, ...]
+
+    @property
+    def plugins(self) -> list[str]:
+        """Their plugins, each once."""
+        return list(dict.fromkeys(record.plugin for record in self.translations))
+
+    @property
+    def functions(self) -> list[str]:
+        """Their names."""
+        return [record.function_name for record in self.translations]
+
+    def __str__(self) -> str:
+        listed = " and ".join(f"{r.function_name} of plugin {r.plugin!r}" for r in self.translations)
+        count = {2: "two"}.get(len(self.translations), str(len(self.translations)))
+        first = self.plugins[0]
+        cure = (
+            f"Prefer one with prefer={{{self.target!r}: {first!r}}} (--prefer {self.target}={first}) or by the order "
+            "of plugins=[...], leave a plugin out, or give one a priority."
+        )
+        if len(self.plugins) == 1:
+            cure = "Give one a priority, or remove one."
+        return f"{self.target} has {count} translations of equal rank, a conflict: {listed}. {cure}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """The conflict as JSON takes it."""
+        return {"target": self.target, "plugins": self.plugins, "functions": self.functions, "message": str(self)}
+
+    def error(self) -> PluginConflictError:
+        """The conflict as an error."""
+        return PluginConflictError(str(self), plugins=self.plugins, target=self.target, functions=self.functions)
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What the registry knows about one target.
+
+    Attributes:
+        target: its name.
+        opset: the target opset of the registry.
+        candidates: translations in the order in which they are tried.
+        rejected: translations out of reach, with the reason.
+        decomposition: plugin function that expands it, or empty.
+        hints: what else to look at.
+        conflict: candidates of equal rank, for which an export fails; None where there are none.
+    """
+
+    target: str
+    opset: int
+    candidates: tuple[Translation, ...]
+    rejected: tuple[tuple[Translation, str], ...]
+    decomposition: str
+    hints: tuple[str, ...]
+    conflict: Conflict | None = None
+
+
+def explain(registry: Registry, target: object) -> Explanation:
+    """See :meth:`onnxport.registry.Registry.explain`."""
+    from onnxport.registry import inner, key_of, name_of, operator_named
+
+    key: Key
+    hints: list[str] = []
+    if isinstance(target, str):
+        found = registry.find(target)
+        key = found[0] if len(found) == 1 else target
+        if len(found) > 1:
+            hints.append("overloads with translations: " + ", ".join(sorted(name_of(k) for k in found)))
+        if isinstance(key, str) and "::" not in key:
+            raise PluginError(
+                f"{target!r} is neither an operator name such as 'aten::add.Tensor', nor a Python function that "
+                "has a translation.",
+                target=target,
+            )
+    else:
+        key = key_of(target)
+    key = key_of(key)
+    asked = registry.collecting()
+    candidates = asked.candidates(operator_named(key) if isinstance(target, str) else target)
+    conflicts = asked.conflicts or {}
+    hints += registry.settled(candidates)
+    decomposition = ""
+    for operator, function in registry.decompositions.items():
+        if key_of(operator) == key:
+            decomposition = f"{inner(function).__module__}.{inner(function).__qualname__}"
+    return Explanation(
+        name_of(key),
+        registry.opset,
+        tuple(candidate.loaded() for candidate in candidates),
+        tuple(registry.rejected(key)),
+        decomposition,
+        tuple(hints),
+        next(iter(conflicts.values()), None),
+    )

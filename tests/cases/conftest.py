@@ -1,0 +1,5 @@
+"""Fixtures of the cases."""
+
+from pack_support import packs
+
+__all__ = ["packs"]
