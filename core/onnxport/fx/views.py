@@ -143,14 +143,22 @@ def _slice(emit: Emit, step: ViewStep, parent: Node, val: torch.Tensor, value: N
 
 def _narrow(emit: Emit, step: ViewStep, parent: Node, val: torch.Tensor, value: Node) -> Node:
     dim, start, length = (step.argument(name) for name in ("dim", "start", "length"))
-    if not isinstance(start, int):
-        end: Any = emit(operator.add, (start, length), _value(start) + _value(length))
-    elif isinstance(length, int):
-        end = None if start < 0 and start + length >= 0 else start + length
+    first = _value(start)
+    if isinstance(start, int) and isinstance(length, int):
+        end: Any = None if start < 0 <= start + length else start + length  # an end of 0 is the front
+        return emit(aten.slice_scatter.default, (parent, value, dim, start, end), val)
+    if not isinstance(first, torch.Tensor) and not statically_known_true(first >= 0):
+        first = val.new_empty([], dtype=torch.int64)
+        start = emit(aten.scalar_tensor.default, (start,), first, dtype=torch.int64)
+    if isinstance(first, torch.Tensor):
+        from_end = emit(aten.add.Tensor, (start, sizes_of(emit, parent, val)[dim]), first)
+        is_from_end = emit(aten.lt.Scalar, (start, 0), first.new_empty([], dtype=torch.bool))
+        start = emit(aten.where.self, (is_from_end, from_end, start), first)
+        end = emit(aten.add.Tensor, (start, length), first)
     elif start == 0:
         end = length
     else:
-        end = emit(operator.add, (length, start), _value(length) + start)
+        end = emit(operator.add, (start, length), first + _value(length))
     return emit(aten.slice_scatter.default, (parent, value, dim, start, end), val)
 
 
@@ -176,6 +184,10 @@ def _split(emit: Emit, step: ViewStep, parent: Node, val: torch.Tensor, value: N
     name = step.name.removeprefix("aten::")
     fixed = {"hsplit": 0 if val.dim() == 1 else 1, "vsplit": 0, "dsplit": 2}
     dim = fixed[name] if name in fixed else step.argument("dim")
+    cuts = _cuts(emit, step)
+    if cuts is not None:
+        bounds = cuts[step.result], cuts[step.result + 1]
+        return emit(aten.slice_scatter.default, (parent, value, dim, *bounds), val)
     sizes = [part.shape[dim] for part in step.val]
     if all(isinstance(size, int) for size in sizes[: step.result + 1]):
         start = sum(sizes[: step.result])
@@ -184,6 +196,18 @@ def _split(emit: Emit, step: ViewStep, parent: Node, val: torch.Tensor, value: N
     parts = [emit(operator.getitem, (whole, i), part) for i, part in enumerate(step.val)]
     parts[step.result] = value
     return emit(aten.cat.default, (parts, dim), val)
+
+
+def _cuts(emit: Emit, step: ViewStep) -> list[Any] | None:
+    """Where a split by places cuts, its ends included: places that go back cut out nothing, and take twice."""
+    kind = step.target._overloadname
+    if kind in ("indices", "array"):
+        return [0, *step.argument("indices"), None]
+    places = step.argument("tensor_indices_or_sections") if kind == "tensor_indices_or_sections" else None
+    if places is None or places.meta["val"].dim() == 0:
+        return None
+    chosen = [emit(aten.select.int, (places, 0, i), places.meta["val"][i]) for i in range(len(step.val) - 1)]
+    return [0, *chosen, None]
 
 
 def _dtype(emit: Emit, step: ViewStep, parent: Node, val: torch.Tensor, value: Node) -> Node:

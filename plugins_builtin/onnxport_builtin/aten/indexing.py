@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from onnxport import DataType, Tensor, Unsupported, translation
+from onnxport import DataType, Size, Tensor, Unsupported, translation
 
 from .choosing import choose
 from .creation import filled
@@ -66,6 +66,8 @@ def narrow(op: Builder, self: Tensor, dim: int, start: Dim, length: Dim) -> Tens
         return self
     if isinstance(start, int) and start < 0:
         start = start + n
+    elif isinstance(start, Size) and not start.expr.is_nonnegative:  # an end of 0 would be the front
+        return op.Slice(op.Slice(self, [start], [END], [axis]), [0], [length], [axis])
     return op.Slice(self, [start], [start + length], [axis])
 
 

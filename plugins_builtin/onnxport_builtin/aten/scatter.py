@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from onnxport import DataType, Size, Tensor, Unsupported, translation
+from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
 from .choosing import choose
 from .creation import filled
@@ -30,6 +32,9 @@ from .shape import (
 if TYPE_CHECKING:
     from onnxport import Builder
 
+
+Bound = Dim | Tensor
+"""A bound of a slice: a number, a size, or an integer tensor of one element."""
 
 # ---- scatters along one dimension
 
@@ -355,20 +360,20 @@ def put(op: Builder, self: Tensor, index: Tensor, source: Tensor, accumulate: bo
 def select_scatter(op: Builder, self: Tensor, src: Tensor, dim: int, index: Dim) -> Tensor:
     axis = axis_of(self, dim)
     n = self.shape[axis]
-    written = op.Unsqueeze(op.cast(src, self.dtype), [axis])
     if n == 1:
-        return expand(op, written, self.shape)
+        return expand(op, op.Unsqueeze(op.cast(src, self.dtype), [axis]), self.shape)
     if axis == 0 and list(src.shape) == list(self.shape[1:]):
-        return op.ScatterND(self, op.Reshape(op.sizes([index]), [1, 1]), written)
+        return op.ScatterND(self, op.Reshape(op.sizes([index]), [1, 1]), op.Unsqueeze(op.cast(src, self.dtype), [0]))
     trailing = len(self.shape) - axis - 1
     if isinstance(n, int) and isinstance(index, int):
         mask = np.zeros([n] + [1] * trailing, dtype=np.bool_)
         mask[index] = True
         condition = op.const(mask)
     else:
-        place = index + n if isinstance(index, int) and index < 0 else index
-        condition = unsqueeze(op, op.Equal(iota(op, n), op.sizes([place])), *range(1, trailing + 1))
-    return choose(op, condition, written, self)
+        condition = unsqueeze(op, op.Equal(iota(op, n), _counted(op, n, index)), *range(1, trailing + 1))
+    written = op.cast(_unexpanded(op, src), self.dtype)
+    inner = len(written.shape) - trailing  # what was broadcast may lack the dims before the axis
+    return choose(op, condition, op.Unsqueeze(written, [inner]) if inner > 0 else written, self)
 
 
 @translation("aten::slice_scatter")
@@ -377,42 +382,125 @@ def slice_scatter(
     self: Tensor,
     src: Tensor,
     dim: int = 0,
-    start: Dim | None = None,
-    end: Dim | None = None,
+    start: Bound | None = None,
+    end: Bound | None = None,
     step: Dim = 1,
 ) -> Tensor:
-    """What precedes the slice, `src`, what follows; with a step, `src` is appended and the rows are picked in order."""
+    """What precedes the slice, `src`, what follows; with a step, `src` is appended and the rows are picked in order.
+
+    Bounds are Python's: they count from the end where they are negative, they end at the ends of the axis, and where
+    they cross nothing is written. Where sizes are symbolic that is seen at run time.
+    """
     axis = axis_of(self, dim)
     n = self.shape[axis]
-    written = op.cast(src, self.dtype)
     bounds = static_range(n, start, end) if isinstance(n, int) else None
     if bounds is not None and isinstance(step, int):
-        first, last = bounds
-        rows = range(first, last, step)
-        shape = [len(rows) if a == axis else d for a, d in enumerate(self.shape)]
-        if not rows:
-            return self
-        written = expand(op, written, shape)
-        if step == 1:
-            parts = [op.Slice(self, [0], [first], [axis])] if first else []
-            parts.append(written)
-            parts += [op.Slice(self, [last], [n], [axis])] if last < n else []
-            return concat(op, parts, axis)
-        order = np.arange(n, dtype=np.int64)
-        order[first:last:step] = n + np.arange(len(rows))
-        return op.Gather(op.Concat(self, written, axis=axis), op.const(order), axis=axis)
+        return _static_slice_scatter(op, self, op.cast(src, self.dtype), axis, range(*bounds, step))
+    first: Bound = 0 if start is None else start
+    whole = end is None or (isinstance(end, int) and end >= END) or (isinstance(end, int | Size) and end == n)
+    last: Bound | None = None if whole else end
+    if (isinstance(last, int) and last == 0) or (_are_ints_of_one_sign(first, last) and last <= first):
+        return self
+    repeated = _unexpanded(op, src)
+    place = axis - len(self.shape) + len(repeated.shape)
+    is_repeated = repeated is not src and (place < 0 or repeated.shape[place] == 1)
+    if is_repeated and (first != 0 or last is not None or step != 1):
+        mask = unsqueeze(op, _within(op, n, first, last, step), *range(1, len(self.shape) - axis))
+        return choose(op, mask, op.cast(repeated, self.dtype), self)
+    if src.const_value is not None and src.shape[axis] == 0:
+        return self
     if step != 1:
-        raise Unsupported("slice_scatter with a step and symbolic bounds")
-    begin: Dim = 0 if start is None else start
-    whole = end is None or end == n or (isinstance(end, int) and end >= END)
-    parts = [] if begin == 0 else [op.Slice(self, [0], [begin], [axis])]
-    parts.append(written)
-    if not (whole and not (isinstance(end, int) and end < 0)):
-        # past the end of what is written, which is nothing where the bounds cross
-        length = src.shape[axis]
-        after = end if isinstance(begin, int) and begin < 0 else begin + length
-        parts.append(op.Slice(self, [after], [END], [axis]))
+        rows = op.Div(op.Sub(iota(op, n), op.Max(_counted(op, n, first), [0])), op.sizes([step]))
+        order = op.Where(_within(op, n, first, last, step), op.Add(rows, op.sizes([n])), iota(op, n))
+        return op.Gather(op.Concat(self, op.cast(src, self.dtype), axis=axis), order, axis=axis)
+    parts = [] if first == 0 else [op.Slice(self, [0], [first], [axis])]
+    parts.append(op.cast(src, self.dtype))
+    if last is not None:
+        parts.append(op.Slice(self, _later(op, n, first, last), [END], [axis]))
     return concat(op, parts, axis)
+
+
+def _static_slice_scatter(op: Builder, x: Tensor, written: Tensor, axis: int, rows: range) -> Tensor:
+    if not rows:
+        return x
+    n = x.shape[axis]
+    written = expand(op, written, [len(rows) if a == axis else d for a, d in enumerate(x.shape)])
+    if rows.step == 1:
+        parts = [op.Slice(x, [0], [rows.start], [axis])] if rows.start else []
+        parts.append(written)
+        parts += [op.Slice(x, [rows.stop], [n], [axis])] if rows.stop < n else []
+        return concat(op, parts, axis)
+    order = np.arange(n, dtype=np.int64)
+    order[rows.start : rows.stop : rows.step] = n + np.arange(len(rows))
+    return op.Gather(op.Concat(x, written, axis=axis), op.const(order), axis=axis)
+
+
+def _unexpanded(op: Builder, src: Tensor) -> Tensor:
+    """What was broadcast to `src`, which the node at hand writes: it fits whatever the size at run time."""
+    node = op.node.args[1] if op.node is not None and len(op.node.args) > 1 else None
+    if node is not None and getattr(node, "target", None) in _FULL and isinstance(node.args[1], (bool, int, float)):
+        return op.const(node.args[1], src.dtype)
+    producer, data = src.producer(), src.const_value
+    is_expanded = getattr(node, "target", None) is torch.ops.aten.expand.default
+    if is_expanded and producer is not None and producer.op_type in ("Expand", "Unsqueeze") and not src.is_complex:
+        return src if producer.inputs[0].shape is None else producer.inputs[0]
+    if data is None or getattr(data, "is_weight", False) or 0 in list(src.shape):
+        return src
+    array = data.numpy()
+    for axis in range(array.ndim):
+        one = array.take([0], axis=axis)
+        array = one if ((array == one) | (array != array) & (one != one)).all() else array
+    return op.const(array, src.dtype) if array.size < data.size else src
+
+
+_FULL = (torch.ops.aten.full.default, torch.ops.aten.full_like.default)
+
+
+def _are_ints_of_one_sign(first: Bound, last: Bound | None) -> bool:
+    return isinstance(first, int) and isinstance(last, int) and (first < 0) == (last < 0)
+
+
+def _is_nonnegative(op: Builder, bound: Bound) -> bool:
+    if not isinstance(bound, Size):
+        return isinstance(bound, int) and bound >= 0
+    if bound.expr.is_nonnegative or not free_unbacked_symbols(bound.expr):
+        return bool(bound.expr.is_nonnegative)
+    mode = getattr(op.node.meta.get("val"), "fake_mode", None)  # what torch._check has said of an item
+    return mode is not None and bool(mode.shape_env.bound_sympy(bound.expr).lower >= 0)
+
+
+def _counted(op: Builder, n: Dim, bound: Bound) -> Tensor:
+    """A bound of a slice, or an index, as a vector of one element that is counted from the front."""
+    if isinstance(bound, int) or _is_nonnegative(op, bound):
+        return op.sizes([bound + n if isinstance(bound, int) and bound < 0 else bound])
+    place = op.sizes([bound])
+    return op.Where(op.Less(place, 0), op.Add(place, op.sizes([n])), place)
+
+
+def _within(op: Builder, n: Dim, first: Bound, last: Bound | None, step: Dim) -> Tensor:
+    """For each of `n` places whether the slice takes it."""
+    places = iota(op, n)
+    taken: list[Tensor] = []
+    if first != 0:
+        begin = _counted(op, n, first)
+        taken.append(op.GreaterOrEqual(places, begin))
+        places = op.Sub(places, op.Max(begin, [0])) if step != 1 else places
+    if last is not None:
+        taken.append(op.Less(iota(op, n), _counted(op, n, last)))
+    if step != 1:
+        taken.append(op.Equal(op.Mod(places, op.sizes([step])), 0))
+    return taken[0] if len(taken) == 1 else op.And(taken[0], taken[1] if len(taken) == 2 else op.And(*taken[1:]))
+
+
+def _later(op: Builder, n: Dim, first: Bound, last: Bound) -> Tensor | list[Dim]:
+    """Where what follows a slice begins: at its end, or at its start where the bounds cross."""
+    if isinstance(first, int) and first == 0:
+        return [last]
+    if _are_ints_of_one_sign(first, last):
+        return [max(first, last)]
+    if _is_nonnegative(op, first) and isinstance(last, Size) and _is_nonnegative(op, last - first):
+        return [last]
+    return op.Max(_counted(op, n, first), _counted(op, n, last), [0])
 
 
 @translation("aten::as_strided_scatter")
