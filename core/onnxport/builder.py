@@ -7,6 +7,7 @@ operator is computed once (:mod:`onnxport.graph.schemas`); per node there is onl
 from __future__ import annotations
 
 import contextlib
+import itertools
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -354,12 +355,12 @@ class Builder(ComplexValues):
             if all(isinstance(d, int) for d in listed):
                 return self.const([int(d) for d in listed], DataType.INT64)  # type: ignore[arg-type]
             return self.symbols.vectors(listed)  # type: ignore[arg-type]
-        parts = []
-        for dim in listed:
-            if isinstance(dim, Tensor):
-                parts.append(self.Reshape(self.cast(dim, DataType.INT64), [1]))
+        parts: list[Tensor] = []
+        for computed, run in itertools.groupby(listed, lambda dim: isinstance(dim, Tensor)):
+            if computed:
+                parts += [self.Reshape(self.cast(dim, DataType.INT64), [1]) for dim in run]
             else:
-                parts.append(self.sizes([dim]))
+                parts.append(self.sizes(run))  # type: ignore[arg-type]
         return parts[0] if len(parts) == 1 else self.Concat(*parts, axis=0)
 
     def shape(self, value: Tensor) -> Tensor:

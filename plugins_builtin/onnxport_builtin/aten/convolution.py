@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from onnxport import DataType, Size, Tensor, Unsupported, translation
 
 from onnxport_builtin.aten.matmul import matrix_product, plus
+from onnxport_builtin.aten.padding import pad_axes
 from onnxport_builtin.aten.shape import is_static, product
 from onnxport_builtin.aten.windows import batched, gather_windows, pad_spatial, positions, spread, window_count
 
@@ -111,7 +112,7 @@ def _spaced(op: Builder, x: Tensor, size: Sequence[Dim], stride: Sequence[int]) 
         if step == 1:
             continue
         axis = 2 + i
-        spread_out = op.Pad(op.Unsqueeze(x, [axis + 1]), [0, step - 1], None, [axis + 1])
+        spread_out = pad_axes(op, op.Unsqueeze(x, [axis + 1]), 3 + len(size), {axis + 1: (0, step - 1)})
         longer = sizes[i] * step
         x = op.Reshape(spread_out, op.sizes([-1, channels, *sizes[:i], longer, *sizes[i + 1 :]]))
         sizes[i] = longer - (step - 1)

@@ -24,6 +24,7 @@ import numpy as np
 import onnx_ir as ir
 from onnxport import DataType, Size, Tensor, promote, translation
 
+from onnxport_builtin.aten.padding import pad_axes
 from onnxport_builtin.aten.shape import Dim, axis_of, permute, product, reshape
 
 if TYPE_CHECKING:
@@ -178,7 +179,7 @@ def _by_dft(op: Builder, x: Tensor, line: Line) -> Tensor:
         if isinstance(line.n, int):
             length = op.tensor(line.n, DataType.INT64)
         else:  # onnxruntime 1.32 takes the result for as long as the input where it can't read the length
-            value = _fitted(op, value, line.axis, dims[line.axis], line.n)
+            value = _fitted(op, value, len(dims) + 1, line.axis, dims[line.axis], line.n)
     inverse = line.sign == INVERSE
     swapped = inverse and not line.onesided
     # exp(+i) of z is exp(-i) of z with its parts exchanged, exchanged again
@@ -204,22 +205,22 @@ def _exchanged(op: Builder, value: Tensor) -> Tensor:
     return op.Gather(value, op.const([1, 0], DataType.INT64), axis=-1)
 
 
-def _fitted(op: Builder, value: Tensor, axis: int, have: Dim, want: Dim) -> Tensor:
-    """Cut or padded with zeros to a size."""
+def _fitted(op: Builder, value: Tensor, rank: int, axis: int, have: Dim, want: Dim) -> Tensor:
+    """One of the `rank` axes cut or padded with zeros to a size."""
     if have == want:
         return value
     value = op.Slice(value, [0], op.sizes([want]), [axis])
     if isinstance(have, int) and isinstance(want, int) and have > want:
         return value
     missing = op.Max(op.Sub(op.sizes([want]), op.sizes([have])), op.const([0], DataType.INT64))
-    return op.Pad(value, op.Concat([0], missing, axis=0), None, [axis])
+    return pad_axes(op, value, rank, {axis: (0, missing)})
 
 
 def _full_spectrum(op: Builder, value: Tensor, dims: Sequence[Dim], line: Line) -> Tensor:
     """All n bins of a conjugate-symmetric spectrum from its first half, cut or padded with zeros to n // 2 + 1."""
     n, axis = line.n, line.axis
     bins = half(n)
-    value = _fitted(op, value, axis, dims[axis], bins)
+    value = _fitted(op, value, len(dims) + 1, axis, dims[axis], bins)
     # bins n - n // 2 - 1 down to 1 are the mirrored ones
     mirrored = op.Slice(value, op.sizes([n - bins]), [0], [axis], [-1])
     return op.Concat(value, op.Mul(mirrored, op.const([1.0, -1.0], value.dtype)), axis=axis)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,12 +31,33 @@ def _static(pairs: dict[int, tuple[Dim, Dim]]) -> bool:
     return all(isinstance(amount, int) for pair in pairs.values() for amount in pair)
 
 
+def pad_axes(
+    op: Builder,
+    x: Tensor,
+    rank: int,
+    pairs: Mapping[int, tuple[Dim | Tensor, Dim | Tensor]],
+    fill: Tensor | None = None,
+    mode: str = "constant",
+) -> Tensor:
+    """`x` padded on some of its axes, before and after, with ONNX's `mode`.
+
+    The node has pads for all axes. Its optional input `axes` is no choice: between two Transpose nodes, the optimizer of
+    onnxruntime 1.32 takes whatever pads there are for those of all axes.
+
+    Args:
+        rank: that of the ONNX tensor; for a complex one, with the axis of its parts.
+        fill: of the element type of `x`; 0 by default.
+    """
+    amounts = [pairs.get(axis, (0, 0)) for axis in range(rank)]
+    pads = op.sizes([*(before for before, _ in amounts), *(after for _, after in amounts)])
+    return op.Pad(x, pads, fill, mode=None if mode == "constant" else mode)
+
+
 def _pad_node(op: Builder, x: Tensor, pairs: dict[int, tuple[Dim, Dim]], mode: str, fill: Tensor | None) -> Tensor:
     if not pairs:
         return x
     wide = _WIDENED.get(x.dtype, x.dtype)
-    pads = op.sizes([*(pair[0] for pair in pairs.values()), *(pair[1] for pair in pairs.values())])
-    padded = op.Pad(op.cast(x, wide), pads, fill, list(pairs), mode=None if mode == "constant" else mode)
+    padded = pad_axes(op, op.cast(x, wide), op.rank(x), pairs, fill, mode)
     return op.cast(padded, x.dtype)
 
 

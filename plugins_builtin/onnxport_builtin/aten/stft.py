@@ -24,6 +24,7 @@ from onnxport_builtin.aten.fft import (
     real_spectrum_matrix,
     transform,
 )
+from onnxport_builtin.aten.padding import pad_axes
 from onnxport_builtin.aten.shape import Dim, iota, reshape
 
 if TYPE_CHECKING:
@@ -122,8 +123,8 @@ def stft(
         mode = {"constant": "constant", "reflect": "reflect", "replicate": "edge"}.get(pad_mode)
         if mode is None:
             raise Unsupported(f"stft with pad_mode {pad_mode!r}")
-        before = [n_fft // 2, n_fft // 2]
-        padded = op.Pad(signal, before, None, [1], mode=mode)
+        rank = op.rank(signal) + int(signal.is_complex)
+        padded = pad_axes(op, signal, rank, {1: (n_fft // 2, n_fft // 2)}, mode=mode)
         new = ir.Shape([*list(signal.shape)[:1], shape[-1] + n_fft // 2 * 2])
         if signal.is_complex:
             signal = op.as_complex(padded, new)
@@ -195,7 +196,7 @@ def istft(
     def finished(value: Tensor) -> Tensor:
         if length is not None and not (isinstance(end, int) and isinstance(whole, int) and end <= whole):
             missing = op.Max(op.Sub(op.sizes([end]), op.sizes([whole])), op.const([0], DataType.INT64))
-            value = op.Pad(value, op.Concat([0], missing, axis=0), None, [1])
+            value = pad_axes(op, value, 2, {1: (0, missing)})
         return op.Squeeze(value, [0]) if squeeze else value
 
     if return_complex:

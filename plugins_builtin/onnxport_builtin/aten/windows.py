@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from onnxport import Size, Tensor, Unsupported
 
+from onnxport_builtin.aten.padding import pad_axes
 from onnxport_builtin.aten.shape import iota
 
 if TYPE_CHECKING:
@@ -72,9 +73,9 @@ def pad_spatial(op: Builder, x: Tensor, begin: Sequence[Dim], end: Sequence[Dim]
     """`x` (N, C, spatial...) padded with `value` (default 0) on its spatial axes; negative pads crop."""
     if all(isinstance(pad, int) and pad == 0 for pad in (*begin, *end)):
         return x
-    spatial = len(begin)
     fill = None if value is None else op.const(value, x.dtype)
-    return op.Pad(x, [*begin, *end], fill, list(range(2, 2 + spatial)))
+    pairs = {2 + i: pair for i, pair in enumerate(zip(begin, end, strict=True))}
+    return pad_axes(op, x, 2 + len(begin), pairs, fill)
 
 
 def window_count(size: Dim, kernel: Dim, stride: int, dilation: int, begin: Dim, end: Dim) -> Dim:
