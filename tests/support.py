@@ -116,9 +116,34 @@ def export_and_compare(
     return program
 
 
+MOVING = frozenset(["Unsqueeze", "Squeeze", "Transpose", "Expand", "Reshape"])
+
+
+def unfused_session() -> onnxruntime.SessionOptions:
+    """Options with which onnxruntime computes Q/DQ pairs as the file says: its integer kernels round further."""
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
+    return options
+
+
+def computing_types(program: onnxport.ONNXProgram) -> list[str]:
+    """The operators of the main graph that compute: those that only move elements are left out."""
+    return [op_type for op_type in op_types(program) if op_type not in MOVING]
+
+
 def op_types(program: onnxport.ONNXProgram) -> list[str]:
     """Operator types of the main graph, in order."""
     return [node.op_type for node in program.model.graph]
 
 
-__all__ = ["expect_equal", "export_and_compare", "flat_tensors", "np", "onnxruntime", "op_types", "run_model"]
+__all__ = [
+    "computing_types",
+    "expect_equal",
+    "export_and_compare",
+    "flat_tensors",
+    "np",
+    "onnxruntime",
+    "op_types",
+    "run_model",
+    "unfused_session",
+]

@@ -170,6 +170,8 @@ def export(
         if optimize:
             with run.stage("optimize"), _without_collection():
                 run.passes |= passes.optimize(translated.model, extra=call.plugins.ir_passes())
+        else:
+            run.passes |= passes.without_optimization(translated.model)
         run.count(translated.model, after=True)
         onnx_program = ONNXProgram(translated.model, program)
         if verify:  # before a file is there

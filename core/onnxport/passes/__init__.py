@@ -18,9 +18,11 @@ from onnxport.passes import (
     dequantized_transposes,
     dequantized_weights,
     fuse_batch_norm,
+    gathered_weights,
     identities,
     merge_layout,
     transposed_weights,
+    unfused_weights,
 )
 
 if TYPE_CHECKING:
@@ -36,8 +38,10 @@ PASSES: dict[str, Callable[[ir.Model], int]] = {
     "merge_layout": merge_layout.run,
     "merged_identities": identities.run,
     "transposed_weights": transposed_weights.run,
+    "gathered_weights": gathered_weights.run,
     "dequantized_weights": dequantized_weights.run,
     "dequantized_transposes": dequantized_transposes.run,
+    "unfused_weights": unfused_weights.run,
     "fuse_batch_norm": fuse_batch_norm.run,
     "common_subexpressions": common_subexpressions.run,
     "last_dead_code": dead_code.run,
@@ -74,3 +78,8 @@ def pipeline(extra: Iterable[Pass] = ()) -> list[Pass]:
         PluginError: a pass of a plugin can't be placed.
     """
     return order.ordered(PASSES, extra)
+
+
+def without_optimization(model: ir.Model) -> dict[str, int]:
+    """Run what a model needs, in place, that isn't optimized: the same results in onnxruntime as in eager torch."""
+    return {"unfused_weights": unfused_weights.run(model)}

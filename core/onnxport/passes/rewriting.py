@@ -58,6 +58,43 @@ def constant(value: ir.Value | None, limit: int = 4096) -> np.ndarray[Any, Any] 
     return value.const_value.numpy()
 
 
+class Constants:
+    """Tells the values that onnxruntime computes when it loads a model: weights, and what is made of them alone.
+
+    The inputs of a function may be weights; they are taken for such.
+    """
+
+    def __init__(self, model: ir.Model) -> None:
+        self._known: dict[ir.Value, bool] = {
+            value: True for function in model.functions.values() for value in function.inputs
+        }
+
+    def holds(self, value: ir.Value | None) -> bool:
+        pending = [value]
+        while pending:
+            value = pending.pop()
+            if value is None or self._known.get(value):
+                continue
+            node = value.producer()
+            if value in self._known:
+                return False
+            if node is None:
+                self._known[value] = value.const_value is not None and not value.is_graph_input()
+                pending.append(value)  # asked again, which ends the search where it isn't one
+            elif node.op_type == "Constant" and not node.domain:
+                self._known[value] = True
+            elif node.domain or node.op_type in RANDOM or node.op_type == "DequantizeLinear" or not node.inputs:
+                return False
+            else:
+                pending += node.inputs
+        return True
+
+
+def stored(model: ir.Model, value: ir.Value) -> bool:
+    """The value is an initializer of the main graph, and no input."""
+    return model.graph.initializers.get(value.name or "") is value and not value.is_graph_input()
+
+
 def attribute(node: ir.Node, name: str, default: Any = None) -> Any:
     """An attribute's value, or the default; only for nodes without references."""
     found = node.attributes.get(name)

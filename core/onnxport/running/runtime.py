@@ -157,7 +157,10 @@ def _checked(value: ir.Value, leaf: Any, sizes: dict[str, tuple[int, str]]) -> t
 
 
 def session(model: str | bytes, providers: Sequence[Any] | None = None, options: Any = None) -> ort.InferenceSession:
-    """Open an inference session on a model file or its bytes, on CUDA where this onnxruntime has it, else on CPU."""
+    """Open an inference session on a model file or its bytes, on CUDA where this onnxruntime has it, else on CPU.
+
+    Its options are onnxruntime's defaults, so that what is computed here is what users of the file get.
+    """
     if providers is None:
         available = ort.get_available_providers()
         providers = [name for name in ("CUDAExecutionProvider", "CPUExecutionProvider") if name in available]
@@ -167,9 +170,6 @@ def session(model: str | bytes, providers: Sequence[Any] | None = None, options:
     if options is None:
         options = ort.SessionOptions()
         options.log_severity_level = 3  # its warnings are about the model's makers, not its users
-        # What the file says is computed. onnxruntime would fuse Q/DQ pairs and products into integer kernels, which
-        # round the activations further and, without VNNI, saturate: errors of some percent that aren't the model's.
-        options.add_session_config_entry("session.disable_quant_qdq", "1")
     return ort.InferenceSession(model, sess_options=options, providers=list(providers))
 
 
