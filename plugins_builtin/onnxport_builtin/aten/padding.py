@@ -41,7 +41,7 @@ def pad_axes(
 ) -> Tensor:
     """`x` padded on some of its axes, before and after, with ONNX's `mode`.
 
-    The node has pads for all axes. Its optional input `axes` is no choice: between two Transpose nodes, the optimizer of
+    The node has pads for all axes. Its input `axes` is no choice: between two Transpose nodes, the optimizer of
     onnxruntime 1.32 takes whatever pads there are for those of all axes.
 
     Args:
