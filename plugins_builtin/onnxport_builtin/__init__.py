@@ -44,5 +44,6 @@ def onnxport_patches(model: Any) -> list[AbstractContextManager[None]]:
         values.known_values(),
         regions.nested_regions(),
         import_module(f"{__name__}.capture.gradients").gradients(),
+        import_module(f"{__name__}.capture.torchscript").torchscript_parts(model),
         import_module(f"{__name__}.capture.autocast").autocast_in_forward(model),
     ]
