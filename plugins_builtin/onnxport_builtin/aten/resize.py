@@ -2,43 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from onnxport import DataType, Size, Tensor, Unsupported, translation
+from onnxport import DataType, Tensor, Unsupported, translation
 
-from onnxport_builtin.aten.shape import iota, is_static
+from onnxport_builtin.aten.nearest import Axis, Places
+from onnxport_builtin.aten.shape import iota
 
 if TYPE_CHECKING:
     from onnxport import Builder
 
-Dim = int | Size
 # onnxruntime 1.32 resizes these well; doubles and integers are resampled by Gather.
 _NATIVE = (DataType.FLOAT, DataType.FLOAT16, DataType.BFLOAT16)
 _NATIVE_NEAREST = (*_NATIVE, DataType.UINT8)
-
-
-@dataclass(frozen=True)
-class _Axis:
-    """One spatial axis: its sizes, and the user's scale factor where that decides the ratio."""
-
-    size: Dim
-    out: Dim
-    scale: float | None
-
-    @property
-    def is_static(self) -> bool:
-        return is_static([self.size, self.out])
-
-    def ratio(self, kind: type, align_corners: bool) -> Any:
-        """Input steps for each output step, in torch's own precision; of static sizes."""
-        if align_corners:
-            return kind(self.size - 1) / kind(self.out - 1) if self.out > 1 else kind(0)
-        if self.scale is not None and self.scale > 0:
-            return kind(1.0 / self.scale)
-        return kind(self.size) / kind(self.out)
 
 
 @dataclass(frozen=True)
@@ -55,51 +35,21 @@ class _Mode:
     align_corners: bool = False
     antialias: bool = False
 
+    @property
+    def is_nearest(self) -> bool:
+        return self.name in ("nearest", "exact")
+
 
 # ---- by ONNX Resize
 
 
-def _same_places(mode: _Mode, axis: _Axis) -> bool:
-    """Whether onnxruntime's float arithmetic picks the neighbours that torch's does."""
-    if mode.name not in ("nearest", "exact") or not axis.is_static or axis.size == 0 or axis.out == 0:
-        return True
-    scale = np.float32(axis.out) / np.float32(axis.size)
-    if axis.scale is not None and not _implied(axis):
-        scale = np.float32(axis.scale)
-    places = np.arange(axis.out, dtype=np.float32)
-    if mode.name == "nearest":
-        theirs = np.floor(places / scale)
-    else:
-        theirs = np.floor((places + np.float32(0.5)) / scale - np.float32(0.5) + np.float32(0.5))
-    return bool((np.clip(theirs, 0, axis.size - 1) == _nearest_places(mode, axis)).all())
-
-
-def _nearest_places(mode: _Mode, axis: _Axis) -> np.ndarray:
-    ratio = axis.ratio(np.float32, False)
-    places = np.arange(axis.out, dtype=np.float32)
-    if mode.name == "exact":
-        places = places + np.float32(0.5)
-    return np.clip(np.floor(places * ratio), 0, axis.size - 1).astype(np.int64)
-
-
-def _implied(axis: _Axis) -> bool:
-    """Whether the scale factor says no more than the two sizes do."""
-    if axis.scale is None or axis.scale <= 0:
-        return True
-    return axis.is_static and axis.size * axis.scale == axis.out
-
-
-def _resized_natively(op: Builder, x: Tensor, axes: Sequence[_Axis], mode: _Mode) -> Tensor | None:
+def _resized_natively(op: Builder, x: Tensor, axes: Sequence[Axis], mode: _Mode) -> Tensor | None:
     """The result as one Resize, or None where that node would say something else."""
-    if x.dtype not in (_NATIVE_NEAREST if mode.name in ("nearest", "exact") else _NATIVE) or mode.name == "lanczos":
+    if x.dtype not in (_NATIVE_NEAREST if mode.is_nearest else _NATIVE) or mode.name == "lanczos":
         return None
     if mode.antialias and mode.align_corners:
         return None
-    if not all(_same_places(mode, axis) for axis in axes):
-        return None
-    rank = len(axes) + 2
-    spatial = list(range(2, rank))
-    options: dict[str, Any] = {"axes": spatial}
+    options: dict[str, Any] = {"axes": list(range(2, len(axes) + 2))}
     if mode.name == "nearest":
         options |= {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
     elif mode.name == "exact":
@@ -116,20 +66,57 @@ def _resized_natively(op: Builder, x: Tensor, axes: Sequence[_Axis], mode: _Mode
             options["cubic_coeff_a"] = -0.5 if mode.antialias else -0.75
         if mode.antialias:
             options |= {"antialias": 1, "exclude_outside": 1}
-    if mode.align_corners or all(_implied(axis) for axis in axes):
+    if mode.align_corners or all(axis.is_implied for axis in axes):
         return op.Resize(x, None, None, op.sizes([axis.out for axis in axes]), **options)
-    scales = [axis.scale for axis in axes]
+    if not axes[0].copies and not mode.is_nearest and all(axis.size == axis.out or axis.may_stay for axis in axes):
+        return None  # onnxruntime copies what keeps all its sizes
+    scales = [_native_scale(axis, mode) for axis in axes]
     if any(scale is None for scale in scales):
         return None
-    for axis, scale in zip(axes, scales):
-        if axis.is_static and int(np.floor(np.float32(scale) * np.float32(axis.size))) != axis.out:
-            return None
+    if any(axis.copies and axis.may_stay for axis in axes):
+        one = op.const([1.0], DataType.FLOAT)
+        parts = [op.Where(_stays(op, axis), one, op.const([scale], one.dtype)) for axis, scale in zip(axes, scales)]
+        return op.Resize(x, None, op.Concat(*parts, axis=0), None, **options)
     return op.Resize(x, None, op.const(scales, DataType.FLOAT), None, **options)
+
+
+_TRIED_SIZES = 1 << 16
+
+
+@functools.cache
+def _float_scale(scale: float, size: int | None = None) -> float | None:
+    """The float32 next to `scale` by which all sizes, or this one, become torch's, in single and double precision."""
+    sizes = np.arange(1, _TRIED_SIZES) if size is None else np.array([size])
+    wanted = np.floor(sizes * scale)
+    nearest = np.float32(scale)
+    for candidate in (nearest, np.nextafter(nearest, np.float32(np.inf)), np.nextafter(nearest, np.float32(0))):
+        products = sizes.astype(np.float32) * candidate, sizes * float(candidate)
+        if all((np.floor(product) == wanted).all() for product in products):
+            return float(candidate)
+    return None
+
+
+def _native_scale(axis: Axis, mode: _Mode) -> float | None:
+    """What Resize scales the axis by, so that it gives the size and, but for a rounding, the ratio that torch does."""
+    if not axis.has_scale:
+        return 1.0 if axis.size == axis.out else None
+    scale: float = axis.scale  # type: ignore[assignment]
+    if axis.is_static:
+        if np.floor(axis.size * scale) != axis.out:  # type: ignore[operator]
+            return None
+        found = _float_scale(scale, axis.size)  # type: ignore[arg-type]
+    else:
+        found = _float_scale(scale) if axis.follows_scale else None
+    return found if found == np.float32(scale) or not mode.is_nearest else None
+
+
+def _stays(op: Builder, axis: Axis) -> Tensor:
+    return op.Equal(op.tensor(axis.size, DataType.INT64), op.tensor(axis.out, DataType.INT64))
 
 
 # ---- by Gather, axis by axis
 
-_Tap = tuple[Tensor, "Tensor | None"]
+_Tap = tuple[Tensor, Tensor]
 
 
 def _cubic_weights(t: Any, a: float, multiply: Callable[[Any, Any], Any], add: Callable[[Any, Any], Any]) -> list[Any]:
@@ -151,7 +138,7 @@ def _cubic_weights(t: Any, a: float, multiply: Callable[[Any, Any], Any], add: C
     return [far(add(t, 1.0)), near(t), near(rest), far(add(rest, 1.0))]
 
 
-def _static_weights(axis: _Axis, mode: _Mode, kind: type) -> list[tuple[np.ndarray, np.ndarray]]:
+def _static_weights(axis: Axis, mode: _Mode, kind: type) -> list[tuple[np.ndarray, np.ndarray]]:
     """Which samples each output is mixed from, and their weights; of static sizes."""
     ratio = axis.ratio(kind, mode.align_corners)
     places: np.ndarray = np.arange(axis.out, dtype=kind)
@@ -168,32 +155,28 @@ def _static_weights(axis: _Axis, mode: _Mode, kind: type) -> list[tuple[np.ndarr
     return [(np.clip(index + offset, 0, last), weight) for offset, weight in zip((-1, 0, 1, 2), weights)]
 
 
-def _static_taps(op: Builder, axis: _Axis, mode: _Mode, dtype: DataType) -> list[_Tap]:
-    if mode.name in ("nearest", "exact"):
-        return [(op.const(_nearest_places(mode, axis)), None)]
+def _static_taps(op: Builder, axis: Axis, mode: _Mode, dtype: DataType) -> list[_Tap]:
     kind = np.float64 if dtype == DataType.DOUBLE else np.float32
     return [(op.const(index), op.const(weight, dtype)) for index, weight in _static_weights(axis, mode, kind)]
 
 
-def _dynamic_taps(op: Builder, axis: _Axis, mode: _Mode, dtype: DataType) -> list[_Tap]:
-    exact = mode.name in ("nearest", "exact")
-    work = DataType.FLOAT if exact or dtype != DataType.DOUBLE else dtype
+def _symbolic_ratio(op: Builder, axis: Axis, work: DataType, align_corners: bool) -> Tensor:
+    """As `Axis.ratio`, of symbolic sizes."""
+    if align_corners:
+        steps = op.Max(op.Sub(op.tensor(axis.out, DataType.INT64), 1), 1)
+        return op.Div(op.cast(op.Sub(op.tensor(axis.size, DataType.INT64), 1), work), op.cast(steps, work))
+    if not axis.has_scale:
+        return op.Div(op.cast(axis.size, work), op.cast(axis.out, work))
+    ratio = op.const(1.0 / axis.scale, work)  # type: ignore[operator]
+    return op.Where(_stays(op, axis), op.const(1.0, work), ratio) if axis.copies and axis.may_stay else ratio
+
+
+def _dynamic_taps(op: Builder, axis: Axis, mode: _Mode, dtype: DataType) -> list[_Tap]:
+    work = DataType.DOUBLE if dtype == DataType.DOUBLE else DataType.FLOAT
     places = op.cast(iota(op, axis.out), work)
     last = op.Sub(op.tensor(axis.size, DataType.INT64), 1)
-    if mode.align_corners:
-        steps = op.cast(op.Max(op.Sub(op.tensor(axis.out, DataType.INT64), 1), 1), work)
-        source = op.Mul(places, op.Div(op.cast(last, work), steps))
-    else:
-        if axis.scale is not None and axis.scale > 0:
-            ratio = op.const(1.0 / axis.scale, work)
-        else:
-            ratio = op.Div(op.cast(axis.size, work), op.cast(axis.out, work))
-        if exact:
-            source = op.Mul(op.Add(places, 0.5) if mode.name == "exact" else places, ratio)
-        else:
-            source = op.Sub(op.Mul(op.Add(places, 0.5), ratio), 0.5)
-    if exact:
-        return [(op.Min(op.cast(op.Floor(source), DataType.INT64), last), None)]
+    ratio = _symbolic_ratio(op, axis, work, mode.align_corners)
+    source = op.Mul(places, ratio) if mode.align_corners else op.Sub(op.Mul(op.Add(places, 0.5), ratio), 0.5)
     if mode.name == "linear":
         source = op.Max(source, 0)
     floor = op.Floor(source)
@@ -211,14 +194,13 @@ def _dynamic_taps(op: Builder, axis: _Axis, mode: _Mode, dtype: DataType) -> lis
     ]
 
 
-def _resampled(op: Builder, x: Tensor, place: int, rank: int, axis: _Axis, mode: _Mode) -> Tensor:
+def _resampled(op: Builder, x: Tensor, place: int, rank: int, axis: Axis, mode: _Mode) -> Tensor:
     taps = (_static_taps if axis.is_static else _dynamic_taps)(op, axis, mode, x.dtype)
     trailing = list(range(1, rank - place))
     total: Tensor | None = None
     for index, weight in taps:
         part = op.Gather(x, index, axis=place)
-        if weight is not None:
-            part = op.Mul(part, op.Unsqueeze(weight, trailing) if trailing else weight)
+        part = op.Mul(part, op.Unsqueeze(weight, trailing) if trailing else weight)
         total = part if total is None else op.Add(total, part)
     return total
 
@@ -244,7 +226,7 @@ def _filter(name: str) -> tuple[float, Callable[[np.ndarray], np.ndarray]]:
     return {"linear": (1.0, linear), "cubic": (2.0, cubic), "lanczos": (3.0, lanczos)}[name]
 
 
-def _antialiased_matrix(axis: _Axis, mode: _Mode) -> np.ndarray:
+def _antialiased_matrix(axis: Axis, mode: _Mode) -> np.ndarray:
     reach, kernel = _filter(mode.name)
     ratio = float(axis.ratio(np.float64, mode.align_corners))
     stretch = max(ratio, 1.0)
@@ -259,7 +241,7 @@ def _antialiased_matrix(axis: _Axis, mode: _Mode) -> np.ndarray:
     return matrix
 
 
-def _tap_matrix(axis: _Axis, mode: _Mode) -> np.ndarray:
+def _tap_matrix(axis: Axis, mode: _Mode) -> np.ndarray:
     """The same as :func:`_static_taps`, as a matrix (out, size) of doubles."""
     matrix = np.zeros((int(axis.out), int(axis.size)))
     for index, weight in _static_weights(axis, mode, np.float64):
@@ -286,18 +268,7 @@ def _times_matrix(op: Builder, x: Tensor, place: int, rank: int, matrix: np.ndar
     raise Unsupported("a matrix along an outer axis")
 
 
-def _symbolic_ratio(op: Builder, axis: _Axis, align_corners: bool) -> Tensor:
-    """As `_Axis.ratio`, of symbolic sizes, in doubles."""
-    if align_corners:
-        steps = op.Max(op.Sub(op.tensor(axis.out, DataType.INT64), 1), 1)
-        last = op.Sub(op.tensor(axis.size, DataType.INT64), 1)
-        return op.Div(op.cast(last, DataType.DOUBLE), op.cast(steps, DataType.DOUBLE))
-    if axis.scale is not None and axis.scale > 0:
-        return op.const(1.0 / axis.scale, DataType.DOUBLE)
-    return op.Div(op.cast(axis.size, DataType.DOUBLE), op.cast(axis.out, DataType.DOUBLE))
-
-
-def _symbolic_matrix(op: Builder, axis: _Axis, mode: _Mode) -> Tensor:
+def _symbolic_matrix(op: Builder, axis: Axis, mode: _Mode) -> Tensor:
     """`_antialiased_matrix` or `_tap_matrix` of symbolic sizes: (out, size), in doubles."""
     columns = op.Unsqueeze(iota(op, axis.size), [0])
     zero = op.const(0.0, DataType.DOUBLE)
@@ -310,7 +281,7 @@ def _symbolic_matrix(op: Builder, axis: _Axis, mode: _Mode) -> Tensor:
     reach = {"linear": 1.0, "cubic": 2.0}.get(mode.name)
     if reach is None:
         raise Unsupported(f"an antialiased {mode.name} resize of symbolic sizes")
-    ratio = _symbolic_ratio(op, axis, mode.align_corners)
+    ratio = _symbolic_ratio(op, axis, DataType.DOUBLE, mode.align_corners)
     stretch = op.Max(ratio, 1.0)
     centre = op.Unsqueeze(op.Mul(op.Add(op.cast(iota(op, axis.out), DataType.DOUBLE), 0.5), ratio), [1])
     wide = op.Mul(stretch, reach)
@@ -341,7 +312,7 @@ def _symbolic_fixed_point(op: Builder, matrix: Tensor) -> tuple[Tensor, Tensor]:
     return op.Mul(op.Sign(scaled), rounded), factor
 
 
-def _resize_bytes(op: Builder, x: Tensor, axes: Sequence[_Axis], mode: _Mode) -> Tensor:
+def _resize_bytes(op: Builder, x: Tensor, axes: Sequence[Axis], mode: _Mode) -> Tensor:
     """Bytes mixed with integer weights and rounded after each axis, exactly as torch does; in doubles."""
     rank = len(axes) + 2
     y = op.cast(x, DataType.DOUBLE)
@@ -360,16 +331,47 @@ def _resize_bytes(op: Builder, x: Tensor, axes: Sequence[_Axis], mode: _Mode) ->
     return op.cast(y, x.dtype)
 
 
-def _resize(op: Builder, x: Tensor, axes: Sequence[_Axis], mode: _Mode) -> Tensor:
+def _nearest(op: Builder, x: Tensor, axes: Sequence[Axis], mode: _Mode) -> Tensor:
+    """By Resize where that takes torch's pixels at every size, else by index; where sizes decide, both under an If."""
+    places = Places(op, x, axes, mode.name == "exact")
+    verdicts = [places.by_resize(axis) for axis in axes]
+    if all(verdicts):
+        native = _resized_natively(op, x, axes, mode)
+        if native is not None:
+            return native
+
+    def by_index() -> Tensor:
+        y = x
+        for i in reversed(range(len(axes))):
+            if not axes[i].is_implied or axes[i].size != axes[i].out:
+                y = op.Gather(y, places.index(axes[i]), axis=2 + i)
+        return y
+
+    if False in verdicts or x.dtype not in _NATIVE_NEAREST or not all(axis.is_implied for axis in axes):
+        return by_index()
+    alike = [places.is_resized_alike(axis) for axis, verdict in zip(axes, verdicts) if verdict is None]
+    condition = functools.reduce(op.And, alike)
+    branches = {
+        "then_branch": op.subgraph(lambda: _resized_natively(op, x, axes, mode), name="resized"),
+        "else_branch": op.subgraph(by_index, name="gathered"),
+    }
+    return op.If(condition, **branches, outputs=1)
+
+
+def _resize(op: Builder, x: Tensor, axes: Sequence[Axis], mode: _Mode) -> Tensor:
+    if mode.is_nearest:
+        return _nearest(op, x, axes, mode)
+    if mode.name == "linear" or mode.antialias or x.dtype.is_integer():
+        axes = [replace(axis, scale=None if axis.size == axis.out else axis.scale, copies=True) for axis in axes]
     native = _resized_natively(op, x, axes, mode)
     if native is not None:
         return native
-    if x.dtype.is_integer() and mode.name not in ("nearest", "exact"):
+    if x.dtype.is_integer():
         return _resize_bytes(op, x, axes, mode)
     rank = len(axes) + 2
     for i in reversed(range(len(axes))):
         axis = axes[i]
-        if _implied(axis) and axis.size == axis.out:
+        if axis.is_implied and axis.size == axis.out:
             continue
         if not mode.antialias:
             x = _resampled(op, x, 2 + i, rank, axis, mode)
@@ -380,30 +382,32 @@ def _resize(op: Builder, x: Tensor, axes: Sequence[_Axis], mode: _Mode) -> Tenso
     return x
 
 
-def _axes(op: Builder, x: Tensor, scales: Sequence[float | None]) -> list[_Axis]:
+def _axes(op: Builder, x: Tensor, scales: Sequence[float | None], scaled: bool) -> list[Axis]:
     spatial = len(x.shape) - 2
     out = list(op.result.shape)[2:]
     listed = list(scales) + [None] * (spatial - len(scales))
-    return [_Axis(x.shape[2 + i], out[i], listed[i]) for i in range(spatial)]
+    return [Axis(x.shape[2 + i], out[i], listed[i], scaled) for i in range(spatial)]
 
 
 def _translations(name: str, spatial: int, mode: Callable[[bool], _Mode], corners: bool) -> None:
     """The overloads of one torch operator: sizes with scales, and the ``vec`` one with sizes or scales."""
 
-    def resize(op: Builder, x: Tensor, scales: Sequence[float | None] | None, align: bool) -> Tensor:
-        return _resize(op, x, _axes(op, x, scales or []), mode(align))
+    def resize(
+        op: Builder, x: Tensor, scales: Sequence[float | None] | None, align: bool, scaled: bool = False
+    ) -> Tensor:
+        return _resize(op, x, _axes(op, x, scales or [], scaled), mode(align))
 
     if corners:
 
         @translation(f"aten::{name}.vec")
         def vec(op: Builder, input: Tensor, output_size: Any, align_corners: bool, scale_factors: Any) -> Tensor:
-            return resize(op, input, scale_factors, align_corners)
+            return resize(op, input, scale_factors, align_corners, scaled=True)
 
     else:
 
         @translation(f"aten::{name}.vec")
         def vec_plain(op: Builder, input: Tensor, output_size: Any, scale_factors: Any) -> Tensor:
-            return resize(op, input, scale_factors, False)
+            return resize(op, input, scale_factors, False, scaled=True)
 
     if spatial == 1:
 
