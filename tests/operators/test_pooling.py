@@ -98,3 +98,24 @@ def test_fractional_pool_with_given_samples() -> None:
     export_and_compare(
         lambda x, s: torch.ops.aten.fractional_max_pool3d(x, [2, 2, 2], [3, 1, 2], s), (values(2, 3, 6, 5, 7), volume)
     )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16])
+def test_fractional_windows_start_where_torch_has_them(dtype: torch.dtype) -> None:
+    """The starts are products in the samples' own precision."""
+    torch.manual_seed(0)
+
+    def pool(x: torch.Tensor, samples: torch.Tensor) -> Any:
+        return F.fractional_max_pool2d(x, 2, output_size=(8, 7), _random_samples=samples, return_indices=True)
+
+    axes = ({2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}, {})
+    for height, width in ((22, 38), (38, 27), (31, 30)):
+        x, samples = torch.randperm(2 * height * width)[: 2 * height * width], torch.rand(1, 2, 2)
+        export_and_compare(
+            pool,
+            (torch.randn(1, 2, 16, 17).to(dtype), samples.to(dtype)),
+            dynamic_shapes=(axes,),
+            other_args=((x % 2000).view(1, 2, height, width).to(dtype), samples.to(dtype)),
+            rtol=0,
+            atol=0,
+        )

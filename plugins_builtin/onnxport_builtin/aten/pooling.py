@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import sympy
 from onnxport import DataType, Size, Tensor, translation
 
 from onnxport_builtin.aten.shape import expand, iota, product, reshape
 from onnxport_builtin.aten.windows import batched, gather_windows, is_used, pad_spatial, positions, spread
+from onnxport_builtin.capture import pools as _operators  # noqa: F401  # defines onnxport::adaptive_max_pool
 
 if TYPE_CHECKING:
     from onnxport import Builder
@@ -72,28 +74,36 @@ def _flat_positions(op: Builder, at: Sequence[Tensor], size: Sequence[Dim]) -> T
     return index
 
 
+def _lead(x: Tensor, spatial: int) -> list[Dim]:
+    """Batch and channels of a pool's argument."""
+    return [1, x.shape[0]] if len(x.shape) == spatial + 1 else [x.shape[0], x.shape[1]]
+
+
 def _max_of_windows(
     op: Builder,
     x: Tensor,
-    indices: Sequence[Tensor],
+    indices: Sequence[Tensor | None],
     starts: Sequence[Tensor],
     extents: Sequence[Dim],
     dilation: Sequence[int],
     size: Sequence[Dim],
     counts: Sequence[Dim],
-    channels: Dim,
+    lead: Sequence[Dim],
 ) -> tuple[Tensor, Tensor]:
     """Maxima of gathered windows, and where they lie in the flattened spatial axes of `size`.
 
-    ``indices[i]``: positions in `x` of each window's elements on axis i, (extent_i, count_i); ``starts[i]``: the
-    first of them on the axis without its padding.
+    ``indices[i]``: positions in `x` of each window's elements on axis i, (extent_i, count_i), None for windows of one
+    element each; ``starts[i]``: the first of them on the axis without its padding; ``lead``: batch and channels.
     """
     spatial = len(indices)
     dtype = x.dtype
     if dtype == DataType.INT16:
         x = op.cast(x, DataType.INT32)
     windows = gather_windows(op, x, indices)
-    windows = op.Reshape(windows, op.sizes([-1, channels, product(extents), *counts]))
+    shape = [lead[0], lead[1], product(extents), *counts]
+    if all(isinstance(count, int) or count.expr.is_Symbol for count in counts):  # an expression may be 0
+        shape[0] = -1
+    windows = op.Reshape(windows, op.sizes(shape), allowzero=None if shape[0] == -1 else 1)
     values = op.cast(op.ReduceMax(windows, [2], keepdims=0), dtype)
     which = op.ArgMax(windows, axis=2, keepdims=0)
     at: list[Tensor] = []
@@ -156,7 +166,7 @@ def _max_pool(
             dilation,
             size,
             counts,
-            self.shape[-spatial - 1],
+            _lead(self, spatial),
         )
     if added:
         values = op.Squeeze(values, [0])
@@ -261,15 +271,27 @@ def _avg_pool(
 
 
 class _Adaptive:
-    """The windows of an adaptive pool on one axis: window i is floor(i*size/out) up to ceil((i+1)*size/out)."""
+    """The windows of an adaptive pool on one axis: window i is floor(i*size/out) up to ceil((i+1)*size/out).
+
+    Attributes:
+        starts, lengths: of each window, (out,).
+        extent: no window is longer.
+        index: positions of the windows' elements, (extent, out), the last one repeated; None for one element each.
+    """
+
+    index: Tensor | None
 
     def __init__(self, op: Builder, size: Dim, out: Dim) -> None:
         self.uniform = False
+        if size == out:
+            self.uniform, self.extent, self.index = True, 1, None
+            self.starts = iota(op, out)
+            return
         if isinstance(size, int) and isinstance(out, int):
             i = np.arange(out, dtype=np.int64)
             starts = i * size // max(out, 1)
             ends = -(-(i + 1) * size // max(out, 1))
-            self.extent: Dim = int((ends - starts).max(initial=1))
+            self.extent = int((ends - starts).max(initial=1))
             self.uniform = bool((ends - starts == self.extent).all())
             index = starts + np.arange(self.extent, dtype=np.int64)[:, None]
             self.starts = op.const(starts)
@@ -278,13 +300,14 @@ class _Adaptive:
             self.index = op.const(np.minimum(index, np.maximum(ends - 1, 0)))
             return
         steps = iota(op, out)
-        length = op.tensor(size, DataType.INT64)
-        outs = op.tensor(out, DataType.INT64)
-        self.starts = op.Div(op.Mul(steps, length), outs)
-        ends = op.Div(op.Add(op.Mul(op.Add(steps, 1), length), op.Sub(outs, 1)), outs)
+        # an expression of sizes may be 0, and then there is no window
+        count = out if isinstance(out, int) or out.expr.is_Symbol else op.symbols.size(sympy.Max(out.expr, 1))
+        length, windows = (op.tensor(n, DataType.INT64) for n in (size, count))
+        self.starts = op.Div(op.Mul(steps, length), windows)
+        ends = op.Div(op.Add(op.Mul(op.Add(steps, 1), length), op.Sub(windows, 1)), windows)
         self.lengths = op.Sub(ends, self.starts)
         # no window is longer: it starts less than one before i*size/out and ends less than one after (i+1)*size/out
-        self.extent = (size + (out - 1)) // out + 1
+        self.extent = (size + (count - 1)) // count + 1
         index = op.Add(op.Unsqueeze(iota(op, self.extent), [1]), self.starts)
         self.inside = op.Less(index, ends)
         self.index = op.Min(index, op.Sub(ends, 1))
@@ -303,8 +326,17 @@ def _adaptive_avg_axis(op: Builder, x: Tensor, axis: int, rank: int, size: Dim, 
     return op.Div(op.ReduceSum(op.Where(inside, gathered, 0), [axis], keepdims=0), lengths)
 
 
-def _divides(size: Sequence[Dim], out: Sequence[Dim]) -> bool:
-    return all(isinstance(s, int) and isinstance(o, int) and o > 0 and s % o == 0 and s > 0 for s, o in zip(size, out))
+def _kernel(size: Sequence[Dim], out: Sequence[Dim]) -> list[int] | None:
+    """The windows' lengths where all of an axis are equally long: it is kept, or divides by the number of windows."""
+    kernel = []
+    for s, o in zip(size, out):
+        if s == o:
+            kernel.append(1)
+        elif isinstance(s, int) and isinstance(o, int) and o > 0 and s % o == 0 and s > 0:
+            kernel.append(s // o)
+        else:
+            return None
+    return kernel
 
 
 def _adaptive_avg(op: Builder, self: Tensor, output_size: Any, spatial: int) -> Tensor:
@@ -319,8 +351,7 @@ def _adaptive_avg(op: Builder, self: Tensor, output_size: Any, spatial: int) -> 
             y = op.ReduceMean(x, list(range(2, rank)), keepdims=1)
     elif list(size) == list(out):
         return self
-    elif _divides(size, out) and x.dtype in _AVERAGE_POOL:
-        kernel = [s // o for s, o in zip(size, out)]
+    elif (kernel := _kernel(size, out)) is not None and x.dtype in _AVERAGE_POOL:
         y = op.AveragePool(x, kernel_shape=kernel, strides=kernel)
     else:
         y = x
@@ -334,8 +365,13 @@ def _adaptive_max(op: Builder, self: Tensor, output_size: Any, spatial: int) -> 
     size = list(self.shape)[-spatial:]
     out = list(op.results[0].shape)[-spatial:]
     x, added = batched(op, self, spatial)
-    if _divides(size, out) and x.dtype in _MAX_POOL:
-        kernel = [s // o for s, o in zip(size, out)]
+    kernel = _kernel(size, out)
+    if kernel is None and all(o == 1 for o in out):
+        axes = list(range(2, 2 + spatial))
+        values = op.GlobalMaxPool(x) if x.dtype in _AVERAGE_POOL else op.ReduceMax(x, axes, keepdims=1)
+        indices = op.ArgMax(op.Reshape(x, [0, 0, -1]), axis=2)
+        indices = op.Unsqueeze(indices, axes[1:]) if spatial > 1 else indices
+    elif kernel is not None and x.dtype in _MAX_POOL:
         values, indices = op.MaxPool(x, kernel_shape=kernel, strides=kernel, outputs=2)
         indices = op.Mod(indices, op.tensor(product(size), DataType.INT64))
     else:
@@ -349,7 +385,7 @@ def _adaptive_max(op: Builder, self: Tensor, output_size: Any, spatial: int) -> 
             [1] * spatial,
             size,
             out,
-            self.shape[-spatial - 1],
+            _lead(self, spatial),
         )
     return (op.Squeeze(values, [0]), op.Squeeze(indices, [0])) if added else (values, indices)
 
@@ -413,6 +449,11 @@ for _spatial in (1, 2, 3):
     _pool_translations(_spatial)
 
 
+@translation("onnxport::adaptive_max_pool")
+def adaptive_max_pool_of_sizes(op: Builder, self: Tensor, output_size: Any) -> tuple[Tensor, Tensor]:
+    return _adaptive_max(op, self, output_size, len(output_size))
+
+
 # ---- fractional, and the inverse
 
 
@@ -420,18 +461,23 @@ def _fractional_positions(op: Builder, sample: Tensor, size: Dim, out: int, kern
     """First positions of the windows of a fractional pool on one axis.
 
     `sample` is (N, C, 1) in [0, 1); returns int64 (N, C, out). Source: Graham, "Fractional Max-Pooling", as torch has
-    it: ``floor((i + sample) * alpha) - floor(sample * alpha)``, the last one ``size - kernel``.
+    it: ``floor((i + sample) * alpha) - floor(sample * alpha)``, the last one ``size - kernel``, rounded to the
+    sample's precision at each step.
     """
     last = op.tensor(size - kernel, DataType.INT64)
+    dtype = sample.dtype
     if out == 1:
         return op.Add(op.cast(op.Mul(sample, 0), DataType.INT64), last)
-    if isinstance(size, int):
-        alpha: Any = (size - kernel) / (out - 1)
-    else:
-        alpha = op.Div(op.cast(size - kernel, sample.dtype), op.const(out - 1, sample.dtype))
-    steps = op.const(np.arange(out), sample.dtype)
-    first = op.cast(op.Mul(op.Add(steps, sample), alpha), DataType.INT64)
-    starts = op.Sub(first, op.cast(op.Mul(sample, alpha), DataType.INT64))
+    work = DataType.DOUBLE if dtype == DataType.DOUBLE else DataType.FLOAT
+
+    def rounded(x: Tensor) -> Tensor:  # a runtime may compute a chain of half precision in single precision
+        return x if dtype == work else op.cast(op.cast(x, dtype), work)
+
+    sample = op.cast(sample, work)
+    alpha = rounded(op.Div(rounded(op.cast(op.tensor(size - kernel), work)), rounded(op.const(out - 1, work))))
+    steps = op.const(np.arange(out), work)
+    first = op.cast(rounded(op.Mul(rounded(op.Add(steps, sample)), alpha)), DataType.INT64)
+    starts = op.Sub(first, op.cast(rounded(op.Mul(sample, alpha)), DataType.INT64))
     return op.Where(op.const(np.arange(out) == out - 1), last, starts)
 
 

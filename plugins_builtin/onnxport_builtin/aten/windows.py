@@ -55,14 +55,15 @@ def positions(op: Builder, kernel: Dim, count: Dim, stride: int, dilation: int) 
     return op.Add(starts, offsets)
 
 
-def gather_windows(op: Builder, x: Tensor, indices: Sequence[Tensor]) -> Tensor:
+def gather_windows(op: Builder, x: Tensor, indices: Sequence[Tensor | None]) -> Tensor:
     """The windows of `x` (N, C, spatial...).
 
-    ``indices[i]`` are the positions (kernel_i, out_i) on spatial axis i. Returns (N, C, kernel..., out...).
+    ``indices[i]`` are the positions (kernel_i, out_i) on spatial axis i; None for windows of one element each.
+    Returns (N, C, kernel..., out...).
     """
     spatial = len(indices)
     for i, index in enumerate(indices):
-        x = op.Gather(x, index, axis=2 + 2 * i)
+        x = op.Unsqueeze(x, [2 + 2 * i]) if index is None else op.Gather(x, index, axis=2 + 2 * i)
     if spatial == 1:
         return x
     kernels = [2 + 2 * i for i in range(spatial)]
