@@ -23,6 +23,7 @@ from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.export import ExportedProgram
 
 from onnxport import passes, script
+from onnxport.arguments import path_argument, shown
 from onnxport.callers import warn
 from onnxport.capture import capture, check_dynamic
 from onnxport.capturing.exporting import TRACING
@@ -442,7 +443,7 @@ def _opset(version: int | None) -> int:
         return DEFAULT_OPSET
     if not isinstance(version, int) or isinstance(version, bool) or not MIN_OPSET <= version <= MAX_OPSET:
         raise OpsetError(
-            f"opset_version={version!r} can't be written: onnxport writes opsets {MIN_OPSET} to {MAX_OPSET} "
+            f"opset_version={shown(version)} can't be written: onnxport writes opsets {MIN_OPSET} to {MAX_OPSET} "
             f"(the newest that the installed onnx knows). Leave it out for {DEFAULT_OPSET}.",
             parameter="opset_version",
             opset=version,
@@ -456,7 +457,7 @@ def _functions(given: Any) -> tuple[type | str, ...]:
     listed = isinstance(given, Iterable) and not isinstance(given, (str, type))
     if not listed or not all(isinstance(f, (str, type)) for f in given):
         raise InputError(
-            f"functions={given!r}: it must be a list of module classes or of their qualified names.",
+            f"functions={shown(given)}: it must be a list of module classes or of their qualified names.",
             parameter="functions",
         )
     return tuple(given)
@@ -472,18 +473,18 @@ def _check_arguments(
         )
     if not isinstance(mutation, str) or mutation not in _MUTATIONS:
         listed = ", ".join(map(repr, _MUTATIONS))
-        raise InputError(f"mutation={mutation!r}: it must be one of {listed}.", parameter="mutation")
+        raise InputError(f"mutation={shown(mutation)}: it must be one of {listed}.", parameter="mutation")
     if not isinstance(metadata, str) or metadata not in LEVELS:
         listed = ", ".join(map(repr, LEVELS))
-        raise InputError(f"metadata={metadata!r}: it must be one of {listed}.", parameter="metadata")
+        raise InputError(f"metadata={shown(metadata)}: it must be one of {listed}.", parameter="metadata")
     if not isinstance(target, str) or target != "onnx":
         raise InputError(
-            f"target={target!r}: no installed pack provides this profile. Leave it out for 'onnx'.", parameter="target"
+            f"target={shown(target)}: no installed pack provides this profile. Leave it out for 'onnx'.",
+            parameter="target",
         )
-    if not isinstance(artifacts, (str, os.PathLike)) or "\0" in os.fspath(artifacts):
-        raise InputError(f"artifacts_dir={artifacts!r}: give the path of a folder.", parameter="artifacts_dir")
+    path_argument("artifacts_dir", artifacts, "the path of a folder")
     if seed is not None and (not isinstance(seed, int) or isinstance(seed, bool)):
-        raise InputError(f"seed={seed!r}: give an int, or leave it out.", parameter="seed")
+        raise InputError(f"seed={shown(seed)}: give an int, or leave it out.", parameter="seed")
     for name in deprecated:
         if name not in _DEPRECATED:
             known = list(inspect.signature(export).parameters)

@@ -14,6 +14,8 @@ from torch.export import ExportedProgram
 from torch.fx import Graph, GraphModule, Node
 
 from onnxport import metadata, registry
+from onnxport.arguments import call_arguments, optional, path_argument, tolerance_argument, wrong
+from onnxport.capturing.containers import recognize
 from onnxport.errors import InputError, VerificationError
 from onnxport.functionalize import functionalize
 from onnxport.graph.model import RESULT_INDEX
@@ -21,7 +23,8 @@ from onnxport.program import TRANSLATED, ONNXProgram
 from onnxport.running import reproduction, runtime
 from onnxport.running.inlining import inlined
 from onnxport.running.reference import Reference, may_tie, placeholder_values, precisions, same_choice
-from onnxport.verify import OutputCheck, VerificationResult, compare, verify
+from onnxport.running.weight_check import WeightCheck, check_weights
+from onnxport.verify import OutputCheck, VerificationResult, compare, opened_program, verify
 
 
 class _Link(NamedTuple):
@@ -101,6 +104,7 @@ class MismatchResult:
         random: FX nodes that draw random numbers; torch went on with the numbers that the ONNX model drew.
         ties: FX nodes that choose among equal values, such as an unstable sort, and chose others; likewise.
         outputs: the outputs compared without instruments, where no value inside departs and nothing is random.
+        weights: which weights differ from the exported program's, where a value departs.
     """
 
     mismatch: Mismatch | None = None
@@ -111,6 +115,7 @@ class MismatchResult:
     random: list[str] = field(default_factory=list)
     ties: list[str] = field(default_factory=list)
     outputs: VerificationResult | None = None
+    weights: WeightCheck = field(default_factory=WeightCheck)
 
     @property
     def passed(self) -> bool:
@@ -120,7 +125,7 @@ class MismatchResult:
     def as_dict(self) -> dict[str, Any]:
         """Give everything as JSON types."""
         outputs = None if self.outputs is None else self.outputs.as_dict()
-        return {**asdict(self), "passed": self.passed, "outputs": outputs}
+        return {**asdict(self), "passed": self.passed, "outputs": outputs, "weights": self.weights.as_dict()}
 
     def __str__(self) -> str:
         lines = [str(self.mismatch) if self.mismatch is not None else "No mismatch inside the graph."]
@@ -132,6 +137,8 @@ class MismatchResult:
             f"Compared {self.compared} of {self.comparable} values, of a program of {self.nodes} FX nodes, in "
             f"{self.runs} run(s)."
         )
+        if self.weights.problem:
+            lines.append(f"Weights: {self.weights.problem}.")
         if self.random:
             lines.append(f"Random, not compared: {', '.join(self.random)}.")
         if self.ties:
@@ -173,28 +180,40 @@ def find_mismatch(
         The result; print it.
 
     Raises:
-        InputError: no exported program or no inputs are known, or the program's weights have no data.
+        InputError: an argument is of a wrong type; no exported program or no inputs are known, or the program's
+            weights have no data.
         VerificationError: the ONNX model doesn't run at all.
         SaveError: the reproduction can't be written.
     """
-    opened = program if isinstance(program, ONNXProgram) else ONNXProgram.load(program)
+    tolerances = tolerance_argument("rtol", rtol), tolerance_argument("atol", atol)
+    optional("exported_program", exported_program, ExportedProgram, "what torch.export.export returns")
+    if not isinstance(memory_budget, int) or isinstance(memory_budget, bool) or memory_budget < 1:
+        raise wrong("memory_budget", memory_budget, "a number of bytes, such as 2 * 2**30")
+    folder = None if repro is None else Path(path_argument("repro", repro, "the path of a folder"))
+    known = args is not None or kwargs is not None
+    positional, keywords = call_arguments(args, kwargs)
+    opened, _ = opened_program(program)
     exported = exported_program or opened.exported_program
     if exported is None:
-        raise InputError("The file doesn't tell what it was exported from: pass `exported_program`.")
-    if args is None and kwargs is None:
+        raise InputError(
+            "The file doesn't tell what it was exported from: pass `exported_program`.", parameter="exported_program"
+        )
+    if not known:
         if exported.example_inputs is None:
-            raise InputError("The example inputs are not known: pass them as `args` and `kwargs`.")
-        args, kwargs = exported.example_inputs
+            raise InputError("The example inputs are not known: pass them as `args` and `kwargs`.", parameter="args")
+        positional, keywords = exported.example_inputs
+    recognize((positional, keywords))
     opened = ONNXProgram(opened.model, exported)
-    search = _Search(opened, exported, tuple(args or ()), dict(kwargs or {}), (rtol, atol), memory_budget)
+    search = _Search(opened, exported, positional, keywords, tolerances, memory_budget)
     result = search.result
     found = search.first(search.links)
     while found is not None and search.is_tie(found[0]):
         found = search.first(search.links)
     if found is not None:
-        result.mismatch = search.describe(*found, None if repro is None else Path(repro))
+        result.mismatch = search.describe(*found, folder)
+        result.weights = check_weights(opened.model, opened.exported_program, exported)
     elif not result.random and not result.ties:
-        outputs = verify(opened, exported, args or (), kwargs, generate=False, rtol=rtol, atol=atol)
+        outputs = verify(opened, exported, positional, keywords, generate=False, rtol=rtol, atol=atol)
         result.outputs = None if outputs.comparisons[0].skipped else outputs
         opened.release()
     result.compared = len(search.compared)

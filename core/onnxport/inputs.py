@@ -17,7 +17,7 @@ from onnxport.capturing import containers as _containers
 from onnxport.capturing.arguments import call_of, call_of_program, signed
 from onnxport.capturing.exporting import TRACING
 from onnxport.capturing.interface import InputLeaf, Interface, input_names_of, interface_of
-from onnxport.capturing.request import Leaf, Request, walk
+from onnxport.capturing.request import Leaf, Request, leaves_of
 from onnxport.capturing.shapes import ShapeReader, torch_shapes
 from onnxport.dtypes import SYMBOLIC
 from onnxport.errors import ArgumentError, DynamicShapesError, InputError, NamesError
@@ -70,9 +70,7 @@ def prepare(
     else:
         request = Request(**vars(call_of(model, args, kwargs)))
     _containers.register_dataclasses_in([value for _, value in request.arguments])
-    request.leaves = [
-        Leaf(path, leaf) for name, value in request.arguments for path, leaf in walk(request.path_of(name), value)
-    ]
+    request.leaves = [Leaf(path, leaf) for path, leaf in leaves_of(request)]
     _check_leaves(request.leaves)
     request.input_names = _names("input_names", input_names)
     request.output_names = _names("output_names", output_names)

@@ -15,6 +15,7 @@ import torch
 from google.protobuf.message import DecodeError
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 
+from onnxport.arguments import path_argument, takes, wrong
 from onnxport.errors import ArgumentError, InputError, WeightError
 from onnxport.files import reweight, saving
 from onnxport.weights import TorchTensor
@@ -29,6 +30,7 @@ IN_MEMORY_BYTES = 64 * 1024 * 1024
 TRANSLATED = "onnxport.translated_graph"
 """Key of `ir.Model.meta`: the FX graph module that the model was translated from."""
 
+_INITIALIZER = "a function that makes an onnxruntime.InferenceSession of a model's path or bytes"
 _IDENTIFIER = re.compile(r"[^\W\d]\w*")
 
 
@@ -54,12 +56,13 @@ class ONNXProgram:
         """Open a saved model; its arguments are then its graph inputs, in order or by name.
 
         Raises:
-            InputError: the file is no ONNX model.
+            InputError: `path` is no path of a file, or the file is no ONNX model.
         """
+        path = path_argument("path", path, "the path of an .onnx file")
         try:
             return cls(ir.load(path), None)
         except DecodeError as error:
-            raise InputError(f"{os.fspath(path)!r} is no ONNX model, or a damaged one: {error}.") from error
+            raise InputError(f"{path!r} is no ONNX model, or a damaged one: {error}.", parameter="path") from error
 
     # Running ---------------------------------------------------------------------------------------------------
 
@@ -153,9 +156,15 @@ class ONNXProgram:
             initializer: makes a session of a model's path or of its bytes; by default one of onnxruntime's own.
             providers: execution providers for the default initializer; CUDA where available, and CPU, by default.
             session_options: options for the default initializer.
+
+        Raises:
+            InputError: an argument is of another type, `initializer` gives no session, or this onnxruntime has no such
+                provider.
         """
         from onnxport.running import runtime
 
+        if initializer is not None and not takes(initializer, b""):
+            raise wrong("initializer", initializer, _INITIALIZER)
         self.release()
         folder = tempfile.mkdtemp(prefix="onnxport-")
         # onnxruntime maps the weights: the files must live as long as the session, at the latest as this object
@@ -163,10 +172,11 @@ class ONNXProgram:
         try:
             staged = self.stage(folder)
             if initializer is not None:
-                self._session = initializer(staged)
+                self._session = _made_by(initializer, staged)
             else:
                 self._session = runtime.session(staged, providers, session_options)
         except BaseException:
+            self._session = None
             remove()
             raise
         self._remove_files = remove
@@ -190,7 +200,9 @@ class ONNXProgram:
         return self._session
 
     @inference_session.setter
-    def inference_session(self, session: ort.InferenceSession) -> None:
+    def inference_session(self, session: ort.InferenceSession | None) -> None:
+        if session is not None and not hasattr(session, "run_with_ort_values"):
+            raise wrong("inference_session", session, "an onnxruntime.InferenceSession on this model")
         self.release()
         self._session = session
 
@@ -266,7 +278,8 @@ class ONNXProgram:
         if isinstance(state_dict, (str, os.PathLike)):
             from onnxport.files.checkpoint import read_checkpoint
 
-            state_dict = read_checkpoint(state_dict)  # type: ignore[assignment]
+            path = path_argument("state_dict", state_dict, "a state dict, or a checkpoint's path")
+            state_dict = read_checkpoint(path)  # type: ignore[assignment]
         if not isinstance(state_dict, Mapping):
             raise WeightError(f"A {type(state_dict).__name__} is given: give a state dict, or a checkpoint's path.")
         with unset_fake_temporarily():
@@ -326,6 +339,16 @@ class ONNXProgram:
             f"{len(graph.initializers)} initializers of {weights:.1f} MiB\n"
             f"    inputs:  {', '.join(described[0])}\n    outputs: {', '.join(described[1])}\n)"
         )
+
+
+def _made_by(initializer: Callable[[str | bytes], Any], staged: str | bytes) -> ort.InferenceSession:
+    try:
+        session = initializer(staged)
+    except (TypeError, ValueError) as error:  # a function that takes something else
+        raise wrong("initializer", initializer, _INITIALIZER) from error
+    if not hasattr(session, "run_with_ort_values"):
+        raise wrong("initializer", initializer, _INITIALIZER)
+    return session  # type: ignore[no-any-return]
 
 
 def _listed(values: Any) -> list[Any]:

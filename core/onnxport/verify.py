@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import os
+import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -16,65 +17,23 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 from torch.utils import _pytree as pytree
 
+from onnxport.arguments import call_arguments, callable_argument, optional, path_argument, tolerance_argument, wrong
+from onnxport.capturing.arguments import call_of
 from onnxport.capturing.below_autograd import needs_gradients
+from onnxport.capturing.containers import recognize
+from onnxport.capturing.request import Request, leaves_of
 from onnxport.errors import InputError, VerificationError
+from onnxport.files.saving import require_flags
+from onnxport.plugins import load
 from onnxport.program import TRANSLATED, ONNXProgram
 from onnxport.running import runtime
+from onnxport.running.comparing import TOLERANCES, OutputCheck, compare, tolerance
 from onnxport.running.reference import precisions
 from onnxport.running.resize import resized_inputs, with_small_integers
-
-TOLERANCES: dict[torch.dtype, tuple[float, float]] = {
-    torch.float64: (1e-7, 1e-7),
-    torch.float32: (1e-4, 2e-5),
-    torch.float16: (1e-2, 5e-3),
-    torch.bfloat16: (4e-2, 4e-2),
-    torch.float8_e4m3fn: (0.13, 0.13),
-    torch.float8_e4m3fnuz: (0.13, 0.13),
-    torch.float8_e5m2: (0.26, 0.26),
-    torch.float8_e5m2fnuz: (0.26, 0.26),
-}
-"""Relative and absolute tolerance by dtype; complex dtypes have their components'. Other dtypes must be equal.
-
-The absolute one is multiplied by the mean magnitude of the expected values where that exceeds 1, since rounding errors
-grow with the terms that cancel out in an output, not with what is left of them.
-"""
-
-
-def tolerance(dtype: torch.dtype) -> tuple[float, float]:
-    """Relative and absolute tolerance of a floating-point or complex dtype."""
-    real = dtype.to_real() if dtype.is_complex else dtype
-    known = TOLERANCES.get(real)
-    return known or (2 * torch.finfo(real).eps,) * 2  # narrower than those of the table: two steps
-
+from onnxport.running.weight_check import WeightCheck, check_weights
 
 _TARGET = "pkg.torch.export.graph_signature.OutputSpec.target"
-
-
-@dataclass
-class OutputCheck:
-    """One output compared at one shape.
-
-    Attributes:
-        name: the graph output's name.
-        dtype: the dtype expected, as torch prints it.
-        shape: the shape expected.
-        max_abs: largest absolute difference among finite elements.
-        max_rel: largest difference relative to the expected value among finite elements that are not 0.
-        mismatched: share of the elements outside the tolerance, 0 to 1.
-        nans: NaNs expected and found.
-        infs: infinities expected and found.
-        problem: what is wrong, empty if nothing is.
-    """
-
-    name: str
-    dtype: str
-    shape: list[int]
-    max_abs: float = 0.0
-    max_rel: float = 0.0
-    mismatched: float = 0.0
-    nans: tuple[int, int] = (0, 0)
-    infs: tuple[int, int] = (0, 0)
-    problem: str = ""
+_LAYOUT = re.compile(r"Guard failed: .*(stride|storage_offset|is_contiguous)")
 
 
 @dataclass
@@ -106,10 +65,12 @@ class VerificationResult:
     Attributes:
         checker: what `onnx.checker` (full check) objects to, empty if nothing.
         comparisons: one entry a shape; the first is the example inputs'.
+        weights: which weights of the two models differ; by itself, no failure.
     """
 
     checker: str = ""
     comparisons: list[Comparison] = field(default_factory=list)
+    weights: WeightCheck = field(default_factory=WeightCheck)
 
     @property
     def passed(self) -> bool:
@@ -125,6 +86,8 @@ class VerificationResult:
     def failures(self) -> list[str]:
         """Say in a line each what is wrong; empty when the verification passed."""
         lines = [f"onnx.checker: {self.checker}"] if self.checker else []
+        if self.weights.problem and not self.numbers_passed:
+            lines.append(self.weights.problem)
         if not any(not comparison.skipped for comparison in self.comparisons):
             reasons = "; ".join(f"{one.label}: {one.skipped}" for one in self.comparisons)
             lines.append(f"nothing was compared, since the torch model did not run ({reasons})")
@@ -140,11 +103,14 @@ class VerificationResult:
         Args:
             program: what was verified, for the error's attribute of this name.
         """
+        optional("program", program, ONNXProgram, "the ONNXProgram that was verified")
         if not self.passed:
             listing = "\n".join(f"  {line}" for line in self.failures())
+            advice = "onnxport.find_mismatch(program) tells where it starts. Widen rtol and atol if this is rounding."
+            if self.weights.problem:
+                advice = "Compare it with the model that was exported, or with its weights."
             raise VerificationError(
-                f"The ONNX model differs from the torch model:\n{listing}\n{self.table()}\n"
-                "onnxport.find_mismatch(program) tells where it starts. Widen rtol and atol if this is rounding.",
+                f"The ONNX model differs from the torch model:\n{listing}\n{self.table()}\n{advice}",
                 program=program,
                 result=self,
             )
@@ -165,12 +131,18 @@ class VerificationResult:
         widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
         lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths)) + " |" for row in rows]
         lines.append(f"\nonnx.checker: {self.checker or 'ok'}")
+        lines += [f"weights: {self.weights.problem}"] if self.weights.problem else []
         return "\n".join(lines)
 
     def as_dict(self) -> dict[str, Any]:
         """Give everything as JSON types."""
         comparisons = [{**asdict(comparison), "passed": comparison.passed} for comparison in self.comparisons]
-        return {"passed": self.passed, "checker": self.checker, "comparisons": comparisons}
+        return {
+            "passed": self.passed,
+            "checker": self.checker,
+            "comparisons": comparisons,
+            "weights": self.weights.as_dict(),
+        }
 
     def __str__(self) -> str:
         return self.table()
@@ -186,11 +158,13 @@ def verify(
     generate: bool = True,
     rtol: float | None = None,
     atol: float | None = None,
+    plugins: Sequence[Any] | None = None,
 ) -> VerificationResult:
     """Check an ONNX model, and compare what it computes with what the torch model computes.
 
     Where dimensions are dynamic, the comparison is repeated at generated shapes: larger ones, different for each
-    dimension, and the smallest allowed (1, as a rule). Shapes at which torch itself raises are noted and skipped.
+    name, and the smallest allowed (1, as a rule). Shapes at which torch itself raises are noted and skipped. The
+    weights of the two are compared too, so that a model with other weights is told as what it is.
 
     Args:
         program: an exported program, or the path of an .onnx file.
@@ -201,57 +175,210 @@ def verify(
         generate: whether to compare at generated shapes.
         rtol: relative tolerance for all floating-point outputs; by default that of the dtype in `TOLERANCES`.
         atol: absolute tolerance, likewise; if given, it is taken as it is.
+        plugins: op packs that know the containers among inputs and outputs, as `export` takes them.
 
     Returns:
         The result, good or bad: see `VerificationResult.passed` and `raise_on_failure`.
 
     Raises:
-        InputError: there is nothing to compare with, or no inputs are known.
+        InputError: an argument is of a wrong type, or a tolerance is no finite number of at least 0; there is nothing
+            to compare with, or no inputs are known.
     """
-    opened = program if isinstance(program, ONNXProgram) else ONNXProgram.load(program)
+    tolerances = tolerance_argument("rtol", rtol), tolerance_argument("atol", atol)
+    require_flags(generate=generate)
+    _check_reference(model)
+    positional, keywords = call_arguments(args, kwargs)
+    others = _other_inputs(other_inputs)
+    if plugins is not None:
+        load(plugins)  # an error even where no container asks for them
+    opened, path = opened_program(program)
     exported = opened.exported_program
     if exported is None and isinstance(model, ExportedProgram):
         exported = model
     reference = model if model is not None else exported
     if reference is None:
-        raise InputError("An .onnx file can only be verified against a model: pass the torch model as `model`.")
-    if not args and not kwargs:
+        raise InputError(
+            "An .onnx file can only be verified against a model: pass the torch model as `model`.", parameter="model"
+        )
+    if not positional and not keywords:
         if exported is not None and exported.example_inputs is not None:
-            args, kwargs = exported.example_inputs
+            positional, keywords = exported.example_inputs
         elif opened.model.graph.inputs:
-            raise InputError("The example inputs are not known: pass them as `args` and `kwargs`.")
-    result = VerificationResult()
-    path = None if isinstance(program, ONNXProgram) else os.fspath(program)
-    result.checker, unusable = _check_and_open(opened, path)
-    function = reference.module() if isinstance(reference, ExportedProgram) else reference
-    cases = [("example", tuple(args), dict(kwargs or {}))]
-    cases += [(f"inputs {i}", tuple(a), dict(k or {})) for i, (a, k) in enumerate(other_inputs, 1)]
-
-    def run(label: str, args: tuple[Any, ...], kwargs: dict[str, Any], generated: bool = False) -> None:
-        comparison = Comparison(label, error=unusable)
-        if not unusable:
-            _compare(comparison, opened, exported, function, args, kwargs, rtol, atol)
-        if comparison.skipped and generated:  # indices may be too large for generated sizes
-            again = Comparison(f"{label}, small integers")
-            _compare(again, opened, exported, function, *with_small_integers(args, kwargs), rtol, atol)
-            comparison = comparison if again.skipped else again
-        result.comparisons.append(comparison)
-
+            raise InputError("The example inputs are not known: pass them as `args` and `kwargs`.", parameter="args")
+    recognize((positional, keywords, others), plugins)
+    positional, keywords = _as_called(reference, positional, keywords)
+    others = [_as_called(reference, *other) for other in others]
+    comparing = _Verification(opened, exported, reference, tolerances, plugins)
+    result = comparing.result
+    result.checker, comparing.unusable = _check_and_open(opened, path)
     try:
-        for label, case_args, case_kwargs in cases:
-            run(label, case_args, case_kwargs)
+        if not comparing.unusable:
+            result.weights = check_weights(opened.model, opened.exported_program, reference)
+        comparing.compare("example", positional, keywords)
+        for i, other in enumerate(others, 1):
+            comparing.compare(f"inputs {i}", *other)
         if generate:
-            generated = resized_inputs(opened, exported, cases[0][1], cases[0][2])
-            for label, case_args, case_kwargs in generated:
-                run(label, case_args, case_kwargs, generated=True)
-            if generated and result.comparisons[-1].skipped:  # 1 may be less than a Dim allows
-                for case in resized_inputs(opened, exported, cases[0][1], cases[0][2], 2)[-1:]:
-                    if case[0] not in (label for label, *_ in generated):
-                        run(*case, generated=True)
+            comparing.compare_generated(positional, keywords)
     finally:
         if path is not None:
             opened.release()
     return result
+
+
+def opened_program(program: object) -> tuple[ONNXProgram, str | None]:
+    """The program that a caller gives, or the file's; and the path of the file.
+
+    Raises:
+        InputError: it is neither a program nor the path of an ONNX model.
+    """
+    if isinstance(program, ONNXProgram):
+        return program, None
+    path = path_argument("program", program, "an ONNXProgram, or the path of an .onnx file")
+    return ONNXProgram.load(path), path
+
+
+def _check_reference(model: Any) -> None:
+    if isinstance(model, type) and issubclass(model, torch.nn.Module):
+        raise wrong("model", model, f"an instance of it, {model.__name__}(...).eval()")
+    if model is not None and not isinstance(model, ExportedProgram):
+        callable_argument("model", model, "an nn.Module, an ExportedProgram, or a function")
+
+
+def _other_inputs(given: Any) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
+    wanted = "a list of (args, kwargs), such as [((x,), None)]"
+    if not isinstance(given, (list, tuple)):
+        raise wrong("other_inputs", given, wanted)
+    for i, pair in enumerate(given):
+        if not isinstance(pair, (list, tuple)) or len(pair) != 2:
+            raise wrong(f"other_inputs[{i}]", pair, wanted)
+    return [call_arguments(args, kwargs, f"other_inputs[{i}]") for i, (args, kwargs) in enumerate(given)]
+
+
+def _as_called(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """A call as an export takes it: a trailing dict may be its keyword arguments."""
+    if isinstance(model, torch.nn.Module):
+        with contextlib.suppress(InputError, TypeError, ValueError):  # the run of the model tells what it doesn't take
+            call = call_of(model, args, kwargs)
+            return call.args, call.kwargs
+    return args, kwargs
+
+
+class _Verification:
+    """One verification: both models, and what was found so far."""
+
+    def __init__(
+        self,
+        program: ONNXProgram,
+        exported: ExportedProgram | None,
+        reference: Any,
+        tolerances: tuple[float | None, float | None],
+        plugins: Sequence[Any] | None,
+    ) -> None:
+        self.result = VerificationResult()
+        self.unusable = ""
+        self._program, self._exported, self._reference = program, exported, reference
+        self._tolerances, self._plugins = tolerances, plugins
+        self._function = reference.module() if isinstance(reference, ExportedProgram) else reference
+        translated = program.model.meta.get(TRANSLATED)
+        self._precisions = {} if translated is None else {n.name: dtype for n, dtype in precisions(translated).items()}
+
+    def compare(self, label: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Comparison:
+        """Compare at one set of inputs."""
+        comparison = Comparison(label, error=self.unusable)
+        if not self.unusable:
+            self._run(comparison, args, kwargs)
+        self.result.comparisons.append(comparison)
+        return comparison
+
+    def compare_generated(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Compare at the example's inputs in other sizes."""
+        generated = resized_inputs(self._program, self._exported, args, kwargs, given=self._given)
+        for case in generated:
+            self._compare_generated(*case)
+        if generated and self.result.comparisons[-1].skipped:  # 1 may be less than a Dim allows
+            for case in resized_inputs(self._program, self._exported, args, kwargs, 2, self._given)[-1:]:
+                if case[0] not in (label for label, *_ in generated):
+                    self._compare_generated(*case)
+
+    def _compare_generated(self, label: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if self.compare(label, args, kwargs).skipped:  # indices may be too large for generated sizes
+            again = Comparison(f"{label}, small integers")
+            self._run(again, *with_small_integers(args, kwargs))
+            if not again.skipped:
+                self.result.comparisons[-1] = again
+
+    def _run(self, comparison: Comparison, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        try:
+            expected, mutated = self._expected(args, kwargs)
+        except Exception as error:  # a model may raise anything at a shape that it can't take
+            comparison.skipped = f"{type(error).__name__}: {error}".strip()
+            return
+        try:
+            found = self._program.run(*self._given(args, kwargs))
+        except Exception as error:  # onnxruntime has a class for each of its status codes
+            comparison.error = f"{type(error).__name__}: {error}".strip()
+            return
+        wanted = iter(expected)
+        for value, actual in zip(self._program.model.graph.outputs, found):
+            if runtime.is_user_output(value):
+                want = next(wanted, None)
+            else:
+                want = mutated.get(value.metadata_props.get(_TARGET, ""))
+                if want is None:
+                    continue  # a gradient or token output: there is nothing to compare it with
+            if want is None:
+                comparison.error = f"The graph has more outputs than the {len(expected)} that the torch model returns."
+                return
+            precision = self._precisions.get(value.metadata_props.get(runtime.ORIGIN, ""))
+            comparison.outputs.append(compare(str(value.name), want, actual, *self._tolerances, precision))
+        if next(wanted, None) is not None:
+            comparison.error = f"The graph has fewer outputs than the {len(expected)} that the torch model returns."
+
+    def _expected(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[list[Any], dict[str, torch.Tensor]]:
+        """Run torch on copies: the flat outputs, and the new values of buffers and inputs by their names."""
+        try:
+            return self._outputs(args, kwargs)
+        except AssertionError as error:
+            if not isinstance(self._reference, ExportedProgram) or not _LAYOUT.search(str(error)):
+                raise
+        # torch's guards ask for the strides of the example too, which are no matter of an ONNX model's.
+        self._function = self._reference.module(check_guards=False)
+        return self._outputs(args, kwargs)
+
+    def _outputs(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[list[Any], dict[str, torch.Tensor]]:
+        try:
+            return self._called(*pytree.tree_map(_copied, (args, kwargs)), gradients=False)
+        except RuntimeError as error:
+            if not needs_gradients(error):
+                raise
+        return self._called(*pytree.tree_map(_copied_with_gradient, (args, kwargs)), gradients=True)
+
+    def _given(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """What the ONNX model is called with: by name where a file tells which leaf each of its inputs is."""
+        inputs = {str(v.name): v.metadata_props.get(runtime.ORIGIN, "") for v in self._program.model.graph.inputs}
+        if self._exported is None and isinstance(self._reference, torch.nn.Module):
+            with contextlib.suppress(InputError, TypeError, ValueError):  # a scripted forward has no signature
+                named = leaves_of(Request(**vars(call_of(self._reference, args, kwargs))))
+                placeholders = {runtime.placeholder_name(path): leaf for path, leaf in named}
+                if all(origin in placeholders for origin in inputs.values()):
+                    return (), {name: placeholders[origin] for name, origin in inputs.items()}
+        return args, kwargs
+
+    def _called(self, args: Any, kwargs: Any, *, gradients: bool) -> tuple[list[Any], dict[str, torch.Tensor]]:
+        plain = not gradients and torch.is_inference_mode_enabled()
+        with torch.inference_mode(plain), torch.set_grad_enabled(gradients), _state_kept(self._function) as run:
+            returned = run(*args, **kwargs)
+            recognize(returned, self._plugins)
+            outputs = [leaf for leaf in pytree.tree_leaves(returned) if leaf is not None]
+            outputs = [_copied(leaf) if isinstance(leaf, torch.Tensor) else leaf for leaf in outputs]
+            buffers = run.named_buffers() if isinstance(run, torch.nn.Module) else ()
+            mutated = {name: _copied(buffer) for name, buffer in buffers}
+        if self._exported is not None:
+            with contextlib.suppress(InputError):
+                leaves = runtime.flatten_arguments(self._exported, args, kwargs)
+                names = [spec.arg.name for spec in self._exported.graph_signature.input_specs if _is_user_input(spec)]
+                mutated |= {name: leaf for name, leaf in zip(names, leaves) if isinstance(leaf, torch.Tensor)}
+        return outputs, mutated
 
 
 def _check_and_open(program: ONNXProgram, path: str | None) -> tuple[str, str]:
@@ -279,129 +406,6 @@ def _check_and_open(program: ONNXProgram, path: str | None) -> tuple[str, str]:
     except Exception as error:  # onnxruntime has a class for each of its status codes
         problems[1] = str(error).strip() or type(error).__name__
     return problems[0], problems[1]
-
-
-def _compare(
-    comparison: Comparison,
-    program: ONNXProgram,
-    exported: ExportedProgram | None,
-    function: Callable[..., Any],
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    rtol: float | None,
-    atol: float | None,
-) -> None:
-    try:
-        expected, mutated = _expected(exported, function, args, kwargs)
-    except Exception as error:  # a model may raise anything at a shape that it can't take
-        comparison.skipped = f"{type(error).__name__}: {error}".strip()
-        return
-    try:
-        found = program.run(args, kwargs)
-    except Exception as error:  # onnxruntime has a class for each of its status codes
-        comparison.error = f"{type(error).__name__}: {error}".strip()
-        return
-    values = program.model.graph.outputs
-    translated = program.model.meta.get(TRANSLATED)
-    precision_of = {} if translated is None else {n.name: dtype for n, dtype in precisions(translated).items()}
-    wanted = iter(expected)
-    for value, actual in zip(values, found):
-        if runtime.is_user_output(value):
-            want = next(wanted, None)
-        else:
-            want = mutated.get(value.metadata_props.get(_TARGET, ""))
-            if want is None:
-                continue  # a gradient or token output: there is nothing to compare it with
-        if want is None:
-            comparison.error = f"The graph has more outputs than the {len(expected)} that the torch model returns."
-            return
-        precision = precision_of.get(value.metadata_props.get(runtime.ORIGIN, ""))
-        comparison.outputs.append(compare(str(value.name), want, actual, rtol, atol, precision))
-    if next(wanted, None) is not None:
-        comparison.error = f"The graph has fewer outputs than the {len(expected)} that the torch model returns."
-
-
-def compare(
-    name: str,
-    expected: torch.Tensor | complex,
-    actual: torch.Tensor,
-    rtol: float | None = None,
-    atol: float | None = None,
-    precision: torch.dtype | None = None,
-) -> OutputCheck:
-    """Compare an output with the tensor (or Python number, then of any dtype) expected.
-
-    ``precision`` is a dtype whose tolerance holds where it is wider: that of what the values were computed from.
-    """
-    number = not isinstance(expected, torch.Tensor)
-    want = torch.as_tensor(expected).detach().cpu()
-    check = OutputCheck(name, str(want.dtype).removeprefix("torch."), list(want.shape))
-    if want.shape != actual.shape:
-        check.problem, check.mismatched = f"shape {list(actual.shape)}, expected {check.shape}", 1.0
-        return check
-    wide = torch.complex128 if want.is_complex() or actual.is_complex() else torch.float64
-    exact = not (want.is_floating_point() or want.is_complex())
-    left, right = want.to(wide), actual.to(wide)
-    check.nans = int(left.isnan().sum()), int(right.isnan().sum())
-    check.infs = int(left.isinf().sum()), int(right.isinf().sum())
-    both = left.isfinite() & right.isfinite()
-    difference = torch.where(both, (left - right).abs(), 0.0)
-    magnitude = torch.where(both, left.abs(), 0.0)
-    if want.numel():
-        check.max_abs = float(difference.max())
-        check.max_rel = float((difference / magnitude.where(magnitude > 0, torch.inf)).max())
-        relative, absolute = (0.0, 0.0) if exact else max(tolerance(want.dtype), tolerance(precision or want.dtype))
-        if not exact:
-            absolute *= max(1.0, float(magnitude.mean()))
-            relative = relative if rtol is None else rtol
-            absolute = absolute if atol is None else atol
-        bad = torch.where(both, difference > absolute + relative * magnitude, ~_same_special(left, right))
-        if exact and want.dtype == actual.dtype:
-            bad = want != actual  # float64 can't tell the largest integers apart
-        check.mismatched = float(bad.to(torch.float64).mean())
-        if check.mismatched:
-            check.problem = f"{check.mismatched:.2%} of the elements differ, by {check.max_abs:.2e} at most"
-            if check.nans[0] != check.nans[1]:
-                check.problem += f", {check.nans[1]} NaN instead of {check.nans[0]}"
-            if check.infs[0] != check.infs[1]:
-                check.problem += f", {check.infs[1]} infinite instead of {check.infs[0]}"
-    if want.dtype is not actual.dtype and not number:
-        check.problem = f"dtype {actual.dtype}, expected {want.dtype}" + (f"; {check.problem}" if check.problem else "")
-    return check
-
-
-def _same_special(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-    """Tell where two tensors hold the same infinity, or both NaN; complex ones count as NaN in any part."""
-    return (left == right) | (left.isnan() & right.isnan())
-
-
-def _expected(
-    exported: ExportedProgram | None, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[list[Any], dict[str, torch.Tensor]]:
-    """Run torch on copies: the flat outputs, and the new values of buffers and inputs by their names."""
-    try:
-        return _run(exported, function, *pytree.tree_map(_copied, (args, kwargs)), gradients=False)
-    except RuntimeError as error:
-        if not needs_gradients(error):
-            raise
-    return _run(exported, function, *pytree.tree_map(_copied_with_gradient, (args, kwargs)), gradients=True)
-
-
-def _run(
-    exported: ExportedProgram | None, function: Callable[..., Any], args: Any, kwargs: Any, *, gradients: bool
-) -> tuple[list[Any], dict[str, torch.Tensor]]:
-    plain = not gradients and torch.is_inference_mode_enabled()
-    with torch.inference_mode(plain), torch.set_grad_enabled(gradients), _state_kept(function) as run:
-        outputs = pytree.tree_leaves(run(*args, **kwargs))
-        outputs = [_copied(leaf) if isinstance(leaf, torch.Tensor) else leaf for leaf in outputs if leaf is not None]
-        buffers = run.named_buffers() if isinstance(run, torch.nn.Module) else ()
-        mutated = {name: _copied(buffer) for name, buffer in buffers}
-    if exported is not None:
-        with contextlib.suppress(InputError):
-            leaves = runtime.flatten_arguments(exported, args, kwargs)
-            names = [spec.arg.name for spec in exported.graph_signature.input_specs if _is_user_input(spec)]
-            mutated |= {name: leaf for name, leaf in zip(names, leaves) if isinstance(leaf, torch.Tensor)}
-    return outputs, mutated
 
 
 @contextlib.contextmanager
@@ -443,3 +447,15 @@ def _copied_with_gradient(leaf: Any) -> Any:
 
 def _is_user_input(spec: Any) -> bool:
     return bool(spec.kind is InputKind.USER_INPUT)
+
+
+__all__ = [
+    "TOLERANCES",
+    "Comparison",
+    "OutputCheck",
+    "VerificationResult",
+    "compare",
+    "opened_program",
+    "tolerance",
+    "verify",
+]

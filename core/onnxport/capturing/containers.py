@@ -9,15 +9,17 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 import torch.utils._pytree as pytree
 
 if TYPE_CHECKING:
     from onnxport.hookspecs import Container
 
+_LEAVES = (torch.Tensor, np.ndarray, bool, int, float, complex, str, type(None))
 _CACHE_MODULE = "transformers.cache_utils"
 # A sliding layer counts the tokens that it has seen; while it is not full, that is a size of its keys, and no constant.
 COUNTER, _COUNTED_AXIS = "cumulative_length", -2
@@ -28,6 +30,19 @@ def register(containers: Iterable[Container]) -> None:
     for container in containers:
         keys = None if container.names is None else _keyed(container.flatten, container.names)
         _register(container.cls, container.flatten, container.unflatten, keys, container.serialized_name)
+
+
+def recognize(value: Any, plugins: Sequence[object] | None = None) -> None:
+    """Register the classes among a value's leaves that are containers: those of packs, caches, and dataclasses.
+
+    A capture does so for its arguments; another process, which only runs the file, has to do it by itself.
+    """
+    if not all(isinstance(leaf, _LEAVES) for leaf in pytree.tree_leaves(value)):
+        from onnxport.plugins import load
+
+        register(load(plugins).containers())
+        register_caches()
+        register_dataclasses_in(value)
 
 
 def register_dataclass(cls: type) -> None:

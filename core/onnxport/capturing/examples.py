@@ -136,6 +136,9 @@ def example_of(
                 value = _empty(value, shape)
         if isinstance(value, torch.Tensor) and id(value) in seen:
             value = value.clone()
+        elif isinstance(value, torch.Tensor) and value._is_view():
+            # torch.export writes a view's base into the program's guards, and then refuses tensors that have none
+            value = value.detach().requires_grad_(value.requires_grad)
         seen.add(id(value))
         values.append(value)
     _, spec = pytree.tree_flatten((request.args, request.kwargs))

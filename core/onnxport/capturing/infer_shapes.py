@@ -11,10 +11,12 @@ import torch
 import torch.utils._pytree as pytree
 from torch.export import Dim
 
+from onnxport.arguments import call_arguments, takes, wrong
 from onnxport.capturing.below_autograd import needs_gradients
+from onnxport.capturing.containers import recognize
 from onnxport.capturing.request import Leaf, Request
 from onnxport.capturing.shapes import Asked, asked_for, torch_shapes
-from onnxport.errors import InputError
+from onnxport.errors import InputError, OnnxExporterError
 from onnxport.inputs import prepare
 
 
@@ -56,8 +58,11 @@ def infer_dynamic_shapes(model: torch.nn.Module, inputs: Sequence[Any] | Callabl
         The last of the calls as example, and ``dynamic_shapes`` for it.
 
     Raises:
-        InputError: there are fewer than two calls of one structure, or dtypes, ranks or constants differ.
+        InputError: an argument is of a wrong type, or the model doesn't accept the inputs; there are fewer than two
+            calls of one structure, or dtypes, ranks or constants differ.
     """
+    if not isinstance(model, torch.nn.Module):
+        raise wrong("model", model, "an nn.Module")
     calls = _observed(model, inputs)
     by_structure: dict[tuple[str, ...], list[Request]] = {}
     for request in calls:
@@ -66,10 +71,12 @@ def infer_dynamic_shapes(model: torch.nn.Module, inputs: Sequence[Any] | Callabl
         )
     if not callable(inputs) and len(by_structure) > 1:
         listing = "".join(f"\n    {', '.join(paths)}" for paths in by_structure)
-        raise InputError(f"The inputs have different structures:{listing}\nGive inputs of one structure.")
+        raise InputError(
+            f"The inputs have different structures:{listing}\nGive inputs of one structure.", parameter="inputs"
+        )
     found = max(by_structure.values(), key=lambda group: (len(group) > 1, len(group[0].leaves)), default=[])
     if len(found) < 2:
-        raise InputError("What is dynamic shows only in two calls or more: give more inputs.")
+        raise InputError("What is dynamic shows only in two calls or more: give more inputs.", parameter="inputs")
     example = found[-1]
     columns = [Column(leaves) for leaves in zip(*(request.leaves for request in found), strict=True)]
     names = _named([size for column in columns for size in column.varying.values()], columns)
@@ -135,37 +142,57 @@ def _observed(model: torch.nn.Module, inputs: Any) -> list[Request]:
     calls: list[Request] = []
 
     def note(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        recognize((args, kwargs))
         request = prepare(model, args, kwargs)
         leaves, spec = pytree.tree_flatten((request.args, request.kwargs))
         copies = [v.detach().clone() if isinstance(v, torch.Tensor) else v for v in leaves]
         calls.append(prepare(model, *pytree.tree_unflatten(copies, spec)))
 
+    if isinstance(inputs, Iterator):
+        inputs = list(inputs)
+    if not callable(inputs) and not isinstance(inputs, (list, tuple)):
+        raise wrong("inputs", inputs, "a list with the arguments of each call, or a function that calls the model")
+    given = [] if callable(inputs) else [_call(i, call) for i, call in enumerate(inputs)]
     handle = model.register_forward_pre_hook(note, with_kwargs=True)
     try:
         with torch.no_grad():
             if callable(inputs):
-                inputs()
-            else:
-                for call in inputs:
-                    args, kwargs = _call(call)
-                    try:
-                        model(*args, **kwargs)
-                    except RuntimeError as error:
-                        if not needs_gradients(error):
-                            raise
-                        calls.pop()
-                        with torch.enable_grad():
-                            model(*args, **kwargs)
+                if not takes(inputs):
+                    raise wrong("inputs", inputs, "a function without parameters, which calls the model")
+                _run("inputs()", inputs)
+            for i, (args, kwargs) in enumerate(given):
+                what = f"The model, called with inputs[{i}],"
+                try:
+                    _run(what, model, *args, **kwargs)
+                except InputError as error:
+                    if not needs_gradients(error):
+                        raise
+                    calls.pop()
+                    with torch.enable_grad():
+                        _run(what, model, *args, **kwargs)
     finally:
         handle.remove()
     return calls
 
 
-def _call(call: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def _run(what: str, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> None:
+    try:
+        function(*args, **kwargs)
+    except OnnxExporterError:
+        raise
+    except Exception as error:  # a forward may raise anything about what it doesn't take
+        raise InputError(
+            f"{what} raised {type(error).__name__}: {error}. Give arguments that the model's forward takes.",
+            parameter="inputs",
+        ) from error
+
+
+def _call(index: int, call: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    label = f"inputs[{index}]"
     if isinstance(call, dict):
-        return (), call
+        return call_arguments((), call, label)
     if isinstance(call, tuple) and len(call) == 2 and isinstance(call[0], tuple) and isinstance(call[1], dict):
-        return call
+        return call_arguments(*call, label)
     return (tuple(call), {}) if isinstance(call, (tuple, list)) else ((call,), {})
 
 

@@ -82,6 +82,11 @@ class Request:
         return {leaf.path: {k: a.name or a.dim for k, a in leaf.asked.items()} for leaf in self.leaves if leaf.asked}
 
 
+def leaves_of(request: Request) -> list[tuple[str, Any]]:
+    """The leaves of a call's arguments with their readable paths, in the order in which torch.export flattens them."""
+    return [pair for name, value in request.arguments for pair in walk(request.path_of(name), value)]
+
+
 def walk(path: str, value: Any) -> list[tuple[str, Any]]:
     """All leaves below a value with their readable paths, in pytree's order."""
     if not containers.is_registered(value):

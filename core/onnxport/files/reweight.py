@@ -35,7 +35,7 @@ def apply_weights(model: ir.Model, program: ExportedProgram | None, state_dict: 
                     aliases |= dict.fromkeys(leaf.aliases, leaf.source)
         elif tensor is not None:
             present[name] = tensor
-    used, unused = _names_of(program)
+    used, unused = names_of(program)
     folded = frozenset(model.meta.get(FOLDED, ()))
     problems: dict[str, str] = {}
     chosen: dict[str, torch.Tensor | TorchTensor] = {}
@@ -85,7 +85,7 @@ def folded_weights(nodes: Iterable[torch.fx.Node], program: ExportedProgram) -> 
     return frozenset(target for target in targets if target is not None)
 
 
-def _names_of(program: ExportedProgram | None) -> tuple[set[str], set[str]]:
+def names_of(program: ExportedProgram | None) -> tuple[set[str], set[str]]:
     """State-dict names of the exported program: those that its graph reads, and those that it doesn't."""
     if program is None:
         return set(), set()

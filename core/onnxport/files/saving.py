@@ -15,6 +15,7 @@ import onnx
 import onnx_ir as ir
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 
+from onnxport.arguments import path_argument, shown
 from onnxport.errors import ArgumentError, InputError, SaveError
 from onnxport.files.serialization import PROTOBUF_LIMIT, Weight, model_size, weights_of, without_weights, write_model
 from onnxport.weights import TorchTensor
@@ -119,9 +120,9 @@ def path_of(destination: Any, external_data: bool | None) -> str | None:
         SaveError: its folder isn't there, or it is a folder itself.
     """
     if isinstance(destination, (str, os.PathLike)):
-        path = os.path.abspath(os.fsdecode(destination))
-        if not os.fspath(destination):
+        if destination == "":
             raise SaveError("Cannot save '': give the path of a file.")
+        path = os.path.abspath(path_argument("destination", destination, "the path of a file, or a binary file"))
         if not os.path.isdir(os.path.dirname(path)):
             code = errno.ENOTDIR if os.path.exists(os.path.dirname(path)) else errno.ENOENT
             raise SaveError(f"Cannot save {path!r}: {os.strerror(code)}. {_ADVICE[code]}", path=path)
@@ -146,7 +147,7 @@ def require_flags(**flags: Any) -> None:
     """
     for name, value in flags.items():
         if value is not None and not isinstance(value, int):
-            raise ArgumentError(f"{name}={value!r}: it must be True or False.", parameter=name)
+            raise ArgumentError(f"{name}={shown(value)}: it must be True or False.", parameter=name)
 
 
 def to_bytes(model: ir.Model, outputs: Sequence[ir.Value] | None = None) -> bytes:

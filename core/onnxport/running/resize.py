@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-import sympy
 import torch
-from torch.export.graph_signature import InputKind
+from torch.export.graph_signature import ConstantArgument, InputKind
 from torch.utils import _pytree as pytree
 
 from onnxport.errors import InputError
 from onnxport.running import runtime
+from onnxport.running.sizes import Sizes
 
 if TYPE_CHECKING:
+    import onnx_ir as ir
     from torch.export import ExportedProgram
 
     from onnxport.program import ONNXProgram
@@ -28,8 +29,12 @@ def resized_inputs(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
     smallest_size: int = 1,
+    given: Callable[..., tuple[tuple[Any, ...], dict[str, Any]]] = lambda args, kwargs: (args, kwargs),
 ) -> list[tuple[str, tuple[Any, ...], dict[str, Any]]]:
     """Make inputs of other sizes: all dynamic dimensions larger and each another, then all as small as allowed.
+
+    Dimensions of one name in the file get one size, whether or not the torch model ties them; one that is arithmetic
+    over names, such as ``2*n``, gets what follows.
 
     Args:
         program: the ONNX program, for the names of its dimensions.
@@ -37,60 +42,77 @@ def resized_inputs(
         args: the example's positional inputs.
         kwargs: its keyword inputs.
         smallest_size: what a dimension is at least in the last set.
+        given: what the ONNX model is called with for arguments of the torch model, where there is no torch program.
 
     Returns:
         For each set of sizes, the sizes as text ("batch=9, seq=4"), and the inputs. The example's rows are repeated,
         so that indices and masks stay valid. Sizes that can't be solved for give no set.
     """
     leaves, structure = pytree.tree_flatten((args, kwargs))
-    if exported is None:
-        sizes = _sizes_from_graph(program, leaves, kwargs)
-        ranges: Mapping[Any, Any] = {}
-    else:
-        try:
-            ordered = runtime.flatten_arguments(exported, args, kwargs)
-        except InputError:
-            return []  # the run with the example reports it
-        by_id = dict(zip(map(id, ordered), _sizes_from_program(exported)))
-        sizes, ranges = [by_id.get(id(leaf)) for leaf in leaves], exported.range_constraints
-    known: dict[sympy.Symbol, int] = {}
-    for leaf, wanted in zip(leaves, sizes):
-        for size, expr in zip(_present(leaf), wanted or ()):
-            symbols = sympy.sympify(expr).free_symbols
-            if len(symbols) == 1 and not symbols & set(known):
-                (symbol,) = symbols
-                solved = sympy.solve(expr - size, symbol) if expr.is_polynomial(symbol) else []
-                if len(solved) == 1 and solved[0].is_Integer:
-                    known[symbol] = int(solved[0])
-    cases: list[tuple[dict[sympy.Symbol, int], tuple[Any, ...], dict[str, Any]]] = []
+    marked = [_marked(leaf) for leaf in leaves]
+    try:
+        known = _known(program, exported, given, *pytree.tree_unflatten(marked, structure))
+    except InputError:
+        return []  # the run with the example reports it
+    sizes = Sizes({} if exported is None else exported.range_constraints)
+    expected = [_axes(sizes, leaf, *known[id(leaf)]) if id(leaf) in known else None for leaf in marked]
+    cases: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []
+    earlier = [sizes.example()]
     generator = torch.Generator().manual_seed(0)
-    for smallest in (False, True):
-        chosen: dict[sympy.Symbol, int] = {}
-        for i, (symbol, size) in enumerate(known.items()):
-            lower, upper = _bounds(ranges.get(symbol), smallest_size)
-            chosen[symbol] = lower if smallest else max(lower, min(upper, 2 * size + 1 + i))
-        if not chosen or chosen == known or any(chosen == earlier for earlier, _, _ in cases):
+    for smallest in (None, smallest_size):
+        chosen = sizes.chosen(smallest)
+        if not chosen or chosen in earlier:
             continue
-        made = [_resized(leaf, wanted, chosen, generator) for leaf, wanted in zip(leaves, sizes)]
-        if any(item is None for item, leaf in zip(made, leaves) if leaf is not None):
+        wanted = [None if axes is None else [sizes.value(axis, chosen) for axis in axes] for axes in expected]
+        if any(axes is not None and None in axes for axes in wanted):
             continue
-        new_args, new_kwargs = pytree.tree_unflatten(made, structure)
-        cases.append((chosen, new_args, new_kwargs))
-    names = _dimension_names(program)
-    return [
-        (", ".join(f"{names.get(symbol, symbol)}={size}" for symbol, size in chosen.items()), a, k)
-        for chosen, a, k in cases
-    ]
+        earlier.append(chosen)
+        made = [_resized(leaf, axes, generator) for leaf, axes in zip(leaves, wanted)]
+        cases.append((sizes.label(chosen), *pytree.tree_unflatten(made, structure)))
+    return cases
 
 
-def _dimension_names(program: ONNXProgram) -> dict[Any, str]:
-    """The graph's names for torch's symbols."""
-    dims = [dim for value in program.model.graph.inputs for dim in value.shape or () if not isinstance(dim, int)]
-    return {getattr(dim, "expr", None): str(dim.value) for dim in dims}
+class _Int(int):
+    """A number that is an object of its own: small numbers are shared."""
 
 
-def _present(leaf: Any) -> Sequence[int]:
-    return leaf.shape if isinstance(leaf, torch.Tensor) else (leaf,)
+def _marked(leaf: Any) -> Any:
+    """A leaf that stands for its place alone, though a tensor or a number may be given twice."""
+    if isinstance(leaf, torch.Tensor):
+        return leaf.detach()
+    return _Int(leaf) if type(leaf) is int else leaf
+
+
+def _known(
+    program: ONNXProgram,
+    exported: ExportedProgram | None,
+    given_of: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> dict[int, tuple[list[Any] | None, ir.Value | None]]:
+    """By id of a leaf, its sizes as torch has them, and the graph input that takes it."""
+    inputs = program.model.graph.inputs
+    if exported is None:
+        return {id(leaf): (None, value) for value, leaf in runtime.leaves_by_order(inputs, *given_of(args, kwargs))}
+    ordered = runtime.flatten_arguments(exported, args, kwargs)
+    specs = [s.arg for s in exported.graph_signature.input_specs if s.kind is InputKind.USER_INPUT]
+    given = {a.name: leaf for a, leaf in zip(specs, ordered) if not isinstance(a, ConstantArgument)}
+    values = {id(leaf): value for value, leaf in runtime.leaves_by_name(inputs, given)}
+    return {id(leaf): (sizes, values.get(id(leaf))) for leaf, sizes in zip(ordered, _sizes_from_program(exported))}
+
+
+def _axes(sizes: Sizes, leaf: Any, theirs: list[Any] | None, value: ir.Value | None) -> list[Any] | None:
+    """The expressions of a leaf's sizes, or of a number; None for a constant."""
+    if not isinstance(leaf, torch.Tensor):
+        return None if theirs is None else [sizes.axis(leaf, theirs[0])]
+    texts: list[Any] = []
+    if value is not None and value.shape is not None:
+        texts = [dim if isinstance(dim, int) else dim.value for dim in value.shape]
+        texts = texts[:-1] if leaf.is_complex() else texts  # a pair of real numbers for each complex one
+    if theirs is None and len(texts) != leaf.dim():
+        return None
+    texts = texts if len(texts) == leaf.dim() else [None] * leaf.dim()
+    return [sizes.axis(*axis) for axis in zip(leaf.shape, theirs or [None] * leaf.dim(), texts)]
 
 
 def _sizes_from_program(exported: ExportedProgram) -> list[list[Any] | None]:
@@ -106,42 +128,11 @@ def _sizes_from_program(exported: ExportedProgram) -> list[list[Any] | None]:
     return sizes
 
 
-def _sizes_from_graph(program: ONNXProgram, leaves: list[Any], kwargs: dict[str, Any]) -> list[list[Any] | None]:
-    """The same from the graph's inputs, where their dimensions are plain names."""
-    inputs = list(program.model.graph.inputs)
-    tensors = [leaf for leaf in leaves if isinstance(leaf, torch.Tensor)]
-    if len(tensors) != len(inputs):
-        return [None] * len(leaves)
-    named = {id(kwargs[value.name]): value for value in inputs if value.name in kwargs}
-    rest = iter(value for value in inputs if value.name not in kwargs)
-    sizes: list[list[Any] | None] = []
-    for leaf in leaves:
-        if not isinstance(leaf, torch.Tensor):
-            sizes.append(None)
-            continue
-        value = named.get(id(leaf)) or next(rest)
-        dims = [dim if isinstance(dim, int) else str(dim.value) for dim in value.shape or leaf.shape]
-        if any(isinstance(dim, str) and not dim.isidentifier() for dim in dims):
-            return [None] * len(leaves)
-        sizes.append([dim if isinstance(dim, int) else sympy.Symbol(dim, integer=True) for dim in dims])
-    return sizes
-
-
-def _bounds(constraint: Any, smallest: int) -> tuple[int, int]:
-    """The sizes to choose from. torch gives every dynamic dimension a lower bound of 2 by default: 1 is tried, too."""
-    lower = int(constraint.lower) if constraint is not None and constraint.lower.is_Integer else 0
-    upper = int(constraint.upper) if constraint is not None and constraint.upper.is_Integer else 2**31
-    return (smallest if lower <= 2 <= upper or lower <= 1 else lower), upper
-
-
-def _resized(leaf: Any, wanted: list[Any] | None, chosen: dict[Any, int], generator: torch.Generator) -> Any:
-    if wanted is None:
+def _resized(leaf: Any, sizes: list[Any] | None, generator: torch.Generator) -> Any:
+    if sizes is None:
         return leaf
-    sizes = [int(size) for size in (sympy.sympify(expr).subs(chosen) for expr in wanted) if size.is_Integer]
-    if len(sizes) != len(wanted):
-        return None
     if not isinstance(leaf, torch.Tensor):
-        return sizes[0] if sizes else leaf  # a symbolic int, or a float that is a 0-d tensor in the file
+        return sizes[0]
     tensor = leaf.detach()
     for axis, (old, new) in enumerate(zip(tensor.shape, sizes)):
         if old == 0 < new:

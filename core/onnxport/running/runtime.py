@@ -16,7 +16,9 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import ConstantArgument, InputKind
 from torch.utils import _pytree as pytree
 
+from onnxport.arguments import optional, shown, wrong
 from onnxport.capturing.arguments import flatten_arguments
+from onnxport.capturing.containers import recognize
 from onnxport.capturing.request import walk
 from onnxport.dtypes import COMPONENT, ONNX_TO_TORCH
 from onnxport.errors import InputError
@@ -45,16 +47,22 @@ def bind(
     if not isinstance(args, Sequence) or isinstance(args, (str, bytes)) or not isinstance(kwargs, Mapping):
         raise InputError("args must be a tuple of the forward's positional arguments, kwargs a dict of the others.")
     if program is None:
-        leaves = _leaves_by_order(inputs, args, kwargs)
+        leaves = leaves_by_order(inputs, args, kwargs)
     else:
         leaves = _leaves_of_program(inputs, program, args, kwargs)
     sizes: dict[str, tuple[int, str]] = {}
     return {value.name: _checked(value, leaf, sizes) for value, leaf in leaves}  # type: ignore[misc]
 
 
-def _leaves_by_order(
+def leaves_by_order(
     inputs: Sequence[ir.Value], args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> list[tuple[ir.Value, Any]]:
+    """Pair graph inputs with the tensors among arguments: by keyword where that is an input's name, else in order.
+
+    Raises:
+        InputError: there are more or fewer.
+    """
+    recognize((args, kwargs))
     by_name = {value.metadata_props.get(ORIGIN, value.name): value.name for value in inputs}
     by_name |= {value.name: value.name for value in inputs}
     named = {by_name[name]: argument for name, argument in kwargs.items() if name in by_name}
@@ -68,7 +76,10 @@ def _leaves_by_order(
         else:
             others[name] = argument
     rest = [value for value in inputs if value.name not in named]
-    leaves = [leaf for leaf in pytree.tree_leaves((tuple(args), others)) if _is_tensor(leaf)]
+    everything = pytree.tree_leaves((tuple(args), others))
+    leaves = [leaf for leaf in everything if _is_tensor(leaf)]
+    if len(leaves) != len(rest):  # a number may be an input too
+        leaves = [leaf for leaf in everything if _is_tensor(leaf) or isinstance(leaf, (int, float))]
     if len(leaves) != len(rest):
         raise InputError(
             f"The model takes {len(inputs)} input(s), {', '.join(map(_describe, inputs)) or 'none'}; "
@@ -84,9 +95,14 @@ def _is_tensor(leaf: Any) -> bool:
 def _named_leaves(name: str, argument: Any) -> list[tuple[str, Any]]:
     """The leaves of a keyword argument, called as torch.export calls their placeholders."""
     try:
-        return [(re.sub(r"[^a-z0-9]", "_", path.lower()), leaf) for path, leaf in walk(name, argument)]
+        return [(placeholder_name(path), leaf) for path, leaf in walk(name, argument)]
     except ValueError:  # a container without key paths
         return []
+
+
+def placeholder_name(path: str) -> str:
+    """What torch.export calls the placeholder of the leaf at this place."""
+    return re.sub(r"[^a-z0-9]", "_", path.lower())
 
 
 def _leaves_of_program(
@@ -104,7 +120,16 @@ def _leaves_of_program(
                 )
         else:
             given[arg.name] = leaf
-    origins = [value.metadata_props.get(ORIGIN, value.name) for value in inputs]
+    return leaves_by_name(inputs, given)
+
+
+def leaves_by_name(inputs: Sequence[ir.Value], given: Mapping[str, Any]) -> list[tuple[ir.Value, Any]]:
+    """Pair graph inputs with arguments by the names of the exported program's placeholders.
+
+    Raises:
+        InputError: a graph input that none of them is for.
+    """
+    origins = [str(value.metadata_props.get(ORIGIN, value.name)) for value in inputs]
     if all(origin in given for origin in origins):
         return [(value, given[origin]) for value, origin in zip(inputs, origins)]
     if len(given) == len(inputs):
@@ -160,17 +185,41 @@ def session(model: str | bytes, providers: Sequence[Any] | None = None, options:
     """Open an inference session on a model file or its bytes, on CUDA where this onnxruntime has it, else on CPU.
 
     Its options are onnxruntime's defaults, so that what is computed here is what users of the file get.
+
+    Raises:
+        InputError: `providers` or `options` are of another type, or this onnxruntime has no such provider.
     """
     if providers is None:
         available = ort.get_available_providers()
         providers = [name for name in ("CUDAExecutionProvider", "CPUExecutionProvider") if name in available]
+    wanted = "a list of names of execution providers, or of pairs of a name and a dict of options"
+    if not isinstance(providers, (list, tuple)):
+        raise wrong("providers", providers, wanted)
+    for i, provider in enumerate(providers):
+        pair = isinstance(provider, (list, tuple)) and len(provider) == 2 and isinstance(provider[1], dict)
+        if not isinstance(provider[0] if pair else provider, str):
+            raise wrong(f"providers[{i}]", provider, wanted)
     names = [name if isinstance(name, str) else name[0] for name in providers]
     if unknown := [name for name in names if name not in ort.get_all_providers()]:
-        raise InputError(f"onnxruntime has no provider {unknown}; here are {', '.join(ort.get_available_providers())}.")
+        raise InputError(
+            f"onnxruntime has no provider {unknown}; here are {', '.join(ort.get_available_providers())}.",
+            parameter="providers",
+        )
+    optional("session_options", options, ort.SessionOptions, "an onnxruntime.SessionOptions")
     if options is None:
         options = ort.SessionOptions()
         options.log_severity_level = 3  # its warnings are about the model's makers, not its users
-    return ort.InferenceSession(model, sess_options=options, providers=list(providers))
+    try:
+        return ort.InferenceSession(model, sess_options=options, providers=list(map(_provider, providers)))
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"onnxruntime can't use providers={shown(providers)}: {error}. Give names and options that it knows.",
+            parameter="providers",
+        ) from error
+
+
+def _provider(given: Any) -> Any:
+    return given if isinstance(given, str) else tuple(given)
 
 
 def run(opened: ort.InferenceSession, feeds: Mapping[str, torch.Tensor], names: Sequence[str]) -> list[torch.Tensor]:

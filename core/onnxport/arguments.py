@@ -1,0 +1,165 @@
+"""Checks of what callers give: one of a wrong type is refused with the parameter's name, before anything is done."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from onnxport.errors import ArgumentError, InputError
+
+_LONGEST = 60
+
+
+def wrong(parameter: str, value: object, wanted: str) -> ArgumentError:
+    """The error for an argument of a wrong type.
+
+    Args:
+        parameter: its name, such as ``rtol`` or ``other_inputs[0]``.
+        value: what was given.
+        wanted: what to give in its place.
+    """
+    return ArgumentError(f"{parameter}={shown(value)}: give {wanted}.", parameter=parameter.partition("[")[0])
+
+
+def shown(value: object) -> str:
+    """A value as a message shows it, in a line; whatever its ``repr`` does."""
+    if isinstance(value, torch.Tensor):
+        return f"a tensor of shape {list(value.shape)}"
+    if isinstance(value, (torch.nn.Module, np.ndarray)):
+        return f"a {type(value).__name__}"
+    try:
+        text = " ".join(repr(value).split())
+    except Exception:  # of a class of the caller's
+        text = f"a {type(value).__name__}"
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
+
+
+def path_argument(parameter: str, value: object, wanted: str = "the path of a file") -> str:
+    """A path as a string. Numbers, which ``open`` takes for file descriptors and closes, are none.
+
+    Raises:
+        InputError: it is neither a string nor an ``os.PathLike`` that gives one, or it is empty, or has a NUL.
+    """
+    path: object = None
+    if isinstance(value, (str, os.PathLike)):
+        try:
+            path = os.fspath(value)
+        except Exception:  # a class of the caller's: it raises, or gives a number
+            path = None
+    if isinstance(path, bytes) and not isinstance(value, bytes):
+        path = os.fsdecode(path)
+    if not isinstance(path, str):
+        raise wrong(parameter, value, wanted)
+    if not path or "\0" in path:
+        raise InputError(f"{parameter}={shown(value)}: give {wanted}.", parameter=parameter)
+    return path
+
+
+def tolerance_argument(parameter: str, value: Any) -> float | None:
+    """A tolerance as a float; None where none is given.
+
+    Raises:
+        InputError: it is no number, or NaN, infinite or negative: any model would pass, or none.
+    """
+    if value is None:
+        return None
+    number = _number(value)
+    if number is None:
+        raise wrong(parameter, value, "a number of at least 0, or leave it out")
+    if not 0 <= number < math.inf:
+        raise InputError(
+            f"{parameter}={shown(value)}: a tolerance is a finite number of at least 0. Leave it out for the dtype's.",
+            parameter=parameter,
+        )
+    return number
+
+
+def _number(value: Any) -> float | None:
+    """A real number of Python, numpy or torch; None for anything else, a bool or a text of digits among it."""
+    try:
+        if isinstance(value, (torch.Tensor, np.ndarray, np.generic)):
+            value = value.item() if value.ndim == 0 else None
+        if isinstance(value, (bool, str, bytes, bytearray)) or not hasattr(type(value), "__float__"):
+            return None
+        return float(value)
+    except OverflowError:
+        return math.inf
+    except Exception:  # a tensor without data, or a class of the caller's
+        return None
+
+
+def call_arguments(args: Any, kwargs: Any, label: str = "") -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments of a call of a model's forward: positional ones, of which a tensor alone is one, and keywords.
+
+    Args:
+        args: a tuple or list, or None.
+        kwargs: a dict with names as keys, or None.
+        label: what they belong to, such as ``other_inputs[0]``.
+
+    Raises:
+        InputError: they are of another type.
+    """
+    names = (label or "args", label or "kwargs")
+    if isinstance(args, torch.Tensor):
+        args = (args,)
+    elif args is None:
+        args = ()
+    elif not isinstance(args, (tuple, list)):
+        raise wrong(names[0], args, "a tuple of forward's positional arguments")
+    kwargs = {} if kwargs is None else kwargs
+    if not isinstance(kwargs, Mapping) or any(not isinstance(key, str) for key in kwargs):
+        raise wrong(names[1], kwargs, "a dict of forward's keyword arguments by their names")
+    return tuple(args), dict(kwargs)
+
+
+def optional(parameter: str, value: Any, kind: type | tuple[type, ...], wanted: str) -> Any:
+    """The value, which is None or an instance.
+
+    Raises:
+        InputError: it is anything else.
+    """
+    if value is not None and not isinstance(value, kind):
+        raise wrong(parameter, value, f"{wanted}, or leave it out")
+    return value
+
+
+def callable_argument(parameter: str, value: Any, wanted: str) -> Callable[..., Any]:
+    """A function, or whatever can be called and is no class.
+
+    Raises:
+        InputError: it is anything else.
+    """
+    if not callable(value) or isinstance(value, type):
+        raise wrong(parameter, value, wanted)
+    return value  # type: ignore[no-any-return]
+
+
+def takes(function: Any, *args: Any) -> bool:
+    """Whether something can be called with these arguments; true where it doesn't tell, as some built-ins don't."""
+    if not callable(function):
+        return False
+    try:
+        inspect.signature(function).bind(*args)
+    except TypeError:
+        return False
+    except ValueError:
+        return True
+    return True
+
+
+__all__ = [
+    "call_arguments",
+    "callable_argument",
+    "optional",
+    "path_argument",
+    "shown",
+    "takes",
+    "tolerance_argument",
+    "wrong",
+]
