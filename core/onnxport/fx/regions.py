@@ -183,9 +183,7 @@ class _Inliner:
 
         return with_casts
 
-    def _body(
-        self, owner: GraphModule, node: Node, env: Mapping[Node, Any], autocast: Mapping[str, _Autocast]
-    ) -> Any:
+    def _body(self, owner: GraphModule, node: Node, env: Mapping[Node, Any], autocast: Mapping[str, _Autocast]) -> Any:
         name = node.target.name()  # type: ignore[union-attr]
         position = _BODY_POSITION[name]
         body = attribute_of(owner, str(node.args[position].target))  # type: ignore[union-attr]

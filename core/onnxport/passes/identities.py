@@ -40,9 +40,24 @@ def _changes_nothing(node: ir.Node) -> bool:
 
 
 def _full(node: ir.Node) -> bool:
-    """A slice of positive steps of one; equal shapes then mean that everything is taken."""
+    """A slice of steps of one that takes everything; its equal shapes mean that, unless they come from the example.
+
+    torch.export takes a bound beyond the example's size for the end: ``x[-20:]`` of 8 rows is all of them.
+    """
     steps = constant(node.inputs[4]) if len(node.inputs) > 4 else None
-    return len(node.inputs) < 5 or (steps is not None and bool((steps == 1).all()))
+    if len(node.inputs) > 4 and (steps is None or not (steps == 1).all()):
+        return False
+    shape, bounds = node.inputs[0].shape, [constant(value) for value in node.inputs[1:4]]  # type: ignore[union-attr]
+    starts, ends, axes = (*bounds, range(len(shape))) if len(bounds) < 3 else bounds  # type: ignore[arg-type]
+    for i in range(len(starts if starts is not None else ends if ends is not None else ())):
+        if axes is not None and isinstance(shape[int(axes[i])], int):  # type: ignore[index]
+            continue
+        if (starts is not None and starts[i] < 0) or (ends is not None and ends[i] < _END):
+            return False
+    return True
+
+
+_END = 1 << 31
 
 
 def _is_one(value: ir.Value | None) -> bool:
