@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 _HOME = {
     "ArgumentError": "errors",
+    "Attempt": "errors",
     "CaptureError": "errors",
+    "DynamicAxis": "errors",
     "DynamicShapesError": "errors",
     "InputError": "errors",
     "MutationError": "errors",
@@ -66,7 +68,9 @@ if TYPE_CHECKING:
     from onnxport.dtypes import DataType, component_dtype, onnx_dtype, promote
     from onnxport.errors import (
         ArgumentError,
+        Attempt,
         CaptureError,
+        DynamicAxis,
         DynamicShapesError,
         InputError,
         MutationError,
@@ -97,12 +101,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ArgumentError",
+    "Attempt",
     "Builder",
     "CaptureError",
     "CheckResult",
     "Container",
     "DataType",
     "Deferred",
+    "DynamicAxis",
     "DynamicShapesError",
     "ExportableModule",
     "InputError",

@@ -261,20 +261,24 @@ class ONNXProgram:
         passes.optimize(self.model)
         self.release()
 
-    def apply_weights(self, state_dict: Mapping[str, torch.Tensor] | str | os.PathLike[str]) -> None:
+    def apply_weights(
+        self, state_dict: Mapping[str, torch.Tensor] | str | os.PathLike[str], *, strict: bool = True
+    ) -> None:
         """Replace the weights, those of a fake-tensor export included. Nothing changes if there is an error.
 
         Args:
             state_dict: tensors by state-dict name; or the path of a checkpoint of them: a `.safetensors` file, the
                 `.index.json` of several, or a folder that has either. Its weights stay on disk: `save` reads and
-                writes them piece by piece. Weights that have data and aren't named keep it; names that the exported
-                program has but the graph doesn't use are ignored.
+                writes them piece by piece. Names that the exported program has but the graph doesn't use are ignored.
+            strict: whether each weight must be given that the model's state dict has and the graph uses; with False,
+                those that aren't given stay as they are, such as for a checkpoint of several parts.
 
         Raises:
-            WeightError: lists every weight that is missing (it has no data, and none is given), unknown to the
-                model, of another shape or dtype, or that was computed into a constant of the graph at export.
-                Or the checkpoint can't be read.
+            WeightError: lists every weight that is missing, unknown to the model, of another shape or dtype, or that
+                was computed into a constant of the graph at export. Or the checkpoint can't be read.
+            InputError: `strict` is neither True nor False.
         """
+        saving.require_flags(strict=strict)
         if isinstance(state_dict, (str, os.PathLike)):
             from onnxport.files.checkpoint import read_checkpoint
 
@@ -283,7 +287,7 @@ class ONNXProgram:
         if not isinstance(state_dict, Mapping):
             raise WeightError(f"A {type(state_dict).__name__} is given: give a state dict, or a checkpoint's path.")
         with unset_fake_temporarily():
-            reweight.apply_weights(self.model, self.exported_program, state_dict)  # type: ignore[arg-type]
+            reweight.apply_weights(self.model, self.exported_program, state_dict, strict=strict)  # type: ignore[arg-type]
         self.release()
 
     def rename_axes(self, names: Mapping[str, str]) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 import torch
+from torch.export.graph_signature import InputKind
 
 from onnxport.capturing.subclasses import plain_tensors, with_plain_weights
 from onnxport.dtypes import ONNX_TO_TORCH
@@ -16,11 +17,14 @@ from onnxport.weights import TorchTensor, initializers_of
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
+_SPEC = "pkg.torch.export.graph_signature.InputSpec"
 FOLDED = "onnxport.folded_weights"
 """Key of `ir.Model.meta`: state-dict names whose values went into constants of the model at export time."""
 
 
-def apply_weights(model: ir.Model, program: ExportedProgram | None, state_dict: Mapping[str, Any]) -> None:
+def apply_weights(
+    model: ir.Model, program: ExportedProgram | None, state_dict: Mapping[str, Any], *, strict: bool = True
+) -> None:
     """Replace weights: see `ONNXProgram.apply_weights`."""
     state_dict = plain_tensors(state_dict)
     program = None if program is None else with_plain_weights(program)
@@ -54,14 +58,14 @@ def apply_weights(model: ir.Model, program: ExportedProgram | None, state_dict: 
                 problems[name] = f"tied to {target} in the model, but the values given differ"
         elif name not in unused:
             problems[name] = "not a weight of the model"
-    given_names = {aliases.get(name, name) for name in state_dict}
-    for name, tensor in present.items():
-        if isinstance(tensor, TorchTensor) and not tensor.has_data and name not in given_names:
-            problems[name] = "missing"
+    missing = _missing(model, program, present, {aliases.get(name, name) for name in state_dict}) if strict else []
+    problems |= dict.fromkeys(missing, "missing")
     if problems:
         listing = "\n".join(f"  {name}: {problem}" for name, problem in problems.items())
+        advice = "\nGive the missing ones too; or strict=False, where they shall stay as they are." if missing else ""
         raise WeightError(
-            f"{len(problems)} weight(s) don't fit the model; nothing was changed:\n{listing}", names=list(problems)
+            f"{len(problems)} weight(s) don't fit the model; nothing was changed:\n{listing}{advice}",
+            names=list(problems),
         )
     for name, value in model.graph.initializers.items():
         tensor = value.const_value
@@ -70,6 +74,28 @@ def apply_weights(model: ir.Model, program: ExportedProgram | None, state_dict: 
         elif name in chosen:
             given = chosen[name]
             value.const_value = given if isinstance(given, TorchTensor) else TorchTensor(given.detach(), name)
+
+
+def _missing(
+    model: ir.Model, program: ExportedProgram | None, present: Mapping[str, ir.TensorProtocol], given: set[str]
+) -> list[str]:
+    """The weights that a state dict of the model has, and that aren't given; and all that have no data.
+
+    A file tells its parameters and buffers from constants where onnxport or torch wrote it.
+    """
+    needed = [n for n, tensor in present.items() if isinstance(tensor, TorchTensor) and not tensor.has_data]
+    if program is not None:
+        read = {node.name for node in program.graph.nodes if node.op == "placeholder" and node.users}
+        for weight in initializers_of(program):
+            kept = weight.kind is InputKind.PARAMETER or (weight.kind is InputKind.BUFFER and weight.persistent)
+            if kept and read.intersection(weight.placeholders) and not given.intersection(weight.aliases):
+                needed.append(weight.name)
+    else:
+        for name, value in model.graph.initializers.items():
+            kind, persistent = (value.metadata_props.get(f"{_SPEC}.{key}") for key in ("kind", "persistent"))
+            if kind == "PARAMETER" or (kind == "BUFFER" and persistent != "False"):
+                needed.append(name)
+    return [name for name in dict.fromkeys(needed) if name not in given]
 
 
 def folded_weights(nodes: Iterable[torch.fx.Node], program: ExportedProgram) -> frozenset[str]:

@@ -112,6 +112,7 @@ def _weights_in(
         elif tensor is not None and (_KIND in value.metadata_props if told else name in theirs):
             while name not in theirs and "." in name and name.rpartition(".")[0] in theirs:
                 name = name.rpartition(".")[0]  # a transposed one
+            seen.add(name)
             yield name, tensor
     with contextlib.suppress(WeightError):  # of a kind that ONNX doesn't have
         program = None if program is None else with_plain_weights(program)
