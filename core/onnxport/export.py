@@ -34,7 +34,9 @@ from onnxport.files import reweight
 from onnxport.files.saving import path_of, require_flags
 from onnxport.functionalize import FunctionalProgram, functionalize
 from onnxport.fx.folding import fold_constants
+from onnxport.fx.overrides import Overrides
 from onnxport.fx.passes import with_passes
+from onnxport.fx.regions import keeping
 from onnxport.graph.schemas import DEFAULT_OPSET, MAX_OPSET, MIN_OPSET
 from onnxport.graph.selection import Selection
 from onnxport.host.call import Call
@@ -365,11 +367,13 @@ def translate_program(program: ExportedProgram, interface: Interface, settings: 
     host = settings.call.plugins
     program = with_plain_weights(program)
     with run.stage("functionalize"):
-        functional = functionalize(program, may_skip=True)
+        with keeping(settings.registry.is_overridden):
+            functional = functionalize(program, may_skip=True)
         functional = _with_mutations(functional, settings.mutation)
         functional = with_passes(functional, host.fx_passes(), run.passes)
         run.fallback, run.dropped_assertions = functional.fallback, functional.dropped_assertions
-        folded = fold_constants(functional, program) if settings.optimize else {}
+        overrides = Overrides(settings.registry)
+        folded = fold_constants(functional, program, overrides.of) if settings.optimize else {}
     with run.stage("translate"):
         translator = Translator(
             program,

@@ -151,8 +151,9 @@ class Plugins:
         decompositions: dict[Any, Callable[..., Any]] = {}
         for found in reversed(self.hooks.call("onnxport_decompositions")):
             decompositions.update(found)
-        resolver = Resolver("", THIRD_PARTY_TIER, self._resolve)
-        return Registry(records, [resolver], decompositions, positions=self._positions)
+        asks = self.manager.hook.onnxport_resolve.get_hookimpls()
+        resolvers = [Resolver("", THIRD_PARTY_TIER, self._resolve)] if asks else []
+        return Registry(records, resolvers, decompositions, positions=self._positions)
 
     def _resolve(self, target: object, opset: int) -> Iterable[Translation] | None:
         return self.hooks.call("onnxport_resolve", target=target, opset=opset)  # type: ignore[no-any-return]

@@ -11,7 +11,6 @@ from __future__ import annotations
 import copy
 import functools
 import importlib
-import inspect
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -32,6 +31,8 @@ NEWEST_OPSET = 28
 """The newest that this release knows; an older onnx knows fewer, and its records above those are no candidates."""
 
 _RECORDS = "__onnxport_translations__"
+WRITTEN = "__onnxport_written__"
+"""The attribute of a function that calls another one, by which messages name that."""
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 Key = str | Callable[..., Any]
@@ -108,8 +109,10 @@ class Translation:
     @property
     def location(self) -> str:
         """``package/module.py:line`` of the function, without the machine's directories."""
+        if isinstance(self.function, Deferred):
+            return self.function.owner
         function = inner(self.function)
-        code = getattr(inspect.unwrap(function), "__code__", None)
+        code = getattr(unwrapped(function), "__code__", None)
         if code is None:
             return str(function.__module__)
         path = code.co_filename.replace("\\", "/")
@@ -136,6 +139,16 @@ def inner(function: Any) -> Any:
     while isinstance(function, functools.partial):
         function = function.func
     return function if hasattr(function, "__qualname__") else type(function)
+
+
+def unwrapped(function: Any) -> Any:
+    """The function that was written, behind those that call it."""
+    function = inner(function)
+    while True:
+        written = getattr(function, WRITTEN, None) or getattr(function, "__wrapped__", None)
+        if written is None:
+            return function
+        function = inner(written)
 
 
 @cache
@@ -341,6 +354,10 @@ class Registry:
         """A table or a third party translates the operator, and is asked before the built-ins."""
         candidates = self.candidates(target)
         return bool(candidates and candidates[0].tier)
+
+    def has_overrides(self) -> bool:
+        """Whether :meth:`is_overridden` may be true of an operator."""
+        return bool(self._resolvers) or any(record.tier for records in self._by_key.values() for record in records)
 
     def _order(self, record: Translation) -> tuple[Any, ...]:
         tier, priority, opset = record.rank

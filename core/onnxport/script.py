@@ -21,7 +21,7 @@ from torch.utils import _pytree as pytree
 from onnxport.errors import TableError, Unsupported
 from onnxport.graph.schemas import OpSpec, spec_of
 from onnxport.graph.tensor import Tensor
-from onnxport.registry import TABLE_TIER, Translation, key_of, name_of
+from onnxport.registry import TABLE_TIER, WRITTEN, Translation, key_of, name_of
 from onnxport.symbols import Size
 
 if TYPE_CHECKING:
@@ -156,6 +156,7 @@ def _traced_call(function: Callable[..., Any]) -> Callable[..., Any]:
             return function(*_as_values(op, positional), **keyword)
 
     del call.__wrapped__  # type: ignore[attr-defined]  # its own signature takes whatever the operator has
+    setattr(call, WRITTEN, function)
     return call
 
 
@@ -169,6 +170,7 @@ def _script_call(function: Any) -> Callable[..., Any]:
         return _call_function(op, proto, {**dict(zip(parameters, positional)), **keyword}, function)
 
     call.__name__ = call.__qualname__ = function.name
+    setattr(call, WRITTEN, getattr(function, "function", None))
     call.__module__ = (
         getattr(function.function, "__module__", "onnxscript") if hasattr(function, "function") else "onnxscript"
     )

@@ -162,6 +162,19 @@ class Symbols:
             place = tensor.name or "size"
             self._names[symbol] = place if axis is None else f"{place}_dim_{axis}"
 
+    def named(self, text: str) -> Size | None:
+        """The size that is written so in the file, if there is one."""
+        return next((size for size in self._sizes.values() if size.value == text), None)
+
+    def hold(self, expr: sympy.Basic, tensor: Tensor) -> None:
+        """The value of an expression is that of a tensor of one element, for what reads it from now on."""
+        if len(tensor.shape):
+            vector, scalar = tensor, self._op.Squeeze(tensor)
+        else:
+            vector, scalar = self._op.Reshape(tensor, [1]), tensor
+        for key, value in ((expr, vector), ((expr, "scalar"), scalar)):
+            self._op.scope.remember(self._op.scope.sizes, key, value)
+
     def bound(self, symbol: sympy.Basic) -> tuple[Tensor, int | None] | None:
         """Where a symbol is read from, looked up from the current scope outwards; from outside a function, an input."""
         place = self._inside(symbol)

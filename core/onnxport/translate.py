@@ -15,7 +15,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
-import sympy
 import torch
 import torch.fx
 from torch.export.graph_signature import InputKind
@@ -28,12 +27,14 @@ from onnxport.errors import Refusal, TranslationError, Unsupported, UnsupportedO
 from onnxport.fx.folding import Folded
 from onnxport.graph import model
 from onnxport.graph.complex_values import any_complex, fake_complex
+from onnxport.graph.faults import MistakeError, fault, told
 from onnxport.graph.model import Names, Translated
 from onnxport.graph.module_functions import ModuleFunctions
-from onnxport.graph.scopes import Result
+from onnxport.graph.results import Results
 from onnxport.graph.selection import Selection
 from onnxport.graph.tensor import Tensor
-from onnxport.symbols import Size
+from onnxport.graph.validity import Validity
+from onnxport.host.binding import mistake
 from onnxport.weights import Initializer
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
     from onnxport.functionalize import FunctionalProgram
+    from onnxport.graph.validity import Inferred
     from onnxport.registry import Registry, Translation
 
 
@@ -92,6 +94,8 @@ class Translator:
         self.env: dict[torch.fx.Node, Any] = {}
         self.op = Builder(table.opset, metadata=level, names=dict(names.dims))
         self.op.seed = seed
+        self._results = Results(self.op, functional.graph_module.graph)
+        self._validity = Validity(self.op)
         self.op.inline = self.inline
         self.op.translate = self._translate_by_name
         of_weights = [n for w in weights if w.kind is not InputKind.CONSTANT_TENSOR for n in w.placeholders]
@@ -218,8 +222,6 @@ class Translator:
 
     def _call(self, node: torch.fx.Node) -> Any:
         target = node.target
-        if target is operator.getitem:
-            return _argument(node.args[0], self.env)[node.args[1]]
         fake = node.meta.get("val")
         candidates = self._table.candidates(target)
         if isinstance(fake, SYMBOLIC) and not (candidates and candidates[0].tier):
@@ -235,6 +237,8 @@ class Translator:
             result = self._attempt(candidate, node, args, kwargs, reasons)
             if result is not _FAILED:
                 return result
+        if target is operator.getitem:
+            return args[0][args[1]]
         reasons += self._table.why_not(target)
         if candidates and candidates[0].tier == registry.TABLE_TIER:
             reasons.append("its translation is in custom_translation_table, so it isn't decomposed")
@@ -265,11 +269,10 @@ class Translator:
             reasons.append(f"{candidate.function_name}: not written for complex tensors")
             return _FAILED
         mark = op.mark()
-        candidate = op.origin = candidate.loaded()
         try:
-            positional, keyword = registry.bind(candidate, node.target, args, kwargs)
-            value = candidate.function(op, *positional, **keyword)
-            result = self.accept(node, value, candidate)
+            candidate = op.origin = candidate.loaded()
+            value, inferred = self._run(candidate, node.target, args, kwargs)
+            result = self._results.accept(node, value, candidate, inferred)
         except Unsupported as refusal:
             op.rollback(mark)
             reasons.append(f"{candidate.function_name}: {refusal.reason}")
@@ -277,9 +280,25 @@ class Translator:
         except TranslationError:
             raise
         except Exception as error:
-            raise _blame(candidate, node, f"raised {type(error).__name__}: {error}") from error
+            raise fault(candidate, node, told(error, op.scope.nodes[mark[0] :]), error) from error
         self._served[registry.name_of(node.target), candidate.function_name, candidate.plugin] += 1
         return result
+
+    def _run(
+        self, candidate: Translation, target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> tuple[Any, Mapping[int, Inferred] | None]:
+        """What a translation returns, and what onnx infers of it where no test holds the translation to onnx."""
+        op = self.op
+        if not candidate.tier:
+            positional, keyword = registry.bind(candidate, target, args, kwargs)
+            return candidate.function(op, *positional, **keyword), None
+        if isinstance(target, torch._ops.OpOverload) and (wrong := mistake(candidate.function, target)):
+            raise MistakeError(wrong)
+        emitted = len(op.scope.nodes)
+        positional, keyword = registry.bind(candidate, target, args, kwargs)
+        value = candidate.function(op, *positional, **keyword)
+        results = value if isinstance(value, (list, tuple)) else [value]
+        return value, self._validity.check(op.scope.nodes[emitted:], results)
 
     def _decompose(self, node: torch.fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any], reasons: list[str]) -> Any:
         try:
@@ -304,7 +323,7 @@ class Translator:
             return _FAILED
         name = registry.name_of(node.target)
         self._decomposed[name] += 1
-        return self.accept(node, expansion.pack(values), None)
+        return self._results.accept(node, expansion.pack(values), self._table.decompositions.get(node.target))
 
     def inline(self, graph_module: torch.fx.GraphModule, *args: Any) -> list[Any]:
         """Translate a GraphModule's nodes where the builder stands; its flat outputs."""
@@ -320,7 +339,7 @@ class Translator:
                         value.shape = self.op.symbols.shape(fake)
                     self.op.symbols.bind_shape(value, self.op.symbols.shape(fake))
                 elif isinstance(value, Tensor) and isinstance(fake, SYMBOLIC):
-                    self._accept_number(value, fake)
+                    self._results.number(value, fake)
             self._walk(graph_module)
             returned = graph_module.graph.output_node().args[0]
             flat = returned if isinstance(returned, (list, tuple)) else [returned]
@@ -340,85 +359,24 @@ class Translator:
                 continue  # it wraps the built-in one
             mark = self.op.mark()
             try:
-                overload = registry.operator_named(target)
-                positional, keyword = registry.bind(candidate, overload, args, kwargs)
-                return candidate.function(self.op, *positional, **keyword)
+                return self._run(candidate, registry.operator_named(target), args, kwargs)[0]
             except Unsupported as refusal:
                 self.op.rollback(mark)
                 reasons.append(f"{candidate.function_name}: {refusal.reason}")
+            except TranslationError:
+                raise
+            except Exception as error:
+                if self.op.node is None:
+                    raise
+                emitted = self.op.scope.nodes[mark[0] :]
+                raise fault(candidate, self.op.node, told(error, emitted), error, target) from error
         raise Unsupported(f"{target}: {'; '.join(reasons) or 'no translation'}")
 
     # Results -------------------------------------------------------------------------------------------------------
 
-    def accept(self, node: torch.fx.Node, value: Any, candidate: Translation | None) -> Any:
+    def accept(self, node: torch.fx.Node, value: Any, candidate: Translation | None = None) -> Any:
         """Check a translation's results against the FX node, name them and give them their shapes."""
-        fake = node.meta.get("val")
-        if isinstance(fake, torch.Tensor):
-            if isinstance(value, (list, tuple)) and len(value) == 1:
-                value = value[0]
-            return self._accept_tensor(node, value, fake, node.name, candidate)
-        if isinstance(fake, (list, tuple)):
-            values = list(value) if isinstance(value, (list, tuple)) else [value]
-            if len(values) != len(fake):
-                raise _blame(candidate, node, f"returned {len(values)} values, {len(fake)} were expected")
-            return [
-                self._accept_tensor(node, v, f, f"{node.name}_{i}", candidate)
-                if isinstance(f, torch.Tensor)
-                else self._accept_number(v, f)
-                for i, (v, f) in enumerate(zip(values, fake))
-            ]
-        return self._accept_number(value, fake)
-
-    def _accept_number(self, value: Any, fake: Any) -> Any:
-        if isinstance(fake, SYMBOLIC) and isinstance(value, Tensor):
-            expr = fake.node.expr
-            if isinstance(expr, sympy.Eq) and expr.lhs.is_Symbol and expr.rhs == 1:  # what item() of a bool gives
-                expr, value = expr.lhs, self.op.cast(value, ir.DataType.INT64)
-            if expr.is_Symbol and self.op.symbols.bound(expr) is None:
-                self.op.symbols.bind(expr, value, None)  # type: ignore[arg-type]
-            return self.op.symbols.of_torch(fake)
-        return value
-
-    def _accept_tensor(
-        self, node: torch.fx.Node, value: Any, fake: Any, name: str, candidate: Translation | None
-    ) -> Any:
-        if value is None:
-            if any(user.op == "output" or user.target is not operator.getitem for user in node.users):
-                raise _blame(candidate, node, "returned None for a result that is used")
-            return None
-        if isinstance(value, (int, float, bool, complex, Size)):
-            value = self.op.cast(value, component_dtype(fake.dtype)) if fake.dtype not in COMPONENT else value
-        if not isinstance(value, Tensor):
-            raise _blame(candidate, node, f"returned {type(value).__name__}, a tensor was expected")
-        expected = Result(fake, self.op.symbols)
-        if value.dtype is None:
-            value.dtype = expected.dtype
-        elif value.dtype is not expected.dtype:
-            raise _blame(candidate, node, f"returned {value.dtype.name}, {expected.dtype.name} was expected")
-        if value.is_complex is not expected.is_complex:
-            kinds = {True: "a complex tensor", False: "a real tensor"}
-            raise _blame(
-                candidate, node, f"returned {kinds[value.is_complex]}, {kinds[expected.is_complex]} was expected"
-            )
-        shape = value.shape
-        if shape is not None:
-            wrong = len(shape) != len(expected.shape) or any(
-                type(have) is int and type(want) is int and have != want for have, want in zip(shape, expected.shape)
-            )
-            if wrong:
-                raise _blame(candidate, node, f"returned shape {shape}, {expected.shape} was expected")
-        producer = value.producer()
-        if producer is not None and not value.accepted:
-            value.accepted = True
-            value.name = self.op.unique(name)
-            producer.name = f"node_{value.name}"
-            value.shape = expected.shape
-        elif shape is None:
-            value.shape = expected.shape
-        if producer is not None and node.graph is self._functional.graph_module.graph:  # no step of a decomposition
-            model.link(value, node, name)
-        self.op.symbols.bind_shape(value, expected.shape)
-        return value
+        return self._results.accept(node, value, candidate)
 
     def _refuse(self, node: torch.fx.Node, reasons: list[str]) -> None:
         name = registry.name_of(node.target)
@@ -469,20 +427,6 @@ def raise_refusals(translated: Translated) -> None:
 
 _FAILED = object()
 _ENDS = ("placeholder", "output")
-
-
-def _blame(candidate: Translation | None, node: torch.fx.Node, what: str) -> TranslationError:
-    who = f"The translation {candidate}" if candidate is not None else "The decomposition"
-    target, module, source = registry.name_of(node.target), metadata.module_path(node), metadata.source_line(node)
-    return TranslationError(
-        f"{who} of {target} {what}\n    module: {module}\n    source: {source}\n    node: {node.format_node()}\n"
-        "This is a bug of the translation, not of the model: report it to the plugin's authors.",
-        target=target,
-        function=candidate.function_name if candidate is not None else "",
-        plugin=candidate.plugin if candidate is not None else "",
-        module=module,
-        source=source,
-    )
 
 
 def _argument(arg: Any, env: Mapping[torch.fx.Node, Any]) -> Any:

@@ -60,7 +60,7 @@ def test_it_is_named_with_what_may_have_been_meant(target: str, words: str) -> N
         torch.ops.aten.gelu.default,
         torch.sym_max,
     ],
-    ids=str,
+    ids=lambda target: target if isinstance(target, str) else getattr(target, "__name__", None),
 )
 def test_what_exists_or_may_exist_says_nothing(target: Any) -> None:
     with said() as heard:

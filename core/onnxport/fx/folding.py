@@ -2,7 +2,7 @@
 
 Masks, position tables, index tensors, ranges of static sizes: evaluating them costs microseconds, and leaves a constant
 where there would be a chain of ONNX nodes. Random operators, mutated buffers and weights without data are never
-evaluated, and neither is anything that would make the file much larger.
+evaluated, and neither is anything that would make the file much larger, nor what a table or a third party translates.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import operator
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -69,8 +69,16 @@ class _Known(NamedTuple):
     """It is a weight, or a view of one: the file holds it already."""
 
 
-def fold_constants(functional: FunctionalProgram, program: ExportedProgram) -> Folded:
-    """The values of the nodes that need not be computed by the exported model."""
+def fold_constants(
+    functional: FunctionalProgram, program: ExportedProgram, is_kept: Callable[[Node], bool] = lambda _node: False
+) -> Folded:
+    """The values of the nodes that need not be computed by the exported model.
+
+    Args:
+        functional: the graph.
+        program: for its weights and constants.
+        is_kept: tells the nodes that are to be translated, though torch could compute them now.
+    """
     known = _weights(functional, program)
     with torch.no_grad():
         for node in functional.graph_module.graph.nodes:
@@ -80,12 +88,12 @@ def fold_constants(functional: FunctionalProgram, program: ExportedProgram) -> F
                 attribute = getattr(functional.graph_module, str(node.target), None)
                 if isinstance(attribute, torch.Tensor) and has_data(attribute):
                     known[node] = _Known(attribute, attribute.nbytes, False, False)
-            elif node.op == "call_function" and node.target in _FILL and _may_fold(node):
+            elif node.op == "call_function" and node.target in _FILL and _may_fold(node) and not is_kept(node):
                 fake = node.meta["val"]
                 value = torch.full(tuple(fake.shape), _FILL[node.target], dtype=fake.dtype)
                 known[node] = _Known(value, 0, False, False)
             elif node.op == "call_function" and all(source in known for source in node.all_input_nodes):
-                result = _evaluate(node, known) if _may_fold(node) else None
+                result = _evaluate(node, known) if _may_fold(node) and not is_kept(node) else None
                 if result is not None:
                     known[node] = result
     values: dict[Node, torch.Tensor] = {}

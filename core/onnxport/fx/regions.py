@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import logging
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from typing import Any
 
@@ -115,7 +117,20 @@ def _is_region(node: Node, subgraphs: bool) -> bool:
     if node.op != "call_function" or not isinstance(node.target, torch._ops.HigherOrderOperator):
         return False
     name = node.target.name()
-    return name in _BODY_POSITION and (subgraphs or name != "invoke_subgraph")
+    return name in _BODY_POSITION and (subgraphs or name != "invoke_subgraph") and not _KEPT.get()(node.target)
+
+
+_KEPT: ContextVar[Callable[[Any], bool]] = ContextVar("onnxport_kept_regions", default=lambda _target: False)
+
+
+@contextmanager
+def keeping(is_kept: Callable[[Any], bool]) -> Iterator[None]:
+    """Leave the regions of some operators as they are meanwhile, for translations of these."""
+    token = _KEPT.set(is_kept)
+    try:
+        yield
+    finally:
+        _KEPT.reset(token)
 
 
 class _Inliner:

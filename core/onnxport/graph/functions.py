@@ -256,8 +256,8 @@ def _passed(op: Builder, data: ir.TensorProtocol) -> Tensor:
     return found
 
 
-def reachable(op: Builder, graph: ir.Graph) -> list[ir.Function]:
-    """The functions that a graph calls, however deep, in the order in which they were made."""
+def reachable(op: Builder, graph: Iterable[ir.Node]) -> list[ir.Function]:
+    """The functions that a graph's nodes call, however deep, in the order in which they were made."""
     wanted: set[Any] = set()
     pending: list[Iterable[ir.Node]] = [graph]
     while pending:

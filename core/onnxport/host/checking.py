@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -15,13 +16,24 @@ from torch._ops import OpOverload
 
 from onnxport.hookspecs import Container, Pass
 from onnxport.host.info import PluginInfo
-from onnxport.registry import Deferred, Translation, check_opset, key_of, operator_named
+from onnxport.registry import (
+    LOWEST_OPSET,
+    NEWEST_OPSET,
+    Deferred,
+    Translation,
+    check_opset,
+    key_of,
+    operator_named,
+)
 
 _T = TypeVar("_T")
 
 _TORCH = frozenset({"aten", "prims", "quantized", "quantized_decomposed"})
 """Namespaces of torch itself: what isn't in them when they are loaded will never be."""
 _HIGHER_ORDER = "higher_order"
+_OPSETS = range(LOWEST_OPSET, NEWEST_OPSET + 1)
+_PLAIN = re.compile(r"\w+::\w+(\.(?!default$)\w+)?").fullmatch
+"""Tells names that are keys as they stand."""
 
 
 def _listed(value: Any, kind: type[_T]) -> list[_T]:
@@ -53,17 +65,19 @@ def translations(info: PluginInfo, value: Any, kept: frozenset[int]) -> list[Tra
 
 
 def _record(record: Translation, plugin: str, tier: int) -> Translation:
-    target, function = key_of(record.target), record.function
-    if not (callable(function) or isinstance(function, Deferred)):
+    """A record as the host keeps it. Some thousand are made at start-up, so that what is right is told at a glance."""
+    target, function, opset, priority = record.target, record.function, record.opset, record.priority
+    if type(target) is not str or not _PLAIN(target):
+        target = key_of(target)
+    if not (type(function) is Deferred or callable(function)):
         raise TypeError(f"the translation of {record.name}: function is {brief(function)}, it must be callable")
-    if type(record.priority) is not int or type(record.complex) is not bool:
+    if type(priority) is not int or type(record.complex) is not bool or type(opset) is not int or opset not in _OPSETS:
         owner = f"the translation of {record.name}"
-        _expect(type(record.priority) is int, owner, "priority", record.priority, "an int")
-        _expect(False, owner, "complex", record.complex, "True or False")
-    check_opset(record.opset, f"the translation of {record.name}")
-    # Not dataclasses.replace: with some thousand records, it would be half of the start-up.
-    rest = record.opset, record.priority, record.complex, plugin, tier, record.needs_builder
-    return Translation(target, function, *rest)
+        _expect(type(priority) is int, owner, "priority", priority, "an int")
+        _expect(type(record.complex) is bool, owner, "complex", record.complex, "True or False")
+        check_opset(opset, owner)
+    # Not dataclasses.replace, which takes several times as long.
+    return Translation(target, function, opset, priority, record.complex, plugin, tier, record.needs_builder)
 
 
 def resolved(info: PluginInfo, value: Any, kept: frozenset[int]) -> list[Translation] | None:
