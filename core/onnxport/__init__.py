@@ -55,6 +55,7 @@ _HOME = {
     "hookimpl": "hookspecs",
     "infer_dynamic_shapes": "capturing.infer_shapes",
     "is_in_onnx_export": "capture",
+    "note": "report",
     "onnx_dtype": "dtypes",
     "promote": "dtypes",
     "translation": "registry",
@@ -95,6 +96,7 @@ if TYPE_CHECKING:
     from onnxport.hookspecs import Container, Pass, hookimpl
     from onnxport.program import ONNXProgram
     from onnxport.registry import Deferred, Translation, collect, translation
+    from onnxport.report import note
     from onnxport.symbols import Size
     from onnxport.torch_onnx import as_torch_onnx
     from onnxport.verify import VerificationResult, verify
@@ -142,6 +144,7 @@ __all__ = [
     "hookimpl",
     "infer_dynamic_shapes",
     "is_in_onnx_export",
+    "note",
     "onnx_dtype",
     "promote",
     "translation",

@@ -42,8 +42,10 @@ from onnxport.capturing.exporting import TRACING, exporting, is_in_onnx_export
 from onnxport.capturing.lengths import symbolic_lengths
 from onnxport.capturing.quiet import quiet
 from onnxport.capturing.shapes import torch_shapes
+from onnxport.dtypes import dense
 from onnxport.errors import Attempt, CaptureError, DynamicAxis, DynamicShapesError
 from onnxport.fx.transforms import contained
+from onnxport.report import note
 
 if TYPE_CHECKING:
     from onnxport.capturing.request import Request
@@ -94,6 +96,9 @@ def capture(
         for module, mode in modes:
             module.training = mode
     program.example_inputs = example_of(request, {})
+    for leaf in request.leaves:
+        if isinstance(leaf.value, torch.Tensor) and dense(leaf.value) is not leaf.value:
+            note(f"the input {leaf.path}, a sparse tensor, is a dense one in the file; calls take both")
     if request.additional is not None:
         try:
             request.additional.verify(program)

@@ -83,6 +83,16 @@ def saturates(dtype: DataType) -> bool:
         return bool(torch.tensor(1e6, device="cpu").to(ONNX_TO_TORCH[dtype]).float().isfinite())
 
 
+_SPARSE = (torch.sparse_coo, torch.sparse_csr, torch.sparse_csc, torch.sparse_bsr, torch.sparse_bsc)
+
+
+def dense(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor, or the dense one that a sparse one stands for: in a file all are dense."""
+    if tensor.layout in _SPARSE:
+        return tensor.to_dense()
+    return tensor.clone() if getattr(tensor._base, "layout", None) in _SPARSE else tensor  # its indices or values
+
+
 def onnx_dtype(dtype: torch.dtype | DataType) -> DataType:
     """The ONNX element type of a torch dtype (complex ones stay complex).
 

@@ -6,6 +6,7 @@ The record is kept in any case (it is a handful of numbers); the markdown and JS
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import datetime
 import functools
 import json
@@ -36,6 +37,17 @@ _ORIGINAL = "pkg.torch.onnx.original_node_name"
 _OUTPUT = "pkg.torch.export.graph_signature.OutputSpec"
 
 
+_notes: contextvars.ContextVar[list[str] | None] = contextvars.ContextVar("onnxport_notes", default=None)
+
+
+def note(text: str) -> None:
+    """Say in the report of the export that goes on what a plugin does to the model; without a report, in the log."""
+    logger.info(text)
+    notes = _notes.get()
+    if notes is not None and text not in notes:
+        notes.append(text)
+
+
 @dataclass
 class Stage:
     """One stage of the pipeline.
@@ -58,6 +70,7 @@ class Run:
     Attributes:
         verbose: print each stage and the resolved inputs and outputs.
         artifacts: folder for reports.
+        notes: what plugins said by :func:`note`.
         observer: called with each stage's name when it starts; for progress displays.
     """
 
@@ -72,6 +85,7 @@ class Run:
     nodes_before: Counter[str] = field(default_factory=Counter)
     nodes_after: Counter[str] = field(default_factory=Counter)
     passes: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
     verification: VerificationResult | None = None
     error: BaseException | None = None
 
@@ -82,11 +96,13 @@ class Run:
         self.stages.append(record)
         peak = _peak_bytes()
         start = time.perf_counter()
+        token = _notes.set(self.notes)
         try:
             if self.observer is not None:
                 self.observer(name)
             yield
         finally:
+            _notes.reset(token)
             record.seconds = time.perf_counter() - start
             record.peak_growth = _peak_bytes() - peak
             if self.verbose:
@@ -182,6 +198,7 @@ class Run:
             "operators_before_passes": dict(self.nodes_before),
             "operators_after_passes": dict(self.nodes_after),
             "passes": self.passes,
+            "notes": self.notes,
             "translations": [
                 {"operator": operator, "translation": function, "plugin": plugin, "nodes": count}
                 for (operator, function, plugin), count in served
@@ -229,6 +246,7 @@ class Run:
             "Refusals": refused or "None.",
             "Baked constants": _table(["argument", "value"], [list(item) for item in data["baked_constants"].items()]),
             "Dropped assertions": "\n".join(f"- `{text}`" for text in self.dropped_assertions) or "None.",
+            "Notes": "\n".join(f"- {text}" for text in self.notes) or "None.",
             "Passes": _table(["pass", "changes"], [[name, str(count)] for name, count in self.passes.items()]),
             "Verification": "Not run." if self.verification is None else self.verification.table(),
             "Versions": _table(["package", "version"], [list(item) for item in data["versions"].items()]),

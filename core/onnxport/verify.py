@@ -22,6 +22,7 @@ from onnxport.capturing.arguments import call_of
 from onnxport.capturing.below_autograd import needs_gradients
 from onnxport.capturing.containers import recognize
 from onnxport.capturing.request import Request, leaves_of
+from onnxport.dtypes import dense
 from onnxport.errors import InputError, VerificationError
 from onnxport.files.saving import require_flags
 from onnxport.plugins import load
@@ -370,9 +371,9 @@ class _Verification:
             returned = run(*args, **kwargs)
             recognize(returned, self._plugins)
             outputs = [leaf for leaf in pytree.tree_leaves(returned) if leaf is not None]
-            outputs = [_copied(leaf) if isinstance(leaf, torch.Tensor) else leaf for leaf in outputs]
+            outputs = [_copied(dense(leaf)) if isinstance(leaf, torch.Tensor) else leaf for leaf in outputs]
             buffers = run.named_buffers() if isinstance(run, torch.nn.Module) else ()
-            mutated = {name: _copied(buffer) for name, buffer in buffers}
+            mutated = {name: _copied(dense(buffer)) for name, buffer in buffers}
         if self._exported is not None:
             with contextlib.suppress(InputError):
                 leaves = runtime.flatten_arguments(self._exported, args, kwargs)

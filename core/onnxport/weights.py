@@ -57,8 +57,11 @@ class TorchTensor(ir.Tensor):
         label = name or "tensor"
         if tensor.layout is not torch.strided or tensor.is_quantized:
             kind = "quantized" if tensor.is_quantized else str(tensor.layout).removeprefix("torch.")
+            cure = "dequantize()" if tensor.is_quantized else "to_dense()"
             raise WeightError(
-                f"The weight {label!r} is {kind}; ONNX stores dense tensors. Convert it first.", names=[label]
+                f"The weight {label!r} is {kind}; ONNX stores dense tensors. Convert it by {cure} before the capture, "
+                "or export the nn.Module.",
+                names=[label],
             )
         try:
             dtype = component_dtype(tensor.dtype)

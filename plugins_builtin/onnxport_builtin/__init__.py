@@ -30,7 +30,7 @@ def onnxport_decompositions() -> dict[Any, Callable[..., Any]]:
 
 @hookimpl
 def onnxport_patches(model: Any) -> list[AbstractContextManager[None]]:
-    """Time axes stay dynamic, regions are marked; fake quantization, random operators, known branches are captured."""
+    """Changes to torch and to the model, one file a cause: what each is for, it says itself."""
     names = ("recurrent", "packed", "structure", "quantization", "random", "value", "region")
     recurrent, packed, structures, quantization, numbers, values, regions = (
         import_module(f"{__name__}.{name}_capture") for name in names
@@ -45,6 +45,7 @@ def onnxport_patches(model: Any) -> list[AbstractContextManager[None]]:
         regions.nested_regions(),
         import_module(f"{__name__}.capture.gradients").gradients(),
         import_module(f"{__name__}.capture.torchscript").torchscript_parts(model),
+        import_module(f"{__name__}.capture.sparse").dense_tensors(model),
         import_module(f"{__name__}.capture.autocast").autocast_in_forward(model),
         import_module(f"{__name__}.capture.pools").pools(),
         import_module(f"{__name__}.capture.parts").parts(),

@@ -21,7 +21,7 @@ class Replacements:
         self._find = find
         self._lock = threading.Lock()
         self._users = 0
-        self._originals: list[tuple[Any, str, Any]] = []
+        self._originals: list[tuple[Any, str, Any, bool]] = []
 
     @contextlib.contextmanager
     def active(self) -> Iterator[None]:
@@ -31,7 +31,7 @@ class Replacements:
             if self._users == 1:
                 for owner, name, wrapper in self._find():
                     original = getattr(owner, name)
-                    self._originals.append((owner, name, original))
+                    self._originals.append((owner, name, original, name in vars(owner)))
                     replacement = wrapper(original)
                     setattr(owner, name, functools.wraps(original)(replacement) if callable(original) else replacement)
         try:
@@ -40,7 +40,11 @@ class Replacements:
             with self._lock:
                 self._users -= 1
                 while self._users == 0 and self._originals:
-                    setattr(*self._originals.pop())
+                    owner, name, original, is_own = self._originals.pop()
+                    if is_own:
+                        setattr(owner, name, original)
+                    else:  # a method that a base class has
+                        delattr(owner, name)
 
 
 @contextlib.contextmanager

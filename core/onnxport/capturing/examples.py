@@ -14,6 +14,7 @@ import torch
 import torch.utils._pytree as pytree
 
 from onnxport.capturing.shapes import Asked, places, solved
+from onnxport.dtypes import dense
 
 if TYPE_CHECKING:
     from onnxport.capturing.request import Request
@@ -115,10 +116,10 @@ def _dimension(asked: Asked, size: int) -> Any:
 def example_of(
     request: Request, changed: Mapping[Any, int], taken: Iterable[torch.Tensor] = ()
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Example inputs with changed sizes; floats that become inputs are 0-d tensors. The caller's stay as they are.
+    """Example inputs with changed sizes; floats that become inputs are 0-d tensors, sparse tensors dense ones.
 
     Each is a tensor of its own, and none of ``taken``: torch.export reads a tensor that is given twice as the last of
-    its places, and the others would be inputs that nothing uses.
+    its places, and the others would be inputs that nothing uses. The caller's stay as they are.
     """
     sizes = {**Sizes.of(request).sizes, **changed}
     seen = {id(tensor) for tensor in taken}
@@ -127,7 +128,9 @@ def example_of(
         value = leaf.value
         if None in leaf.asked and isinstance(value, float):
             value = torch.tensor(value)
-        elif isinstance(value, torch.Tensor) and changed:
+        elif isinstance(value, torch.Tensor):
+            value = dense(value)
+        if isinstance(value, torch.Tensor) and changed:
             shape = list(value.shape)
             for axis, asked in leaf.asked.items():
                 if axis is not None:

@@ -13,11 +13,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
+from torch import Tensor
 from torch.export import ExportedProgram
 from torch.export.graph_signature import ExportGraphSignature, InputKind, InputSpec, TensorArgument
 from torch.fx import Graph, GraphModule, Node
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
+from onnxport.dtypes import dense
 from onnxport.errors import WeightError
 
 _READ = "export.access_subclass_inner_tensor.default"
@@ -30,7 +32,7 @@ def plain_tensors(tensors: Mapping[str, Any]) -> dict[str, Any]:
 
 def _flat(name: str, tensor: Any) -> Iterator[tuple[str, Any]]:
     if not is_traceable_wrapper_subclass(tensor):
-        yield name, tensor
+        yield name, dense(tensor) if isinstance(tensor, Tensor) else tensor
         return
     for attribute in tensor.__tensor_flatten__()[0]:
         yield from _flat(f"{name}.{attribute}", getattr(tensor, attribute))

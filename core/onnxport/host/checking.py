@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import torch
 from torch._ops import OpOverload
 
+from onnxport.errors import OnnxExporterError
 from onnxport.hookspecs import Container, Pass
 from onnxport.host.info import PluginInfo
 from onnxport.registry import (
@@ -136,6 +137,8 @@ class Patch(AbstractContextManager[Any]):
     def __enter__(self) -> Any:
         try:
             value = self._inner.__enter__()
+        except OnnxExporterError:  # what is wrong with the model, not with the plugin
+            raise
         except Exception as error:
             self._info.fail("a context manager of onnxport_patches failed", error)
             return None

@@ -9,6 +9,7 @@ import torch
 from torch.export.graph_signature import ConstantArgument, InputKind
 from torch.utils import _pytree as pytree
 
+from onnxport.dtypes import dense
 from onnxport.errors import InputError
 from onnxport.running import runtime
 from onnxport.running.sizes import Sizes
@@ -133,6 +134,8 @@ def _resized(leaf: Any, sizes: list[Any] | None, generator: torch.Generator) -> 
         return leaf
     if not isinstance(leaf, torch.Tensor):
         return sizes[0]
+    if dense(leaf) is not leaf:
+        return _resized(dense(leaf), sizes, generator).to_sparse(layout=leaf.layout)
     tensor = leaf.detach()
     for axis, (old, new) in enumerate(zip(tensor.shape, sizes)):
         if old == 0 < new:

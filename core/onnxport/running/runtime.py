@@ -20,7 +20,7 @@ from onnxport.arguments import optional, shown, wrong
 from onnxport.capturing.arguments import flatten_arguments
 from onnxport.capturing.containers import recognize
 from onnxport.capturing.request import walk
-from onnxport.dtypes import COMPONENT, ONNX_TO_TORCH
+from onnxport.dtypes import COMPONENT, ONNX_TO_TORCH, dense
 from onnxport.errors import InputError
 from onnxport.weights import TorchTensor
 
@@ -156,6 +156,7 @@ def _checked(value: ir.Value, leaf: Any, sizes: dict[str, tuple[int, str]]) -> t
         leaf = torch.tensor(leaf, dtype=expected)
     if not isinstance(leaf, torch.Tensor):
         raise InputError(f"The input {_describe(value)} needs a tensor, got {leaf!r}.")
+    leaf = dense(leaf)
     if leaf.dtype in COMPONENT:
         leaf = torch.view_as_real(leaf.resolve_conj())
     if expected is not None and leaf.dtype is not expected:
