@@ -19,7 +19,9 @@ from onnxport.errors import CaptureError, Unsupported
 from onnxport.fx.aliasing import NotFunctionalizable, Rewriter
 from onnxport.fx.regions import attribute_of, inline_regions
 from onnxport.fx.transforms import records_transforms, without_transforms
+from onnxport.fx.views import written_view_lost_by_torch
 from onnxport.fx.writes import is_assertion, is_write, may_write
+from onnxport.metadata import source_line
 
 _REFUSED = "The model writes to a tensor, or transforms a function, in a way that can't be exported"
 
@@ -78,6 +80,12 @@ def functionalize(
         reason = error.reason
         if isinstance(error, NotFunctionalizable) and error.final:
             raise CaptureError(f"{_REFUSED}: {reason}") from error
+    lost = written_view_lost_by_torch(program.graph_module)
+    if lost is not None:
+        raise CaptureError(
+            f"{_REFUSED}: {reason}\n{lost.format_node()} writes to a view that torch's own way doesn't keep: write to "
+            f"the tensor itself, by an index. {source_line(lost)}"
+        )
     try:
         decomposed = program.run_decompositions({})
     except Exception as error:  # what torch can't do either has the first reason

@@ -154,6 +154,7 @@ def constraint_message(error: Exception) -> str:
 def brief(error: Exception) -> str:
     text = str(error).partition("\n\nThe error above occurred")[0]
     kept = [line for line in text.splitlines() if line.strip() and "http" not in line and "TORCH" not in line]
+    kept = kept or [text.strip().partition("http")[0]]
     more = ["    ..."] if len(kept) > 12 else []
     return f"{type(error).__name__}: " + "\n    ".join([line.rstrip() for line in kept[:12]] + more)
 

@@ -47,6 +47,7 @@ from onnxport.fx.writes import (
     result_dtypes,
     storage_of,
 )
+from onnxport.metadata import source_line
 
 aten = torch.ops.aten
 
@@ -118,6 +119,8 @@ class Rewriter:
         """The first node on each storage."""
         self.wholes: dict[Any, tuple[int, Node]] = {}
         """The latest replay of each view operator with several results, with its storage's version."""
+        self.renamed: set[Node] = set()
+        """Nodes whose tensor has become another."""
         self.origin: Node | None = None
 
     def run(self) -> Any:
@@ -145,11 +148,7 @@ class Rewriter:
         """The placeholders whose content or shape changed, in their order; of tied ones, those that the graph uses."""
         for node in self.owner.graph.find_nodes(op="placeholder"):
             alias = self.env.get(node)
-            if (
-                node.users
-                and isinstance(alias, Alias)
-                and (alias.root.version or not same_geometry(alias.val, alias.root.val))
-            ):
+            if node.users and isinstance(alias, Alias) and (alias.root.version or node in self.renamed):
                 yield node, alias
 
     # Reading
@@ -276,7 +275,8 @@ class Rewriter:
 
     def refusal(self, reason: str, node: Node | None = None, final: bool = False) -> NotFunctionalizable:
         node = node or self.origin
-        return NotFunctionalizable(f"{node.format_node() if node else ''}: {reason}", final)
+        place = f"{node.format_node()}, {source_line(node)}" if node else ""
+        return NotFunctionalizable(f"{place.removesuffix(', ')}: {reason}", final)
 
     # Operators
 
@@ -302,6 +302,8 @@ class Rewriter:
             self.env[node] = Results(results) if results[1:] else results[0]
         elif target._schema.name in SAME_TENSOR:
             self.env[node] = self.alias(node.args[0])  # type: ignore[arg-type]
+        elif target is aten.set_.source_Tensor:
+            self._rename(node, self.alias(node.args[1]))  # type: ignore[arg-type]
         elif target._schema.name == "aten::set_":
             raise self.refusal("it gives a tensor the memory of another")
         elif target._schema.name in TURNS_INTO_VIEW:
@@ -342,10 +344,15 @@ class Rewriter:
         target: Any = pure_twin(node.target)  # type: ignore[arg-type]
         parent, rest = self.alias(node.args[0]), tuple(node.args[1:])  # type: ignore[arg-type]
         step = ViewStep(target, (PARENT, *rest), {}, 0, self.fakes[node], node)
-        before, self.env[node] = parent, Alias(None, step.val, parent, step)
+        self._rename(node, Alias(None, step.val, parent, step))
+
+    def _rename(self, node: Node, alias: Alias) -> None:
+        """From here on, the tensor that is `node`'s first argument is another: `alias`."""
+        before, self.env[node] = self.alias(node.args[0]), alias  # type: ignore[arg-type]
         same: Any = node.args[0]  # this node and the next are the one tensor, as are `x` and `x.contiguous()`
-        while self.env[same] is before:
-            self.env[same] = self.env[node]
+        while self.env[same] is before and before is not alias:
+            self.env[same] = alias
+            self.renamed.add(same)
             name = same.target._schema.name if isinstance(same.target, torch._ops.OpOverload) else ""
             if is_inplace(same.target) or name in RETURNS_ITSELF:
                 same = same.args[0]

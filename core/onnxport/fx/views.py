@@ -36,6 +36,10 @@ Emit = Callable[..., Node]
 """emit(target, args, val) -> the new node."""
 
 
+_FILLS = (aten.full.default, aten.full_like.default)
+_OVERLAPS = "several elements of the view are one element of the tensor: write to a clone, or to the tensor by an index"
+
+
 class CannotInvert(Exception):  # noqa: N818 - a signal to the caller, which names the node
     """This view can't be written through."""
 
@@ -104,11 +108,11 @@ def _expand(emit: Emit, step: ViewStep, parent: Node, val: torch.Tensor, value: 
     extra = len(shape) - val.dim()
     if value.target is aten.expand.default and value.args[0].meta["val"].dim() == 0:  # type: ignore[union-attr]
         return emit(aten.expand.default, (value.args[0], sizes_of(emit, parent, val)), val)
-    if value.target not in (aten.full.default, aten.full_like.default):
+    if value.target not in _FILLS:
         if any(not is_same_size(a, b) for a, b in zip(val.shape, shape[extra:])) or not all(
             is_same_size(s, 1) for s in shape[:extra]
         ):
-            raise CannotInvert("several elements of the view are one element of the tensor")
+            raise CannotInvert(_OVERLAPS)
         return _reshape(emit, step, parent, val, value)
     return emit(aten.full_like.default, (parent, value.args[1]), val)
 
@@ -172,6 +176,8 @@ def _diagonal(emit: Emit, step: ViewStep, parent: Node, val: torch.Tensor, value
 
 
 def _as_strided(emit: Emit, step: ViewStep, parent: Node, val: torch.Tensor, value: Node) -> Node:
+    if value.target not in _FILLS and may_overlap(step.val):
+        raise CannotInvert(_OVERLAPS)
     rest = [step.argument(name) for name in ("size", "stride", "storage_offset")]
     return emit(aten.as_strided_scatter.default, (parent, value, *rest), val)
 
@@ -279,8 +285,8 @@ def scatter(
     chosen = steps[0][1]
     if any(fake.dtype != val.dtype or fake.is_conj() != val.is_conj() for _, fake in steps):
         raise CannotInvert("the view doesn't show the elements as they are")
-    if value.target not in (aten.full.default, aten.full_like.default) and _may_overlap(chosen):
-        raise CannotInvert("several elements of the view are one element of the tensor")
+    if value.target not in _FILLS and may_overlap(chosen):
+        raise CannotInvert(_OVERLAPS)
     count = val.numel()
     number = count if isinstance(count, int) else emit(aten.sym_numel.default, (root,), count)
     fake = val.new_empty([count], dtype=torch.int64)
@@ -300,8 +306,10 @@ def scatter(
     )
 
 
-def _may_overlap(val: torch.Tensor) -> bool:
+def may_overlap(val: torch.Tensor) -> bool:
     """Whether two elements of a fake tensor may lie at one place. Never adds a guard."""
+    if any(is_same_size(size, 0) for size in val.shape):
+        return False
     reach: Any = 0
     axes = [(stride, size) for stride, size in zip(val.stride(), val.shape) if not statically_known_true(size <= 1)]
     for stride, size in sorted(axes, key=lambda axis: _hint(axis[0])):
@@ -314,6 +322,29 @@ def _may_overlap(val: torch.Tensor) -> bool:
 def _hint(size: Any) -> int:
     """The size in the example; for sorting."""
     return size if isinstance(size, int) else (size.node.hint if size.node.has_hint() else 0)
+
+
+_LOST_BY_TORCH = frozenset(f"aten::{name}" for name in ("unfold", "as_strided", *dict(_BY_INVERSE)[_expand].split()))
+
+
+def written_view_lost_by_torch(owner: GraphModule) -> Node | None:
+    """A write that torch's own functionalization (2.14) would get wrong, if the graph has one.
+
+    Around the windows of an `unfold` it puts zeros, and what an `expand` repeats it adds up.
+    """
+    fakes = fakes_of(owner)
+    for node in owner.graph.nodes:
+        written = mutated(node.target) if isinstance(node.target, torch._ops.OpOverload) else ()
+        names = [argument.name for argument in node.target._schema.arguments] if written else []
+        given = {**dict(zip(names, node.args)), **node.kwargs}
+        for view in pytree.tree_leaves([given.get(item.name) for item in written]):
+            while isinstance(view, Node) and isinstance(view.target, torch._ops.OpOverload):
+                if view.target._schema.name in _LOST_BY_TORCH:
+                    return node  # type: ignore[no-any-return]
+                above: Any = view.args[0] if view.args else None
+                is_view = isinstance(above, Node) and storage_of(fakes.get(above)) == storage_of(fakes.get(view))
+                view = above if is_view else None
+    return None
 
 
 _CERTAIN_VIEWS = (
