@@ -9,15 +9,13 @@ What a machine reads goes to the standard output, all else to standard error.
 from __future__ import annotations
 
 import dataclasses
-import functools
-import json
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module, util
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -34,53 +32,24 @@ from onnxport.cli_options import (
     given,
     preferred,
 )
+from onnxport.cli_output import INTERNAL, OK, REFUSED, USAGE, Commands, errors_console, guarded, print_json
 
 if TYPE_CHECKING:
+    from onnxport.host.explaining import Explanation
     from onnxport.plugins import Plugins
     from onnxport.registry import Registry, Translation
 
-OK, REFUSED, USAGE, INTERNAL = 0, 1, 2, 3
-
-errors_console = Console(stderr=True, highlight=False, soft_wrap=True)
 console = Console(highlight=False, soft_wrap=True)
 
 app = typer.Typer(
     name="onnxport",
+    cls=Commands,
     help="Export PyTorch models to ONNX.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-
-
-def _fail(code: int, message: object) -> NoReturn:
-    errors_console.print(str(message), style="red", markup=False)
-    raise typer.Exit(code)
-
-
-def _guarded(command: Callable[..., None]) -> Callable[..., None]:
-    """Turn the errors that a command may raise into messages and exit codes."""
-
-    @functools.wraps(command)
-    def run(*args: Any, **kwargs: Any) -> None:
-        try:
-            command(*args, **kwargs)
-        except (typer.Exit, typer.Abort):
-            raise
-        except Exception as error:
-            if hasattr(error, "exit_code"):  # typer's own, which it knows how to show
-                raise
-            from onnxport import errors  # which imports torch: nothing that succeeds without it needs that
-
-            if isinstance(error, (UsageError, errors.InputError, errors.PluginError, errors.SaveError)):
-                _fail(USAGE, error)
-            if isinstance(error, errors.OnnxExporterError):
-                _fail(INTERNAL if isinstance(error, errors.TranslationError) else REFUSED, error)
-            errors_console.print("".join(traceback.format_exception(error)), markup=False)
-            _fail(INTERNAL, "This is a defect in onnxport or in a plugin; please report it with the lines above.")
-
-    return run
 
 
 @dataclasses.dataclass
@@ -123,7 +92,7 @@ def load_example(spec: str) -> Example:
         raise UsageError(f"{spec} isn't callable: it must return a model and its example inputs")
     try:
         made = factory()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UsageError(f"{spec} failed:\n{''.join(traceback.format_exception(error))}") from error
     return _example(spec, made)
 
@@ -144,7 +113,7 @@ def _import(name: str) -> Any:
         return import_module(name)
     except UsageError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UsageError(f"{name} can't be imported: {type(error).__name__}: {error}") from error
 
 
@@ -174,10 +143,6 @@ def _plugins(names: list[str] | None, opset: int | None) -> tuple[Plugins, Regis
     return plugins, plugins.registry(DEFAULT_OPSET if opset is None else opset)
 
 
-def _print_json(data: object) -> None:
-    print(json.dumps(data, indent=2, default=str))
-
-
 @contextmanager
 def _progress(title: str) -> Iterator[Callable[[str], None]]:
     """A display of the stage that is going on, where somebody is looking; gives the function that names the stage."""
@@ -186,7 +151,7 @@ def _progress(title: str) -> Iterator[Callable[[str], None]]:
 
 
 @app.command()
-@_guarded
+@guarded
 def export(
     model: ModelArgument,
     output: Annotated[Path, typer.Option("--output", "-o", help="The .onnx file to write.")],
@@ -227,7 +192,7 @@ def export(
         "outputs": {str(value.name): _described(value) for value in graph.outputs},
     }
     if as_json:
-        _print_json(summary)
+        print_json(summary)
         return
     console.print(f"{output}: opset {summary['opset']}, {summary['nodes']} nodes", markup=False)
     for function, nodes in summary["functions"].items():  # type: ignore[attr-defined]
@@ -243,7 +208,7 @@ def _described(value: Any) -> str:
 
 
 @app.command()
-@_guarded
+@guarded
 def check(
     model: ModelArgument,
     opset: OpsetOption = None,
@@ -261,13 +226,16 @@ def check(
 
     with _progress(f"Checking {model}"):
         result = onnxport.check(example.model, example.args, kwargs=example.kwargs, **options)
-    print(result.to_json() if as_json else result)
+    if as_json:
+        print_json(result.as_dict())
+    else:
+        print(result)
     if result.refusals:  # a conflict is shown, and settled by --prefer
         raise typer.Exit(REFUSED)
 
 
 @app.command()
-@_guarded
+@guarded
 def verify(
     onnx_model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="The exported model.")],
     model: ModelArgument,
@@ -284,7 +252,7 @@ def verify(
     with _progress(f"Verifying {onnx_model}"):
         result = onnxport.verify(onnx_model, example.model, example.args, example.kwargs, rtol=rtol, atol=atol)
     if as_json:
-        _print_json(result.as_dict())
+        print_json(result.as_dict())
     else:
         print(result.table())
     if not result.passed:
@@ -294,7 +262,7 @@ def verify(
 
 
 @app.command()
-@_guarded
+@guarded
 def find_mismatch(
     model: ModelArgument,
     repro: Annotated[Path | None, typer.Option(help="A folder for a minimal reproduction.")] = None,
@@ -316,7 +284,7 @@ def find_mismatch(
         progress("find mismatch")
         result = onnxport.find_mismatch(program, rtol=rtol, atol=atol, repro=repro)
     if as_json:
-        _print_json(result.as_dict())
+        print_json(result.as_dict())
     else:
         print(result)
     if not result.passed:
@@ -324,7 +292,7 @@ def find_mismatch(
 
 
 @app.command()
-@_guarded
+@guarded
 def ops(
     pattern: Annotated[str, typer.Argument(help="Part of an operator's name.")] = "",
     opset: OpsetOption = None,
@@ -338,7 +306,7 @@ def ops(
         key=lambda record: (record.name, *(-number for number in record.rank)),
     )
     if as_json:
-        _print_json([_record_as_dict(record) for record in records])
+        print_json([_record_as_dict(record) for record in records])
         return
     table = Table("operator", "opset", "plugin", Column("function", overflow="fold"), box=None, pad_edge=False)
     for record in records:
@@ -362,9 +330,15 @@ def _record_as_dict(record: Translation) -> dict[str, Any]:
 
 
 @app.command()
-@_guarded
+@guarded
 def explain(
-    operator: Annotated[str, typer.Argument(help="Such as aten::add.Tensor, or operator.add.")],
+    operator: Annotated[
+        str,
+        typer.Argument(
+            help="Such as aten::add.Tensor, operator.add, or as graphs and errors of torch print it: aten.add.Tensor, "
+            "'<built-in function add>'. A name alone, such as gelu, does too."
+        ),
+    ],
     opset: OpsetOption = None,
     plugin: PluginsOption = None,
     prefer: PreferOption = None,
@@ -375,34 +349,42 @@ def explain(
     told = loaded.preferring(preferred(prefer) or None, registry.opset).explain(operator)
     advice = "" if told.candidates else loaded.advice(told.target)
     if as_json:
-        _print_json(
-            {
-                "target": told.target,
-                "opset": told.opset,
-                "candidates": [_record_as_dict(record) for record in told.candidates],
-                "rejected": [{**_record_as_dict(record), "reason": reason} for record, reason in told.rejected],
-                "decomposition": told.decomposition,
-                "hints": list(told.hints),
-                "conflict": None if told.conflict is None else told.conflict.as_dict(),
-                "advice": advice,
-            }
-        )
+        print_json({**_explanation_as_dict(told), "advice": advice})
     else:
-        console.print(f"{told.target} at opset {told.opset}", markup=False)
-        for number, record in enumerate(told.candidates, 1):
-            _print_record(f"{number}.", record)
-        for record, reason in told.rejected:
-            _print_record("-", record, reason)
-        if told.conflict is not None:
-            console.print(f"  conflict: {told.conflict}", markup=False)
-        if not told.candidates and not told.rejected:
-            console.print("  no translation")
-        if told.decomposition:
-            console.print(f"  then decomposed by {told.decomposition}", markup=False)
-        for hint in (*told.hints, *([advice] if advice else [])):
+        for each in told.overloads or (told,):
+            _print_explanation(each)
+        for hint in (*(() if told.overloads else told.hints), *([advice] if advice else [])):
             console.print(f"  {hint}", markup=False)
-    if not told.candidates:
+    if not (told.candidates or told.of_sizes or any(each.candidates for each in told.overloads)):
         raise typer.Exit(REFUSED)
+
+
+def _explanation_as_dict(told: Explanation) -> dict[str, Any]:
+    return {
+        "target": told.target,
+        "opset": told.opset,
+        "candidates": [_record_as_dict(record) for record in told.candidates],
+        "rejected": [{**_record_as_dict(record), "reason": reason} for record, reason in told.rejected],
+        "decomposition": told.decomposition,
+        "hints": list(told.hints),
+        "conflict": None if told.conflict is None else told.conflict.as_dict(),
+        "overloads": [_explanation_as_dict(each) for each in told.overloads],
+        "of_sizes": told.of_sizes,
+    }
+
+
+def _print_explanation(told: Explanation) -> None:
+    console.print(f"{told.target} at opset {told.opset}", markup=False)
+    for number, record in enumerate(told.candidates, 1):
+        _print_record(f"{number}.", record)
+    for record, reason in told.rejected:
+        _print_record("-", record, reason)
+    if told.conflict is not None:
+        console.print(f"  conflict: {told.conflict}", markup=False)
+    if not told.candidates and not told.rejected and not told.of_sizes:
+        console.print("  no translation")
+    if told.decomposition:
+        console.print(f"  then decomposed by {told.decomposition}", markup=False)
 
 
 def _print_record(mark: str, record: Translation, reason: str = "") -> None:
@@ -420,13 +402,13 @@ def _print_record(mark: str, record: Translation, reason: str = "") -> None:
 
 
 @app.command()
-@_guarded
+@guarded
 def plugins(plugin: PluginsOption = None, as_json: JsonOption = False) -> None:
     """List the plugins, and what failed in them."""
     infos = _plugins(plugin, None)[0].infos
     if as_json:
         names = ("name", "distribution", "version", "translations", "error", "warning")
-        _print_json([{name: getattr(info, name) for name in names} for info in infos])
+        print_json([{name: getattr(info, name) for name in names} for info in infos])
         return
     table = Table("plugin", "distribution", "version", "translations", "error", box=None, pad_edge=False)
     for info in infos:
@@ -467,7 +449,10 @@ def _add_plugin_commands(arguments: Sequence[str]) -> None:
 def main() -> None:
     """The console script."""
     try:
-        _guarded(lambda: _add_plugin_commands(sys.argv[1:]))()
+        guarded(lambda as_json: _add_plugin_commands(sys.argv[1:]))(as_json="--json" in sys.argv[1:])
     except typer.Exit as stop:
         sys.exit(stop.exit_code)
     app()
+
+
+__all__ = ["INTERNAL", "OK", "REFUSED", "USAGE", "app", "load_example", "main"]

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from torch._ops import HigherOrderOperator, OpOverload, OpOverloadPacket
 
 from onnxport.errors import PluginError
-from onnxport.host import explaining
+from onnxport.host import explaining, spelling
 from onnxport.host.binding import bind as bind
 from onnxport.host.binding import signature_mismatch as signature_mismatch
 from onnxport.host.explaining import Conflict, Explanation
@@ -435,22 +435,15 @@ class Registry:
         return bool(self.candidates(target))
 
     def find(self, name: str) -> list[Key]:
-        """Targets that ``name`` names: itself, a Python callable's name, or the overloads of a packet."""
-        wanted = name.removesuffix(".default")
-        if wanted in self._by_key:
-            return [wanted]
-        packet = wanted.partition(".")[0] if "::" in wanted else ""
-        return [
-            key
-            for key in self._by_key
-            if name_of(key) == wanted or (packet and packet == wanted and str(key).partition(".")[0] == packet)
-        ]
+        """Targets that ``name`` names, as people, graphs and errors write it; all overloads where it has none."""
+        return spelling.named(name, self._by_key)[0]
 
     def explain(self, target: object) -> Explanation:
         """Candidates of ``target`` in order, and why others are none.
 
         Args:
-            target: an FX target, or a name such as ``"aten::add.Tensor"`` or ``"operator.add"``.
+            target: an FX target, or a name such as ``"aten::add.Tensor"``, ``"operator.add"``, or what graphs, torch's
+                errors and Python print of an operator.
 
         Raises:
             PluginError: the name is no operator name.

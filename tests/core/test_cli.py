@@ -158,7 +158,7 @@ def test_bad_models(models, tmp_path, spec, message):
         ["export", "cli_models:net", "-o", "x.onnx", "--plugin", "nowhere"],
         ["unknown"],
         ["plugins", "--plugin", "nowhere"],
-        ["explain", "gelu"],
+        ["explain", "no_such_thing"],
         ["verify", "missing.onnx", "cli_models:net"],
     ],
 )

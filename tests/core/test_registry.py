@@ -200,8 +200,11 @@ def test_explain():
     told = registry.explain("aten::add")
     assert not told.candidates
     assert "aten::add.Scalar, aten::add.Tensor" in told.hints[0]
-    with pytest.raises(PluginError):
-        registry.explain("add")
+    assert [each.target for each in told.overloads] == ["aten::add.Scalar", "aten::add.Tensor"]
+    told = registry.explain("add")
+    assert len(told.overloads) == 2 and told.hints[1] == "others of that name: operator.add"
+    with pytest.raises(PluginError, match="Did you mean"):
+        registry.explain("addd")
 
 
 def test_location_has_no_machine_path():

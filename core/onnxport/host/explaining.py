@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from onnxport.errors import PluginConflictError, PluginError
+from onnxport.host import spelling
 
 if TYPE_CHECKING:
     from onnxport.registry import Key, Registry, Translation
@@ -66,6 +67,8 @@ class Explanation:
         decomposition: plugin function that expands it, or empty.
         hints: what else to look at.
         conflict: candidates of equal rank, for which an export fails; None where there are none.
+        overloads: the same of each overload, where the name is that of all of them.
+        of_sizes: a function of Python that graphs hold for arithmetic of sizes, which needs no translation.
     """
 
     target: str
@@ -75,6 +78,8 @@ class Explanation:
     decomposition: str
     hints: tuple[str, ...]
     conflict: Conflict | None = None
+    overloads: tuple[Explanation, ...] = ()
+    of_sizes: bool = False
 
 
 def explain(registry: Registry, target: object) -> Explanation:
@@ -83,17 +88,25 @@ def explain(registry: Registry, target: object) -> Explanation:
 
     key: Key
     hints: list[str] = []
+    overloads: tuple[Explanation, ...] = ()
     if isinstance(target, str):
-        found = registry.find(target)
-        key = found[0] if len(found) == 1 else target
-        if len(found) > 1:
-            hints.append("overloads with translations: " + ", ".join(sorted(name_of(k) for k in found)))
-        if isinstance(key, str) and "::" not in key:
+        known = registry.targets()
+        found, others = spelling.named(target, known)
+        if not found:
+            close = spelling.near(target, known)
             raise PluginError(
-                f"{target!r} is neither an operator name such as 'aten::add.Tensor', nor a Python function that "
-                "has a translation.",
+                f"{target!r} is neither an operator name such as 'aten::add.Tensor', nor a Python function that has a "
+                f"translation. {f'Did you mean {_either(close)}?' if close else 'onnxport ops lists all there are.'}",
                 target=target,
             )
+        key = found[0] if len(found) == 1 else spelling.packet_of(found)
+        if len(found) > 1:
+            hints.append("overloads with translations: " + ", ".join(sorted(name_of(k) for k in found)))
+            overloads = tuple(explain(registry, name_of(k)) for k in sorted(found, key=name_of))
+        if others:
+            hints.append("others of that name: " + ", ".join(map(name_of, others)))
+        if found[0] not in known and isinstance(key, str) and (close := spelling.near(target, known)):
+            hints.append("names that look like it: " + ", ".join(close))
     else:
         key = key_of(target)
     key = key_of(key)
@@ -101,6 +114,8 @@ def explain(registry: Registry, target: object) -> Explanation:
     candidates = asked.candidates(operator_named(key) if isinstance(target, str) else target)
     conflicts = asked.conflicts or {}
     hints += registry.settled(candidates)
+    if callable(key) and not candidates:
+        hints.append("sizes are computed without a translation: as arithmetic of the shapes that they come from")
     decomposition = ""
     for operator, function in registry.decompositions.items():
         if key_of(operator) == key:
@@ -113,4 +128,10 @@ def explain(registry: Registry, target: object) -> Explanation:
         decomposition,
         tuple(hints),
         next(iter(conflicts.values()), None),
+        overloads,
+        callable(key),
     )
+
+
+def _either(names: list[str]) -> str:
+    return " or ".join([", ".join(map(repr, names[:-1])), repr(names[-1])] if len(names) > 1 else map(repr, names))

@@ -1,0 +1,131 @@
+"""What the command line prints: JSON for machines on the standard output, failures, and the exit codes."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import math
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
+from typing import Any, NoReturn, TextIO
+
+import typer
+from rich.console import Console
+from typer.core import TyperGroup
+
+from onnxport.cli_options import UsageError
+
+OK, REFUSED, USAGE, INTERNAL = 0, 1, 2, 3
+
+errors_console = Console(stderr=True, highlight=False, soft_wrap=True)
+_output: ContextVar[TextIO | None] = ContextVar("_output", default=None)
+
+
+def print_json(data: Any) -> None:
+    """Print to the standard output, also while all else that is printed goes to standard error."""
+    print(json.dumps(_finite(data), indent=2, default=str, allow_nan=False), file=_output.get() or sys.stdout)
+
+
+def _finite(data: Any) -> Any:
+    """The data without NaN and infinities, which JSON doesn't have: as text."""
+    if isinstance(data, float) and not math.isfinite(data):
+        return str(data)
+    if isinstance(data, dict):
+        return {str(key): _finite(value) for key, value in data.items()}
+    return [_finite(value) for value in data] if isinstance(data, (list, tuple)) else data
+
+
+@contextlib.contextmanager
+def json_alone() -> Iterator[None]:
+    """Keep the standard output for JSON: what a model, its module or a library prints goes to standard error."""
+    token = _output.set(sys.stdout)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        _output.reset(token)
+
+
+def guarded(command: Callable[..., None]) -> Callable[..., None]:
+    """Turn the errors that a command may raise into messages and exit codes; with ``--json`` into an object too.
+
+    Its key ``error`` has type, message and attributes, those of ``OnnxExporterError.as_dict``, and ``exit_code`` the
+    exit code.
+    """
+
+    @functools.wraps(command)
+    def run(*args: Any, **kwargs: Any) -> None:
+        as_json = kwargs.get("as_json", False)
+        try:
+            with json_alone() if as_json else contextlib.nullcontext():
+                command(*args, **kwargs)
+        except (typer.Exit, typer.Abort):
+            raise
+        except Exception as error:
+            if hasattr(error, "exit_code"):  # typer's own, which it knows how to show
+                raise
+            _fail(error, as_json)
+
+    return run
+
+
+def _fail(error: Exception, as_json: bool) -> NoReturn:
+    from onnxport import errors  # which imports torch: nothing that succeeds without it needs that
+
+    if isinstance(error, (UsageError, errors.InputError, errors.PluginError, errors.SaveError)):
+        code = USAGE
+    elif isinstance(error, errors.OnnxExporterError):
+        code = INTERNAL if isinstance(error, errors.TranslationError) else REFUSED
+    else:
+        code = INTERNAL
+        errors_console.print("".join(traceback.format_exception(error)), markup=False)
+    if as_json:
+        print_failure(error, code)
+    known = isinstance(error, (UsageError, errors.OnnxExporterError))
+    defect = "This is a defect in onnxport or in a plugin; please report it with the lines above."
+    errors_console.print(str(error) if known else defect, style="red", markup=False)
+    raise typer.Exit(code)
+
+
+def print_failure(error: Exception, code: int) -> None:
+    """Print an error as a JSON object."""
+    if hasattr(error, "as_dict"):
+        told = error.as_dict()
+    else:
+        message = error.format_message() if hasattr(error, "format_message") else str(error)
+        told = {"type": type(error).__name__, "message": message}
+    print_json({"error": told, "exit_code": code})
+
+
+class Commands(TyperGroup):
+    """The commands, whose wrong options are JSON too where ``--json`` is among the arguments."""
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Run a command; see click's ``Command.main``."""
+        run = functools.partial(super().main, args, prog_name, complete_var, **extra)
+        given = sys.argv[1:] if args is None else list(args)
+        if not standalone_mode or "--json" not in given:
+            return run(standalone_mode=standalone_mode, windows_expand_args=windows_expand_args)
+        try:
+            sys.exit(run(standalone_mode=False, windows_expand_args=windows_expand_args) or OK)
+        except typer.Abort as error:
+            code: int = REFUSED
+            print_failure(error, code)
+        except Exception as error:
+            if not hasattr(error, "exit_code") or not hasattr(error, "show"):
+                raise
+            code = error.exit_code
+            error.show()
+            print_failure(error, code)
+        sys.exit(code)
