@@ -15,7 +15,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import onnx_ir as ir
 import torch
@@ -67,7 +67,7 @@ _DEPRECATED = {
 def export(
     model: torch.nn.Module | ExportedProgram,
     args: tuple[Any, ...] = (),
-    f: str | os.PathLike[str] | None = None,
+    f: str | os.PathLike[str] | IO[bytes] | None = None,
     *,
     kwargs: dict[str, Any] | None = None,
     verbose: bool | Callable[[str], None] | None = None,
@@ -101,14 +101,15 @@ def export(
     Args:
         model: a module in eval mode, an :class:`ExportableModule`, or an ``ExportedProgram``, which is taken as it is.
         args: example positional inputs. Tensors become inputs of the ONNX model, everything else is baked in.
-        f: where to save the model; nothing is written when left out.
+        f: where to save the model: a path, or a binary file open for writing, which the whole model goes to. Nothing is
+            written when left out.
         kwargs: example keyword inputs.
         verbose: print the stages and the resolved dimensions; or a function that is called with each stage's name.
         input_names: names of the ONNX inputs, in order.
         output_names: names of the ONNX outputs, in order.
         opset_version: target opset of the default domain, 18 to the newest that onnx knows; 20 when left out.
         dynamo: must be True; there is no other exporter here.
-        external_data: with ``f``, save the weights to a file of their own beside it.
+        external_data: with a path as ``f``, save the weights to a file of their own beside it.
         dynamic_shapes: what ``torch.export.export`` takes, with strings allowed as dimension names.
         custom_translation_table: ``{torch.ops.ns.op.overload: function or sequence of functions}``.
         report: write a markdown report and its JSON twin to ``artifacts_dir``.
@@ -152,6 +153,8 @@ def export(
     )
     _check_arguments(dynamo, mutation, metadata, target, artifacts_dir, seed, deprecated)
     if f is not None:
+        if not isinstance(f, (str, os.PathLike)) and hasattr(f, "write"):  # a file has no place beside it
+            external_data = False
         path_of(f, external_data)  # now, and not after an hour
     model = getattr(model, "_orig_mod", model)  # of torch.compile, whose forward takes *args
     classes = _functions(functions)

@@ -1,7 +1,8 @@
 """``custom_translation_table``: user functions as translations.
 
 Three kinds of function are taken: Python functions that call an onnxscript opset and are traced, functions made by
-``@onnxscript.script()``, which stay local functions of the model, and functions whose first parameter is ``op``.
+``@onnxscript.script()``, which stay local functions of the model, and functions whose first parameter is ``op``. Those
+of onnxscript's own collection for torch are of the first two kinds; their signatures tell inputs from attributes.
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
-from onnx_ir import AttributeType, DataType
+from onnx_ir import AttributeType
 from torch._ops import HigherOrderOperator, OpOverload, OpOverloadPacket
 from torch.utils import _pytree as pytree
 
+from onnxport import signatures
 from onnxport.errors import TableError, Unsupported
 from onnxport.graph.schemas import OpSpec, spec_of
-from onnxport.graph.tensor import Tensor
 from onnxport.registry import TABLE_TIER, WRITTEN, Translation, key_of, name_of
 from onnxport.symbols import Size
 
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 _MAX_PRIORITY = 1000
 _NO_DEFAULT = object()
 _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+#: What opset 20 calls the modes of opset 16
+_GRID_MODES = {"bilinear": "linear", "bicubic": "cubic"}
 _tracing_lock = threading.RLock()
 
 
@@ -83,8 +86,11 @@ def _check_key(target: Any) -> None:
 
 
 def _record(target: Any, function: Any, priority: int) -> Translation:
+    kind = signatures.kind_of(function)
     if _is_onnxscript(function):
-        call: Callable[..., Any] = _script_call(function)
+        call: Callable[..., Any] = _script_call(function, kind)
+    elif _is_traced(function):
+        call = _traced_call(function.func, kind)
     elif not callable(function):
         raise table_error(
             f"custom_translation_table[{target}] is {function!r}, which is no function.", target, function
@@ -101,7 +107,12 @@ def _record(target: Any, function: Any, priority: int) -> Translation:
     else:
         call = _traced_call(function)
     return Translation(
-        key_of(target), call, priority=priority, complex=True, plugin="custom_translation_table", tier=TABLE_TIER
+        key_of(target),
+        call,
+        priority=priority,
+        complex=kind.numbers != "real",
+        plugin="custom_translation_table",
+        tier=TABLE_TIER,
     )
 
 
@@ -126,6 +137,11 @@ def _is_onnxscript(function: Any) -> bool:
     return type(function).__module__.startswith("onnxscript") and hasattr(function, "to_function_proto")
 
 
+def _is_traced(function: Any) -> bool:
+    """A function of onnxscript's collection that is only ever traced; its own call takes no argument named self."""
+    return type(function).__module__.startswith("onnxscript") and callable(getattr(function, "func", None))
+
+
 def _positional(op: Builder, bound: dict[str, Any], names: list[str]) -> tuple[list[Any], dict[str, Any]]:
     """Arguments for a function that names its parameters as it likes: in the schema's order where names differ."""
     if set(bound) <= set(names):
@@ -144,30 +160,48 @@ def _as_values(op: Builder, args: list[Any]) -> list[Any]:
     return [op.tensor(a) if isinstance(a, Size) else a for a in args]
 
 
-def _traced_call(function: Callable[..., Any]) -> Callable[..., Any]:
+def _traced_call(
+    function: Callable[..., Any],
+    kind: signatures.Kind = signatures.Kind(),  # noqa: B008
+) -> Callable[..., Any]:
     """A Python function over an onnxscript opset: its operator calls are emitted as they are made."""
-    names = list(inspect.signature(function).parameters)
+    names, optional = _names(function)
 
     @functools.wraps(function)
     def call(op: Builder, *args: Any, **kwargs: Any) -> Any:
+        kwargs = signatures.given_by(op, kwargs, names, optional)
         positional, keyword = _positional(op, kwargs, names) if kwargs else (list(args), {})
+        if kind.numbers:
+            positional, keyword = [], kind.arguments(op, {**dict(zip(names, positional)), **keyword})
+        positional, keyword = signatures.plain((positional, keyword))
         keyword = {key: op.tensor(value) if isinstance(value, Size) else value for key, value in keyword.items()}
-        with _tracing(op):
-            return function(*_as_values(op, positional), **keyword)
+        with _tracing(op) as emitter:
+            found = function(*_as_values(op, positional), **keyword)
+            signatures.without_unused(op, emitter.several, found)
+        return kind.results(op, found)
 
     del call.__wrapped__  # type: ignore[attr-defined]  # its own signature takes whatever the operator has
     setattr(call, WRITTEN, function)
     return call
 
 
-def _script_call(function: Any) -> Callable[..., Any]:
+def _names(function: Callable[..., Any]) -> tuple[list[str], set[str]]:
+    parameters = inspect.signature(function).parameters
+    return list(parameters), {
+        name for name, p in parameters.items() if p.default is not p.empty or p.kind not in _NAMED
+    }
+
+
+def _script_call(function: Any, kind: signatures.Kind) -> Callable[..., Any]:
     """An ``@onnxscript.script()`` function: a call of it, with its body among the model's functions."""
 
     def call(op: Builder, *args: Any, **kwargs: Any) -> Any:
         proto = function.to_function_proto()
         parameters = _parameters(proto)
+        kwargs = signatures.given_by(op, kwargs, parameters, {a.name for a in proto.attribute_proto})
         positional, keyword = _positional(op, kwargs, parameters) if kwargs else (list(args), {})
-        return _call_function(op, proto, {**dict(zip(parameters, positional)), **keyword}, function)
+        given = kind.arguments(op, {**dict(zip(parameters, positional)), **keyword})
+        return kind.results(op, _call_function(op, proto, signatures.plain(given), function))
 
     call.__name__ = call.__qualname__ = function.name
     setattr(call, WRITTEN, getattr(function, "function", None))
@@ -178,7 +212,7 @@ def _script_call(function: Any) -> Callable[..., Any]:
 
 
 @contextlib.contextmanager
-def _tracing(op: Builder) -> Iterator[None]:
+def _tracing(op: Builder) -> Iterator[_Emitter]:
     """Operator calls and arithmetic on values emit into ``op``.
 
     onnxscript and onnx_ir keep their handlers in globals, so that only one thread may trace at a time.
@@ -187,9 +221,10 @@ def _tracing(op: Builder) -> Iterator[None]:
 
     with _tracing_lock:
         before = ir.set_value_magic_handler(op)  # type: ignore[arg-type]
+        emitter = _Emitter(op)
         try:
-            with evaluator.default_as(_Emitter(op)):
-                yield
+            with evaluator.default_as(emitter):
+                yield emitter
         finally:
             ir.set_value_magic_handler(before)
 
@@ -199,15 +234,30 @@ class _Emitter:
 
     def __init__(self, op: Builder) -> None:
         self._op = op
+        self.several: list[signatures.Outputs] = []
 
     def eval_op(self, called: Any, args: Any, kwargs: Any) -> Any:
         schema = called.op_schema
-        inputs, attributes = _split(schema, args, kwargs)
-        return _emit(self._op, schema, inputs, attributes)
+        inputs, attributes = _split(schema, [_first(arg) for arg in args], kwargs)
+        outputs = attributes.pop("_outputs", None)
+        count = len(outputs) if isinstance(outputs, (list, tuple)) else outputs
+        if count is None:
+            count = signatures.count_of(schema, attributes)
+        found = _emit(self._op, schema, inputs, attributes, count)
+        if count == 1 or not isinstance(found, (list, tuple)):
+            return found
+        self.several += [signatures.Outputs(found)] if outputs is None else []
+        return signatures.Outputs(found)
 
     def eval_function(self, called: Any, args: Any, kwargs: Any) -> Any:
         proto = called.to_function_proto()
-        return _call_function(self._op, proto, {**dict(zip(_parameters(proto), args)), **kwargs}, called)
+        given = {**dict(zip(_parameters(proto), map(_first, args))), **kwargs}
+        answer = signatures.answer(proto, given)
+        return _call_function(self._op, proto, given, called, inner=True) if answer is None else answer
+
+
+def _first(value: Any) -> Any:
+    return value[0] if isinstance(value, signatures.Outputs) else value
 
 
 def _parameters(proto: Any) -> list[str]:
@@ -217,7 +267,7 @@ def _parameters(proto: Any) -> list[str]:
 def _split(schema: Any, args: Any, kwargs: Any) -> tuple[list[Any], dict[str, Any]]:
     names = [formal.name for formal in schema.inputs]
     inputs = list(args)
-    attributes = {key: value for key, value in kwargs.items() if key not in names}
+    attributes = {key: _plain_attribute(value) for key, value in kwargs.items() if key not in names}
     for i, name in enumerate(names):
         if name in kwargs:
             inputs += [None] * (i + 1 - len(inputs))
@@ -225,33 +275,42 @@ def _split(schema: Any, args: Any, kwargs: Any) -> tuple[list[Any], dict[str, An
     return inputs, attributes
 
 
-def _emit(op: Builder, schema: Any, inputs: Any, attributes: dict[str, Any]) -> Any:
-    outputs = attributes.pop("_outputs", None)
-    outputs = len(outputs) if isinstance(outputs, (list, tuple)) else outputs
+def _plain_attribute(value: Any) -> Any:
+    """An attribute object's value, unless it refers to an attribute of the function around it."""
+    return value.value if isinstance(value, ir.Attr) and value.ref_attr_name is None else value
+
+
+def _emit(op: Builder, schema: Any, inputs: Any, attributes: dict[str, Any], outputs: int) -> Any:
     if schema.domain not in ("", "ai.onnx"):
-        return op.call(schema.domain, schema.name, *inputs, version=schema.since_version, **attributes)
+        return op.call(schema.domain, schema.name, *inputs, version=schema.since_version, outputs=outputs, **attributes)
     newest = spec_of(schema.name, op.opset)
     if newest is None or newest.since < schema.since_version:
         raise Unsupported(f"needs opset {schema.since_version}: {schema.name}")
-    kwargs = {} if outputs is None else {"outputs": outputs}
+    if schema.name == "GridSample" and schema.since_version < 20 <= op.opset:
+        attributes = {**attributes, "mode": _GRID_MODES.get(attributes.get("mode", ""), attributes.get("mode"))}
+    elif schema.name == "GroupNormalization" and schema.since_version < 21 <= op.opset:
+        raise Unsupported(f"the function is written for GroupNormalization-{schema.since_version}")
+    kwargs = {} if outputs == 1 else {"outputs": outputs}
     return getattr(op, schema.name)(*inputs, **kwargs, **attributes)
 
 
-def _call_function(op: Builder, proto: Any, given: dict[str, Any], called: Any) -> Any:
+def _call_function(op: Builder, proto: Any, given: dict[str, Any], called: Any, *, inner: bool = False) -> Any:
     """A node that calls a local function; numbers given for its inputs become constants."""
     key = (proto.domain, proto.name, proto.overload)
     if key not in op.functions:
-        for inner in [proto, *_callees(called)]:
-            function = ir.serde.deserialize_function(inner)
+        for each in [proto, *_callees(called)]:
+            function = ir.serde.deserialize_function(each)
             _raise_opset(function, op.opset)
-            op.functions.setdefault((inner.domain, inner.name, inner.overload), function)
+            op.functions.setdefault((each.domain, each.name, each.overload), function)
             for domain, version in function.opset_imports.items():
                 op.domains.setdefault(domain, version)
+    signature = signatures.signature_of(called)
+    given = signatures.converted(op, signature, given, set(_parameters(proto)) - set(proto.input))
     inputs = [given.get(name) for name in proto.input]
     attributes = {key: value for key, value in given.items() if key not in proto.input and value is not None}
     for name in _float_attributes(op.functions[key]) & attributes.keys():
         attributes[name] = pytree.tree_map(lambda v: float(v) if isinstance(v, int) else v, attributes[name])
-    dtypes = _output_dtypes(op, len(proto.output), inputs)
+    dtypes = signatures.output_dtypes(op, proto, signature, inputs, inner=inner)
     return op.call(
         proto.domain, proto.name, *inputs, version=1, outputs=len(proto.output), dtypes=dtypes, overload=proto.overload,
         **attributes,
@@ -290,12 +349,3 @@ def _callees(called: Any) -> list[Any]:
     """Functions that a script function calls, however deep."""
     irs = called.function_ir.get_called_functions() if hasattr(called.function_ir, "get_called_functions") else {}
     return [inner.to_function_proto() for inner in irs.values()]
-
-
-def _output_dtypes(op: Builder, count: int, inputs: list[Any]) -> list[DataType]:
-    """What the FX node gives, where the function gives as many results; else the first input's type."""
-    results = op.results
-    if len(results) == count:
-        return [result.dtype for result in results]
-    first = next((value.dtype for value in inputs if isinstance(value, Tensor)), DataType.FLOAT)
-    return [first or DataType.FLOAT] * count

@@ -95,7 +95,11 @@ def save(
     size = model_size(shell, weights)
     if path is None:
         _require(size, "Save to a path, where the weights can be external data.")
-        write_model(destination, shell, weights)  # type: ignore[arg-type]
+        try:
+            write_model(destination, shell, weights)  # type: ignore[arg-type]
+        except OSError as error:
+            advice = _ADVICE.get(error.errno or 0, "What the file holds now is no whole model.")
+            raise SaveError(f"Cannot write to the file given: {error.strerror or error}. {advice}") from error
         return
     if external_data is None:
         external_data = size > PROTOBUF_LIMIT
@@ -131,12 +135,27 @@ def path_of(destination: Any, external_data: bool | None) -> str | None:
     kind = type(destination).__name__
     if not hasattr(destination, "write"):
         raise ArgumentError(f"The destination must be a path or a binary file, not {kind}.", parameter="destination")
+    if problem := _unwritable(destination):
+        raise ArgumentError(
+            f"The destination is a {kind} that {problem}: open a file with mode 'wb', or give a path.",
+            parameter="destination",
+        )
     if external_data:
         raise ArgumentError(
             f"external_data=True needs a path as destination, not {kind}; give external_data=False.",
             parameter="external_data",
         )
     return None
+
+
+def _unwritable(file: Any) -> str:
+    """What is wrong with a file that bytes are to be written to; empty if nothing."""
+    if isinstance(file, io.TextIOBase):
+        return "takes text, and no bytes"
+    if getattr(file, "closed", False):
+        return "is closed"
+    writable = getattr(file, "writable", None)
+    return "is not open for writing" if callable(writable) and not writable() else ""
 
 
 def require_flags(**flags: Any) -> None:

@@ -19,7 +19,10 @@ from onnxport.weights import TorchTensor
 
 
 def array(value: Any, dtype: DataType | None) -> tuple[np.ndarray, DataType]:
-    """A number or nested list as an array. Ints outside the type's range wrap, as torch's do."""
+    """A number, nested list or tensor as an array. Ints outside the type's range wrap, as torch's do."""
+    if not isinstance(value, (bool, int, float, list, tuple, np.ndarray)) and isinstance(value, ir.TensorProtocol):
+        dtype = dtype or value.dtype
+        return np.ascontiguousarray(value.numpy().astype(dtype.numpy(), copy=False)).reshape(value.numpy().shape), dtype
     if isinstance(value, np.ndarray):
         element = dtype or DataType.from_numpy(value.dtype)
         return np.ascontiguousarray(value.astype(element.numpy(), copy=False)).reshape(value.shape), element
