@@ -31,7 +31,7 @@ from onnxport.capturing.subclasses import with_plain_weights
 from onnxport.errors import InputError, MutationError, OpsetError, Refusal
 from onnxport.exportable import ExportableModule
 from onnxport.files import reweight
-from onnxport.files.saving import path_of, require_flags
+from onnxport.files.saving import is_file, path_of, require_flags
 from onnxport.functionalize import FunctionalProgram, functionalize
 from onnxport.fx.folding import fold_constants
 from onnxport.fx.overrides import Overrides
@@ -101,8 +101,7 @@ def export(
     Args:
         model: a module in eval mode, an :class:`ExportableModule`, or an ``ExportedProgram``, which is taken as it is.
         args: example positional inputs. Tensors become inputs of the ONNX model, everything else is baked in.
-        f: where to save the model: a path, or a binary file open for writing, which the whole model goes to. Nothing is
-            written when left out.
+        f: where to save the model: a path or a binary file open for writing; nothing is written when left out.
         kwargs: example keyword inputs.
         verbose: print the stages and the resolved dimensions; or a function that is called with each stage's name.
         input_names: names of the ONNX inputs, in order.
@@ -153,8 +152,7 @@ def export(
     )
     _check_arguments(dynamo, mutation, metadata, target, artifacts_dir, seed, deprecated)
     if f is not None:
-        if not isinstance(f, (str, os.PathLike)) and hasattr(f, "write"):  # a file has no place beside it
-            external_data = False
+        external_data = external_data and not is_file(f)  # which has no place beside it
         path_of(f, external_data)  # now, and not after an hour
     model = getattr(model, "_orig_mod", model)  # of torch.compile, whose forward takes *args
     classes = _functions(functions)

@@ -148,6 +148,11 @@ def path_of(destination: Any, external_data: bool | None) -> str | None:
     return None
 
 
+def is_file(destination: Any) -> bool:
+    """Whether a destination is an open file, and not the path of one."""
+    return not isinstance(destination, (str, os.PathLike)) and hasattr(destination, "write")
+
+
 def _unwritable(file: Any) -> str:
     """What is wrong with a file that bytes are to be written to; empty if nothing."""
     if isinstance(file, io.TextIOBase):
