@@ -115,7 +115,7 @@ def export(
         optimize: run the graph passes.
         verify: check the model and compare its outputs with the model's own. Nothing is saved where they differ: the
             error's ``program`` is what would have been.
-        profile: write the time and memory of each stage to ``artifacts_dir``.
+        profile: print the time and memory of each stage, and write them to ``artifacts_dir``.
         dump_exported_program: save the captured program to ``artifacts_dir``.
         artifacts_dir: where reports go.
         export_params: with ``f``, write the weights.
@@ -198,7 +198,7 @@ def export(
         raise
     finally:
         if report or profile:
-            run.write(report=report, profile=profile)
+            run.write(report=report, profile=profile, shown=verbose is None or verbose is True)
     return onnx_program
 
 

@@ -16,6 +16,7 @@ from google.protobuf.message import DecodeError
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from onnxport.arguments import path_argument, takes, wrong
+from onnxport.capturing.arguments import CallSpec
 from onnxport.errors import ArgumentError, InputError, WeightError
 from onnxport.files import reweight, saving
 from onnxport.weights import TorchTensor
@@ -34,22 +35,50 @@ _INITIALIZER = "a function that makes an onnxruntime.InferenceSession of a model
 _IDENTIFIER = re.compile(r"[^\W\d]\w*")
 
 
+class ComputedValues(dict[str, torch.Tensor]):
+    """Tensors by name. As those that torch's exporter gives, they can be unpacked, iterated over and indexed by number.
+
+    ``keys()``, ``values()`` and ``items()`` are a dict's.
+    """
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.values())
+
+    def __getitem__(self, key: Any) -> Any:
+        return super().__getitem__(key) if isinstance(key, str) else tuple(self.values())[key]
+
+
 class ONNXProgram:
     """An ONNX model that can be called with torch tensors.
 
     Calls run on onnxruntime; the session opens at the first call. After changing `model` by hand, `release` the
     session. As a context manager it releases the session at the end.
 
+    A deep copy has a model and weights of its own and shares the exported program. A pickled program has the model
+    with its weights and knows how it is called, but not the exported program; neither has a session.
+
     Attributes:
         model: the model, as onnx_ir represents it.
-        exported_program: the program that was exported; None for a model that was loaded from a file.
+        exported_program: the program that was exported; None for a model that was loaded from a file or unpickled.
     """
 
     def __init__(self, model: ir.Model, exported_program: torch.export.ExportedProgram | None = None) -> None:
         self.model = model
         self.exported_program = exported_program
+        self._spec: tuple[object, CallSpec | None] = None, None
         self._session: ort.InferenceSession | None = None
         self._remove_files: Callable[[], object] | None = None
+
+    @property
+    def call_spec(self) -> CallSpec | None:
+        """How the model is called; None for one that was loaded, whose arguments are its graph inputs."""
+        if self.exported_program is not None and self._spec[0] is not self.exported_program:
+            self._spec = self.exported_program, CallSpec.of(self.exported_program)
+        return self._spec[1]
+
+    @call_spec.setter
+    def call_spec(self, spec: CallSpec | None) -> None:
+        self._spec = None, spec
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> ONNXProgram:
@@ -83,7 +112,7 @@ class ONNXProgram:
         """Run the model; with `all_outputs`, also return the new values of mutated buffers and inputs."""
         from onnxport.running import runtime
 
-        feeds = runtime.bind(self.model.graph.inputs, self.exported_program, args, kwargs or {})
+        feeds = runtime.bind(self.model.graph.inputs, self.call_spec, args, kwargs or {})
         if self._session is None:
             self.initialize_inference_session()
         values = [value for value in self.model.graph.outputs if all_outputs or runtime.is_user_output(value)]
@@ -96,7 +125,7 @@ class ONNXProgram:
 
         from onnxport.running import runtime
 
-        feeds = runtime.bind(self.model.graph.inputs, self.exported_program, args, kwargs)
+        feeds = runtime.bind(self.model.graph.inputs, self.call_spec, args, kwargs)
         arrays = {name: TorchTensor(tensor).numpy() for name, tensor in feeds.items()}
         values = [value for value in self.model.graph.outputs if runtime.is_user_output(value)]
         evaluator = onnx.reference.ReferenceEvaluator(self.model_proto)
@@ -105,7 +134,7 @@ class ONNXProgram:
 
     def compute_values(
         self, value_names: Sequence[str], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> dict[str, torch.Tensor]:
+    ) -> ComputedValues:
         """Compute values inside the graph.
 
         Args:
@@ -114,7 +143,8 @@ class ONNXProgram:
             kwargs: keyword arguments of the forward.
 
         Returns:
-            The tensors by name, in the order asked for.
+            The tensors by name, in the order asked for. Unpacked, iterated over or indexed by number, they are as
+            torch's exporter gives them.
 
         Raises:
             InputError: a name that the main graph doesn't have, or arguments that are not what was exported.
@@ -131,7 +161,7 @@ class ONNXProgram:
         unknown = [name for name in value_names if name not in known]
         if unknown:
             raise InputError(f"The graph has no value(s) named {unknown}.", parameter="value_names")
-        feeds = runtime.bind(graph.inputs, self.exported_program, args, kwargs or {})
+        feeds = runtime.bind(graph.inputs, self.call_spec, args, kwargs or {})
         found = {name: feeds[name] for name in value_names if name in feeds}
         wanted = [known[name] for name in dict.fromkeys(value_names) if name not in feeds]
         if wanted:
@@ -141,7 +171,7 @@ class ONNXProgram:
                 del opened
             found |= zip((str(value.name) for value in wanted), results)
         values = [known[name] for name in value_names]
-        return dict(zip(value_names, runtime.restore(values, [found[name] for name in value_names])))
+        return ComputedValues(zip(value_names, runtime.restore(values, [found[name] for name in value_names])))
 
     def initialize_inference_session(
         self,
@@ -290,34 +320,34 @@ class ONNXProgram:
             reweight.apply_weights(self.model, self.exported_program, state_dict, strict=strict)  # type: ignore[arg-type]
         self.release()
 
-    def rename_axes(self, names: Mapping[str, str]) -> None:
+    def rename_axes(self, rename_mapping: Mapping[str | ir.SymbolicDim, str]) -> None:
         """Rename symbolic dimensions everywhere in the model, expressions such as `2*batch` included.
 
         Args:
-            names: new name by present name.
+            rename_mapping: new name by present name, or by the dimension itself (`model.graph.inputs[0].shape[0]`).
 
         Raises:
             InputError: a dimension that the model doesn't have, an invalid name, or one that another dimension has.
         """
-        if not isinstance(names, Mapping):
-            raise ArgumentError(
-                f"names is a {type(names).__name__}: give a dict of new names by present names.", parameter="names"
-            )
+        if not isinstance(rename_mapping, Mapping):
+            raise wrong("rename_mapping", rename_mapping, "a dict of new names by present names")
+        names = {
+            str(key.value) if isinstance(key, ir.SymbolicDim) and key.value is not None else key: new
+            for key, new in rename_mapping.items()
+        }
         values = list(_values(self.model))
         dims = {str(dim.value) for value in values for dim in value.shape or () if isinstance(dim, ir.SymbolicDim)}
         present = dims | {name for dim in dims for name in _IDENTIFIER.findall(dim)}
         for old, new in names.items():
+            problem = ""
             if old not in present:
-                known = sorted(present - {"None"})
-                raise InputError(f"The model has no dimension {old!r}; it has {known}.", parameter="names")
-            if not isinstance(new, str) or not new.isidentifier():
-                raise InputError(
-                    f"{new!r} is no name for a dimension: use letters, digits and underscores.", parameter="names"
-                )
-            if (new in present and new not in names) or list(names.values()).count(new) > 1:
-                raise InputError(
-                    f"The name {new!r} would stand for two dimensions: choose different ones.", parameter="names"
-                )
+                problem = f"The model has no dimension {old!r}; it has {sorted(present - {'None'})}."
+            elif not isinstance(new, str) or not new.isidentifier():
+                problem = f"{new!r} is no name for a dimension: use letters, digits and underscores."
+            elif (new in present and new not in names) or list(names.values()).count(new) > 1:
+                problem = f"The name {new!r} would stand for two dimensions: choose different ones."
+            if problem:
+                raise InputError(problem, parameter="rename_mapping")
 
         def renamed(dim: int | ir.SymbolicDim) -> int | ir.SymbolicDim:
             if isinstance(dim, int) or dim.value is None:
@@ -330,6 +360,26 @@ class ONNXProgram:
             if value.shape is not None and not value.shape.is_static():
                 value.shape = ir.Shape([renamed(dim) for dim in value.shape])
         self.release()
+
+    # Copies ------------------------------------------------------------------------------------------------------
+
+    def __copy__(self) -> ONNXProgram:
+        copied = type(self)(self.model, self.exported_program)
+        copied._spec = self._spec
+        return copied
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> ONNXProgram:
+        from onnxport.copies import model_copy
+
+        copied = self.__copy__()
+        memo[id(self)] = copied
+        copied.model = model_copy(self.model)
+        return copied
+
+    def __reduce__(self) -> Any:
+        from onnxport.copies import pickled
+
+        return pickled(self, self.call_spec, type(self) is not ONNXProgram)
 
     def __str__(self) -> str:
         return str(self.model)

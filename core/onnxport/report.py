@@ -144,8 +144,12 @@ class Run:
             torch.export.save(program, path)
         logger.info("captured program saved to %s", path)
 
-    def write(self, *, report: bool, profile: bool) -> None:
-        """Write ``onnxport_report_<time>.md`` and its JSON twin, and ``onnxport_profile_<time>.md``.
+    def write(self, *, report: bool, profile: bool, shown: bool = True) -> None:
+        """Write ``onnx_export_<time>_<outcome>.md`` and its JSON twin, and ``onnx_export_<time>_profile.md``.
+
+        The names are those that torch's exporter gives: outcomes are ``success``, or what failed: ``pt_export``,
+        ``decomp``, ``conversion``, ``checker``, ``runtime``, ``accuracy``; and here ``save``. A profile without a
+        report is printed too, if ``shown``.
 
         Raises:
             SaveError: the artifacts folder can't be written.
@@ -153,14 +157,31 @@ class Run:
         try:
             with self._writing("report"):
                 if report:
-                    self._path("md").write_text(self.markdown(), "utf-8")
-                    self._path("json").write_text(json.dumps(self.as_dict(), indent=2), "utf-8")
+                    self._path("md", self.outcome).write_text(self.markdown(), "utf-8")
+                    self._path("json", self.outcome).write_text(json.dumps(self.as_dict(), indent=2), "utf-8")
                 if profile:
                     self._path("md", "profile").write_text(f"# onnxport profile\n\n{self._stage_table()}\n", "utf-8")
+                    if shown and not report and self.error is None:
+                        print(f"Profile result:\n{self._stage_table()}", flush=True)
         except SaveError as error:
             if self.error is None:
                 raise
             logger.warning("%s", error)  # the export's own error is the one to see
+
+    @property
+    def outcome(self) -> str:
+        """What the export came to, as torch's exporter has it in the name of its report."""
+        if self.error is None:
+            return "success"
+        found = self.verification
+        if found is not None and not found.passed:
+            if found.checker:
+                return "checker"
+            return "runtime" if any(comparison.error for comparison in found.comparisons) else "accuracy"
+        if getattr(self.error, "refusals", None):
+            return "conversion"
+        stage = self.stages[-1].name if self.stages else "capture"
+        return {"capture": "pt_export", "functionalize": "decomp", "save": "save"}.get(stage, "conversion")
 
     @contextlib.contextmanager
     def _writing(self, what: str) -> Iterator[None]:
@@ -172,11 +193,11 @@ class Run:
                 path=str(self.artifacts),
             ) from error
 
-    def _path(self, suffix: str, kind: str = "report") -> Path:
+    def _path(self, suffix: str, ending: str = "") -> Path:
         self.artifacts.mkdir(parents=True, exist_ok=True)
         if not hasattr(self, "_stamp"):  # to the microsecond: exports in several threads write beside each other
             self._stamp = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f")
-        return self.artifacts / f"onnxport_{kind}_{self._stamp}.{suffix}"
+        return self.artifacts / f"onnx_export_{self._stamp}{'_' if ending else ''}{ending}.{suffix}"
 
     def as_dict(self) -> dict[str, Any]:
         """The record as JSON takes it. What did not run is null."""

@@ -109,7 +109,7 @@ def _export(*args: Any, **kwargs: Any) -> ONNXProgram:
         warn(f"opset_version={opset} is older than onnxport writes: the file has opset {MIN_OPSET}.")
         kwargs["opset_version"] = MIN_OPSET
     program = export(*args, **kwargs)
-    program.__class__ = _program_of_both()
+    program.__class__ = program_of_both()
     return program
 
 
@@ -201,7 +201,7 @@ def _mode(model: Any, training: Any) -> Iterator[None]:
 
 
 @functools.cache
-def _program_of_both() -> type[ONNXProgram]:
+def program_of_both() -> type[ONNXProgram]:
     """onnxport's program, for tools that test for torch's class."""
     bases = (ONNXProgram, torch.onnx.ONNXProgram)
     return type("ONNXProgram", bases, {"__module__": ONNXProgram.__module__, "__doc__": ONNXProgram.__doc__})

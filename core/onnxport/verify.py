@@ -18,7 +18,7 @@ from torch.export.graph_signature import InputKind
 from torch.utils import _pytree as pytree
 
 from onnxport.arguments import call_arguments, callable_argument, optional, path_argument, tolerance_argument, wrong
-from onnxport.capturing.arguments import call_of
+from onnxport.capturing.arguments import call_of, flatten_arguments
 from onnxport.capturing.below_autograd import needs_gradients
 from onnxport.capturing.containers import recognize
 from onnxport.capturing.request import Request, leaves_of
@@ -376,7 +376,7 @@ class _Verification:
             mutated = {name: _copied(dense(buffer)) for name, buffer in buffers}
         if self._exported is not None:
             with contextlib.suppress(InputError):
-                leaves = runtime.flatten_arguments(self._exported, args, kwargs)
+                leaves = flatten_arguments(self._exported, args, kwargs)
                 names = [spec.arg.name for spec in self._exported.graph_signature.input_specs if _is_user_input(spec)]
                 mutated |= {name: leaf for name, leaf in zip(names, leaves) if isinstance(leaf, torch.Tensor)}
         return outputs, mutated

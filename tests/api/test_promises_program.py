@@ -83,7 +83,7 @@ def test_compute_values(model: Any, program: onnxport.ONNXProgram) -> None:
     inside = program.model.graph[0].outputs[0].name
     assert inside is not None
     values = program.compute_values([inside, "input"], (X,))
-    assert list(values) == [inside, "input"]
+    assert list(values.keys()) == [inside, "input"]
     torch.testing.assert_close(values[inside], model[0](X))
     torch.testing.assert_close(program.compute_values([inside], kwargs={"input": X})[inside], model[0](X))
 

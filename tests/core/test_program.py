@@ -266,7 +266,7 @@ def test_compute_values() -> None:
     program, model = exported_model()
     args, kwargs = arguments()
     values = program.compute_values(["first", "in_x", "weight", "result"], args, kwargs)
-    assert list(values) == ["first", "in_x", "weight", "result"]
+    assert list(values.keys()) == ["first", "in_x", "weight", "result"]
     assert torch.equal(values["in_x"], args[0]) and torch.equal(values["weight"], model.weight)
     torch.testing.assert_close(values["result"], program(*args, **kwargs)[0])
     assert values["first"].shape == (5, 2)

@@ -31,8 +31,8 @@ class Model(nn.Module):
 
 def _reports(folder: Path, **options: Any) -> tuple[str, dict[str, Any]]:
     onnxport.export(Model().eval(), (torch.randn(2, 3), 2.0), report=True, artifacts_dir=folder, **options)
-    markdown = next(folder.glob("onnxport_report_*.md")).read_text()
-    return markdown, json.loads(next(folder.glob("onnxport_report_*.json")).read_text())
+    markdown = next(folder.glob("onnx_export_*_success.md")).read_text()
+    return markdown, json.loads(next(folder.glob("onnx_export_*_success.json")).read_text())
 
 
 def test_report_says_what_happened(tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_profile_and_captured_program_are_written(tmp_path: Path) -> None:
     onnxport.export(
         Model().eval(), (torch.randn(2, 3),), profile=True, dump_exported_program=True, artifacts_dir=tmp_path / "new"
     )
-    assert "| translate |" in next((tmp_path / "new").glob("onnxport_profile_*.md")).read_text()
+    assert "| translate |" in next((tmp_path / "new").glob("onnx_export_*_profile.md")).read_text()
     program = torch.export.load(next((tmp_path / "new").glob("*.pt2")))
     assert program.graph.nodes
 
@@ -160,7 +160,7 @@ def test_nothing_is_ticked_that_did_not_run(tmp_path: Path) -> None:
         onnxport.export(
             Model().eval(), (torch.randn(2, 4),), report=True, profile=True, artifacts_dir=tmp_path / "captured"
         )
-    markdown = next((tmp_path / "captured").glob("*report*.md")).read_text()
+    markdown = next((tmp_path / "captured").glob("*_pt_export.md")).read_text()
     assert "- capture: failed" in markdown and "- translate: not run" in markdown
     assert "| capture |" in next((tmp_path / "captured").glob("*profile*.md")).read_text()
 

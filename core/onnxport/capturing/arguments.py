@@ -12,12 +12,13 @@ import functools
 import inspect
 import keyword
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 import torch.utils._pytree as pytree
 from torch.export import ExportedProgram
+from torch.export.graph_signature import ConstantArgument, InputKind
 
 from onnxport.errors import InputError
 
@@ -214,8 +215,9 @@ def call_of_program(program: ExportedProgram, args: tuple[Any, ...], kwargs: dic
     Raises:
         InputError: missing, unknown or repeated arguments, or a container of another structure.
     """
-    args, kwargs = arranged(program, args, kwargs)
-    names = argument_names(program) or [f"args_{i}" for i in range(len(args))]
+    spec = CallSpec.of(program)
+    args, kwargs = spec.arranged(args, kwargs)
+    names = spec.names or [f"args_{i}" for i in range(len(args))]
     arguments = [*zip(names, args, strict=False), *kwargs.items()]
     return Call(args, kwargs, arguments, dict(arguments))
 
@@ -243,88 +245,110 @@ def _layout(spec: pytree.TreeSpec) -> dict[str, int]:
     }
 
 
-def argument_names(program: ExportedProgram) -> list[str]:
-    """The names of a program's arguments, positional ones first; empty where it doesn't tell."""
-    args_spec, kwargs_spec = program.call_spec.in_spec.children()  # type: ignore[union-attr]
-    signature = program.module_call_graph[0].signature if program.module_call_graph else None
-    names = list(getattr(signature, "forward_arg_names", None) or [])
-    return names if len(names) == args_spec.num_children + kwargs_spec.num_children else []
+@dataclass(frozen=True)
+class CallSpec:
+    """How a program is called: all that its arguments are bound by. It can be pickled where their classes can.
+
+    Attributes:
+        in_spec: the structure of ``(args, kwargs)``.
+        names: of the arguments, positional ones first; none where the program doesn't tell.
+        defaults: by name, the examples of the arguments that hold no tensors, which calls may leave out.
+        leaves: for each leaf, the name of its placeholder, whether it was baked in, and then its value.
+    """
+
+    in_spec: pytree.TreeSpec
+    names: tuple[str, ...] = ()
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    leaves: tuple[tuple[str, bool, Any], ...] = ()
+
+    @classmethod
+    def of(cls, program: ExportedProgram) -> CallSpec:
+        """That of a program."""
+        in_spec: Any = program.call_spec.in_spec
+        args_spec, kwargs_spec = in_spec.children()
+        signature = program.module_call_graph[0].signature if program.module_call_graph else None
+        names = tuple(getattr(signature, "forward_arg_names", None) or ())
+        if len(names) != args_spec.num_children + kwargs_spec.num_children:
+            names = ()
+        example_args, example_kwargs = program.example_inputs or ((), {})
+        examples = {**dict(zip(names, example_args, strict=False)), **(example_kwargs or {})}
+        defaults = {
+            name: value
+            for name, value in examples.items()
+            if not any(isinstance(leaf, torch.Tensor) for leaf in pytree.tree_leaves(value))
+        }
+        arguments = [s.arg for s in program.graph_signature.input_specs if s.kind is InputKind.USER_INPUT]
+        leaves = tuple((arg.name, isinstance(arg, ConstantArgument), getattr(arg, "value", None)) for arg in arguments)
+        return cls(in_spec, names, defaults, leaves)
+
+    def flatten(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
+        """Flatten a call's arguments in the order of the program's user inputs.
+
+        Positional arguments may be given by keyword and the other way round; arguments that are left out get the
+        value that was baked in.
+
+        Raises:
+            InputError: missing, unknown or repeated arguments, or a container of another structure.
+        """
+        return pytree.tree_leaves(self.arranged(args, kwargs))
+
+    def arranged(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The arguments in the places and the order of the specification.
+
+        Raises:
+            InputError: as :meth:`flatten`.
+        """
+        args_spec, kwargs_spec = self.in_spec.children()
+        keywords = list(kwargs_spec.context or [])
+        count = args_spec.num_children
+        if len(args) != count or set(kwargs) != set(keywords):
+            args, kwargs = self._rearranged(args, kwargs, count, keywords)
+        named = [*zip((f"argument {i + 1}" for i in range(count)), args, args_spec.children(), strict=True)]
+        named += [
+            (f"argument {name!r}", kwargs[name], spec)
+            for name, spec in zip(keywords, kwargs_spec.children(), strict=True)
+        ]
+        values = []
+        for label, value, spec in named:
+            values.append(_in_order(value, spec))
+            structure = pytree.tree_structure(values[-1])
+            if structure != spec:
+                raise InputError(
+                    f"The {label} is not nested as in the export: expected {_structure(spec)}, got "
+                    f"{_structure(structure)}."
+                )
+        return tuple(values[:count]), dict(zip(keywords, values[count:], strict=True))
+
+    def _rearranged(
+        self, args: Sequence[Any], kwargs: Mapping[str, Any], count: int, keywords: list[str]
+    ) -> tuple[list[Any], dict[str, Any]]:
+        names = self.names
+        if not names or len(set(names)) < len(names):
+            raise InputError(
+                f"The model takes {count} positional argument(s) and the keyword argument(s) {keywords}; "
+                f"got {len(args)} and {list(kwargs)}."
+            )
+        bound = dict(zip(names, args, strict=False))
+        problems = []
+        if len(args) > len(names):
+            problems.append(f"{len(args) - len(names)} positional argument(s) too many")
+        problems += [f"{name!r} given twice" for name in kwargs if name in bound]
+        problems += [f"{name!r} unknown" for name in kwargs if name not in names]
+        bound.update(kwargs)
+        for name in names:
+            if name not in bound:
+                if name in self.defaults:
+                    bound[name] = self.defaults[name]
+                else:
+                    problems.append(f"{name!r} missing")
+        if problems:
+            raise InputError(f"The arguments don't fit the model's forward({', '.join(names)}): {'; '.join(problems)}.")
+        return [bound[name] for name in names[:count]], {name: bound[name] for name in keywords}
 
 
 def flatten_arguments(program: ExportedProgram, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
-    """Flatten a call's arguments in the order of the program's user inputs.
-
-    Positional arguments may be given by keyword and the other way round; arguments that are left out get the value
-    that was baked in.
-
-    Raises:
-        InputError: missing, unknown or repeated arguments, or a container of another structure.
-    """
-    return pytree.tree_leaves(arranged(program, args, kwargs))
-
-
-def arranged(
-    program: ExportedProgram, args: Sequence[Any], kwargs: Mapping[str, Any]
-) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The arguments in the places and the order of the program's call specification.
-
-    Raises:
-        InputError: as :func:`flatten_arguments`.
-    """
-    args_spec, kwargs_spec = program.call_spec.in_spec.children()  # type: ignore[union-attr]
-    keywords = list(kwargs_spec.context or [])
-    count = args_spec.num_children
-    if len(args) != count or set(kwargs) != set(keywords):
-        args, kwargs = _rearranged(program, args, kwargs, count, keywords)
-    named = [*zip((f"argument {i + 1}" for i in range(count)), args, args_spec.children(), strict=True)]
-    named += [
-        (f"argument {name!r}", kwargs[name], spec) for name, spec in zip(keywords, kwargs_spec.children(), strict=True)
-    ]
-    values = []
-    for label, value, spec in named:
-        values.append(_in_order(value, spec))
-        structure = pytree.tree_structure(values[-1])
-        if structure != spec:
-            raise InputError(
-                f"The {label} is not nested as in the export: expected {_structure(spec)}, got {_structure(structure)}."
-            )
-    return tuple(values[:count]), dict(zip(keywords, values[count:], strict=True))
-
-
-def _rearranged(
-    program: ExportedProgram,
-    args: Sequence[Any],
-    kwargs: Mapping[str, Any],
-    count: int,
-    keywords: list[str],
-) -> tuple[list[Any], dict[str, Any]]:
-    names = argument_names(program)
-    if len(names) != count + len(keywords) or len(set(names)) < len(names):
-        raise InputError(
-            f"The model takes {count} positional argument(s) and the keyword argument(s) {keywords}; "
-            f"got {len(args)} and {list(kwargs)}."
-        )
-    bound = dict(zip(names, args, strict=False))
-    problems = []
-    if len(args) > len(names):
-        problems.append(f"{len(args) - len(names)} positional argument(s) too many")
-    problems += [f"{name!r} given twice" for name in kwargs if name in bound]
-    problems += [f"{name!r} unknown" for name in kwargs if name not in names]
-    bound.update(kwargs)
-    examples = {}
-    if program.example_inputs is not None:
-        example_args, example_kwargs = program.example_inputs
-        examples = {**dict(zip(names, example_args, strict=False)), **example_kwargs}
-    for name in names:
-        if name not in bound:
-            leaves = pytree.tree_leaves(examples[name]) if name in examples else [torch.empty(0)]
-            if any(isinstance(leaf, torch.Tensor) for leaf in leaves):
-                problems.append(f"{name!r} missing")
-            else:
-                bound[name] = examples[name]
-    if problems:
-        raise InputError(f"The arguments don't fit the model's forward({', '.join(names)}): {'; '.join(problems)}.")
-    return [bound[name] for name in names[:count]], {name: bound[name] for name in keywords}
+    """Flatten a call's arguments in the order of a program's user inputs: see :meth:`CallSpec.flatten`."""
+    return CallSpec.of(program).flatten(args, kwargs)
 
 
 def _in_order(value: Any, spec: pytree.TreeSpec) -> Any:

@@ -12,7 +12,7 @@ from torch.export import ExportedProgram
 from onnxport.callers import warn
 from onnxport.capturing.arguments import check_layout
 from onnxport.capturing.request import Leaf, Request, described, walk
-from onnxport.capturing.shapes import expressions_of
+from onnxport.capturing.shapes import asked_for, expressions_of
 from onnxport.dtypes import SYMBOLIC
 from onnxport.errors import DynamicShapesError, InputError, NamesError
 
@@ -190,7 +190,20 @@ def _dim_names(interface: Interface, leaves: list[Leaf], values: dict[str, Any])
                 found.setdefault(expression, asked.label)
             if not asked.label and expression.is_Symbol:
                 defaults.setdefault(expression, entry.name if axis is None else f"{entry.name}_dim_{axis}")
-    return {**defaults, **found}
+    return {**defaults, **_declared(values), **found}
+
+
+def _declared(values: dict[str, Any]) -> dict[sympy.Basic, str]:
+    """The names of the ``Dim``s that a program was captured with. A program that was saved and loaded has none."""
+    fake = next((value for value in values.values() if hasattr(value, "fake_mode")), None)
+    env = getattr(getattr(fake, "fake_mode", None), "shape_env", None)
+    symbols, replaced = getattr(env, "source_to_var", {}), getattr(env, "replacements", {})
+    found: dict[sympy.Basic, str] = {}
+    for source, name in getattr(env, "source_name_to_debug_name", {}).items():
+        asked, symbol = asked_for(name), symbols.get(source)
+        if asked is not None and symbol is not None:
+            found |= dict(expressions_of(asked, replaced.get(symbol, symbol)))
+    return found
 
 
 def input_names_of(request: Request) -> dict[int, str]:

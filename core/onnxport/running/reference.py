@@ -11,9 +11,9 @@ from torch.export.graph_signature import InputKind, InputSpec
 from torch.fx import GraphModule, Interpreter, Node
 from torch.utils import _pytree as pytree
 
+from onnxport.capturing.arguments import flatten_arguments
 from onnxport.errors import InputError
 from onnxport.fx.writes import is_assertion
-from onnxport.running import runtime
 from onnxport.weights import has_data
 
 
@@ -140,7 +140,7 @@ def _value(node: Node, name: str) -> object:
 
 def placeholder_values(exported: ExportedProgram, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
     """What each placeholder of the graph stands for."""
-    leaves = iter(runtime.flatten_arguments(exported, args, kwargs))
+    leaves = iter(flatten_arguments(exported, args, kwargs))
     values: dict[str, Any] = {}
     for spec in exported.graph_signature.input_specs:
         values[spec.arg.name] = next(leaves) if spec.kind is InputKind.USER_INPUT else _weight(exported, spec)

@@ -9,6 +9,7 @@ import torch
 from torch.export.graph_signature import ConstantArgument, InputKind
 from torch.utils import _pytree as pytree
 
+from onnxport.capturing.arguments import flatten_arguments
 from onnxport.dtypes import dense
 from onnxport.errors import InputError
 from onnxport.running import runtime
@@ -95,7 +96,7 @@ def _known(
     inputs = program.model.graph.inputs
     if exported is None:
         return {id(leaf): (None, value) for value, leaf in runtime.leaves_by_order(inputs, *given_of(args, kwargs))}
-    ordered = runtime.flatten_arguments(exported, args, kwargs)
+    ordered = flatten_arguments(exported, args, kwargs)
     specs = [s.arg for s in exported.graph_signature.input_specs if s.kind is InputKind.USER_INPUT]
     given = {a.name: leaf for a, leaf in zip(specs, ordered) if not isinstance(a, ConstantArgument)}
     values = {id(leaf): value for value, leaf in runtime.leaves_by_name(inputs, given)}

@@ -12,12 +12,10 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
 import torch
-from torch.export import ExportedProgram
-from torch.export.graph_signature import ConstantArgument, InputKind
 from torch.utils import _pytree as pytree
 
 from onnxport.arguments import optional, shown, wrong
-from onnxport.capturing.arguments import flatten_arguments
+from onnxport.capturing.arguments import CallSpec
 from onnxport.capturing.containers import recognize
 from onnxport.capturing.request import walk
 from onnxport.dtypes import COMPONENT, ONNX_TO_TORCH, dense
@@ -31,7 +29,7 @@ OUTPUT_KIND = "pkg.torch.export.graph_signature.OutputSpec.kind"
 
 def bind(
     inputs: Sequence[ir.Value],
-    program: ExportedProgram | None,
+    spec: CallSpec | None,
     args: Sequence[Any],
     kwargs: Mapping[str, Any],
 ) -> dict[str, torch.Tensor]:
@@ -46,10 +44,7 @@ def bind(
     """
     if not isinstance(args, Sequence) or isinstance(args, (str, bytes)) or not isinstance(kwargs, Mapping):
         raise InputError("args must be a tuple of the forward's positional arguments, kwargs a dict of the others.")
-    if program is None:
-        leaves = leaves_by_order(inputs, args, kwargs)
-    else:
-        leaves = _leaves_of_program(inputs, program, args, kwargs)
+    leaves = leaves_by_order(inputs, args, kwargs) if spec is None else _leaves_of(inputs, spec, args, kwargs)
     sizes: dict[str, tuple[int, str]] = {}
     return {value.name: _checked(value, leaf, sizes) for value, leaf in leaves}  # type: ignore[misc]
 
@@ -105,21 +100,18 @@ def placeholder_name(path: str) -> str:
     return re.sub(r"[^a-z0-9]", "_", path.lower())
 
 
-def _leaves_of_program(
-    inputs: Sequence[ir.Value], program: ExportedProgram, args: Sequence[Any], kwargs: Mapping[str, Any]
+def _leaves_of(
+    inputs: Sequence[ir.Value], spec: CallSpec, args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> list[tuple[ir.Value, Any]]:
-    leaves = flatten_arguments(program, args, kwargs)
-    specs = [spec.arg for spec in program.graph_signature.input_specs if spec.kind is InputKind.USER_INPUT]
     given = {}
-    for arg, leaf in zip(specs, leaves, strict=True):
-        if isinstance(arg, ConstantArgument):
-            if isinstance(leaf, torch.Tensor) or type(leaf) is not type(arg.value) or leaf != arg.value:
-                raise InputError(
-                    f"The argument {arg.name!r} was {arg.value!r} when the model was exported and is baked in; "
-                    f"{_kind(leaf)} can't take its place. Pass {arg.value!r}, or export again."
-                )
-        else:
-            given[arg.name] = leaf
+    for (name, baked, known), leaf in zip(spec.leaves, spec.flatten(args, kwargs), strict=True):
+        if not baked:
+            given[name] = leaf
+        elif isinstance(leaf, torch.Tensor) or type(leaf) is not type(known) or leaf != known:
+            raise InputError(
+                f"The argument {name!r} was {known!r} when the model was exported and is baked in; "
+                f"{_kind(leaf)} can't take its place. Pass {known!r}, or export again."
+            )
     return leaves_by_name(inputs, given)
 
 
