@@ -140,6 +140,21 @@ def callable_argument(parameter: str, value: Any, wanted: str) -> Callable[..., 
     return value  # type: ignore[no-any-return]
 
 
+def listed(value: Any) -> list[Any] | None:
+    """The items of a list, tuple or other collection; None for a text, an array, or what can't be iterated over."""
+    if isinstance(value, (str, bytes, bytearray, Mapping, torch.Tensor, np.ndarray)):
+        return None
+    try:
+        return list(value)
+    except Exception:  # no collection, or a class of the caller's
+        return None
+
+
+def is_empty(value: Any) -> bool:
+    """Whether a parameter was left out, or has nothing in it; an array, of which Python can't ask it, has."""
+    return value is None or (isinstance(value, (tuple, list, dict)) and not value)
+
+
 def takes(function: Any, *args: Any) -> bool:
     """Whether something can be called with these arguments; true where it doesn't tell, as some built-ins don't."""
     if not callable(function):
@@ -156,6 +171,8 @@ def takes(function: Any, *args: Any) -> bool:
 __all__ = [
     "call_arguments",
     "callable_argument",
+    "is_empty",
+    "listed",
     "optional",
     "path_argument",
     "shown",

@@ -8,11 +8,15 @@ highest category among the highest kind that reaches it decides.
 from __future__ import annotations
 
 import functools
+import numbers
 from typing import TYPE_CHECKING, Any
 
 import torch
 from onnx_ir import DataType
 from torch._subclasses.fake_tensor import unset_fake_temporarily
+
+from onnxport.arguments import wrong
+from onnxport.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -97,14 +101,30 @@ def onnx_dtype(dtype: torch.dtype | DataType) -> DataType:
     """The ONNX element type of a torch dtype (complex ones stay complex).
 
     Raises:
-        KeyError: ONNX has no such type.
+        InputError: it is no dtype, or ONNX has no such type.
     """
-    return dtype if isinstance(dtype, DataType) else TORCH_TO_ONNX[dtype]
+    if isinstance(dtype, DataType):
+        return dtype
+    if isinstance(dtype, torch.dtype) and dtype in TORCH_TO_ONNX:
+        return TORCH_TO_ONNX[dtype]
+    raise _no_type(dtype)
 
 
 def component_dtype(dtype: torch.dtype) -> DataType:
-    """The element type that is stored: that of the components for complex dtypes."""
-    return COMPONENT.get(dtype) or TORCH_TO_ONNX[dtype]
+    """The element type that is stored: that of the components for complex dtypes.
+
+    Raises:
+        InputError: it is no dtype, or ONNX has no such type.
+    """
+    if isinstance(dtype, torch.dtype) and (found := COMPONENT.get(dtype) or TORCH_TO_ONNX.get(dtype)):
+        return found
+    raise _no_type(dtype)
+
+
+def _no_type(dtype: object) -> InputError:
+    if isinstance(dtype, torch.dtype):
+        return InputError(f"ONNX has no element type for {dtype}: convert it first.", parameter="dtype")
+    return wrong("dtype", dtype, "a torch.dtype, such as torch.float32")
 
 
 def _category(dtype: DataType) -> int:
@@ -132,7 +152,13 @@ def _number_category(number: Any) -> int:
     if isinstance(number, complex):
         return _COMPLEX
     kind = getattr(number, "kind", None)  # a Size
-    return {"int": _INT, "float": _FLOAT, "bool": _BOOL}.get(kind or "", _INT)
+    if isinstance(kind, str) and kind in ("int", "float", "bool"):
+        return {"int": _INT, "float": _FLOAT, "bool": _BOOL}[kind]
+    if isinstance(number, (numbers.Integral, torch.SymInt)):
+        return _INT
+    if isinstance(number, (numbers.Real, torch.SymFloat)):
+        return _FLOAT
+    raise wrong("operands", number, "tensors, sizes, numbers and dtypes")
 
 
 def _join(dtypes: Iterable[DataType]) -> DataType | None:
@@ -184,7 +210,7 @@ def promote(*operands: Any, int_to_float: bool = False) -> DataType:
         elif number > _category(result):
             result = _lift(result, _default(number))
     if result is None:
-        raise ValueError("promote() needs at least one operand")
+        raise InputError("promote() needs at least one operand that isn't None.", parameter="operands")
     if int_to_float and _category(result) <= _INT:
         return TORCH_TO_ONNX[torch.get_default_dtype()]
     return result

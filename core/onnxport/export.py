@@ -12,7 +12,7 @@ import inspect
 import json
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
@@ -23,13 +23,13 @@ from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.export import ExportedProgram
 
 from onnxport import passes, script
-from onnxport.arguments import path_argument, shown
+from onnxport.arguments import is_empty, listed, path_argument, shown, wrong
 from onnxport.callers import warn
 from onnxport.capture import capture, check_dynamic
 from onnxport.capturing.exporting import TRACING
 from onnxport.capturing.subclasses import with_plain_weights
 from onnxport.errors import InputError, MutationError, OpsetError, Refusal
-from onnxport.exportable import ExportableModule
+from onnxport.exportable import ExportableModule, example_arguments_of
 from onnxport.files import reweight
 from onnxport.files.saving import is_file, path_of, require_flags
 from onnxport.functionalize import FunctionalProgram, functionalize
@@ -159,7 +159,7 @@ def export(
     opset = _opset(opset_version)
     call = _call(opset, custom_translation_table, plugins, prefer)
     settings = Settings(opset, call, call.registry, mutation, metadata, optimize, seed, classes)
-    observer = verbose if callable(verbose) else None
+    observer = _observer(verbose) if callable(verbose) else None
     run = Run(verbose=bool(verbose) and observer is None, artifacts=Path(artifacts_dir), observer=observer)
     try:
         request, program, interface = _captured(
@@ -319,10 +319,11 @@ def _captured(
 ) -> tuple[Request, ExportedProgram, Interface]:
     """The first arrow: what the caller gave, as an exported program and its named inputs and outputs."""
     if isinstance(model, (ExportableModule, torch.onnx.ExportableModule)):
-        own_args, own_kwargs = model.example_arguments()
-        args, kwargs = args or own_args, kwargs or own_kwargs
-        dynamic_shapes = dynamic_shapes or model.dynamic_shapes()
-        input_names, output_names = input_names or model.input_names(), output_names or model.output_names()
+        own_args, own_kwargs = example_arguments_of(model)
+        args, kwargs = own_args if is_empty(args) else args, own_kwargs if is_empty(kwargs) else kwargs
+        dynamic_shapes = model.dynamic_shapes() if is_empty(dynamic_shapes) else dynamic_shapes
+        input_names = model.input_names() if is_empty(input_names) else input_names
+        output_names = model.output_names() if is_empty(output_names) else output_names
     with run.stage("capture"):
         host = settings.call.plugins
         request = prepare(
@@ -443,6 +444,18 @@ def _call(opset: int, table: Any, plugins: Any, prefer: Any) -> Call:
     return Call(load(plugins), opset, records, prefer)
 
 
+def _observer(function: Callable[[str], object]) -> Callable[[str], None]:
+    """What ``verbose`` names, told of each stage. Its errors are the caller's, but for a call that it can't take."""
+
+    def observe(stage: str) -> None:
+        try:
+            function(stage)
+        except TypeError as error:
+            raise wrong("verbose", function, "True, False, or a function that takes the name of a stage") from error
+
+    return observe
+
+
 def _opset(version: int | None) -> int:
     if version is None:
         return DEFAULT_OPSET
@@ -459,13 +472,13 @@ def _opset(version: int | None) -> int:
 
 
 def _functions(given: Any) -> tuple[type | str, ...]:
-    listed = isinstance(given, Iterable) and not isinstance(given, (str, type))
-    if not listed or not all(isinstance(f, (str, type)) for f in given):
+    classes = None if isinstance(given, type) else listed(given)
+    if classes is None or not all(isinstance(f, (str, type)) for f in classes):
         raise InputError(
             f"functions={shown(given)}: it must be a list of module classes or of their qualified names.",
             parameter="functions",
         )
-    return tuple(given)
+    return tuple(classes)
 
 
 def _check_arguments(

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from onnxport.arguments import wrong
+
 if TYPE_CHECKING:
     from onnxport.program import ONNXProgram
 
@@ -52,8 +54,12 @@ class ExportableModule(torch.nn.Module, abc.ABC):
         return None
 
     def export_arguments(self) -> dict[str, Any]:
-        """Collect what the module says of itself as keyword arguments of `onnxport.export`."""
-        args, kwargs = self.example_arguments()
+        """Collect what the module says of itself as keyword arguments of `onnxport.export`.
+
+        Raises:
+            InputError: `example_arguments` returns no pair.
+        """
+        args, kwargs = example_arguments_of(self)
         return {
             "args": args,
             "kwargs": kwargs,
@@ -75,5 +81,19 @@ class ExportableModule(torch.nn.Module, abc.ABC):
 
         program = export(self, **{**self.export_arguments(), **kwargs})
         if program is None:
-            raise TypeError("ExportableModule.to_onnx gives an ONNXProgram: leave dynamo=True.")
+            wanted = "True, or leave it out: to_onnx gives an ONNXProgram"
+            raise wrong("dynamo", kwargs.get("dynamo"), wanted)
         return program
+
+
+def example_arguments_of(module: Any) -> tuple[Any, Any]:
+    """What an exportable module's `example_arguments` returns.
+
+    Raises:
+        InputError: it is no pair.
+    """
+    given = module.example_arguments()
+    if not isinstance(given, (tuple, list)) or len(given) != 2:
+        wanted = "a pair: a tuple of forward's positional arguments, and a dict of its keyword arguments or None"
+        raise wrong("example_arguments()", given, wanted)
+    return given[0], given[1]

@@ -240,7 +240,14 @@ class _Search:
         self.budget = budget
         self.precisions = precisions(self.module)
         measured = Reference(self.module, probe=True)
-        measured.of(self.inputs)
+        try:
+            measured.of(self.inputs)
+        except Exception as error:  # an operator may raise anything about inputs of other shapes or dtypes
+            raise InputError(
+                f"The exported program doesn't run on these inputs: {type(error).__name__}: {error}\nGive what its "
+                "forward takes.",
+                parameter="args",
+            ) from error
         self.bytes, self.random = measured.bytes, measured.random
         nodes = [n for n in self.module.graph.nodes if n.op == "call_function" and n.name in self.bytes]
         drawn = [link for link in self.links if link.node.name in self.random]

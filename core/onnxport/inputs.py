@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.export import ExportedProgram
 
+from onnxport.arguments import listed, shown
 from onnxport.callers import warn
 from onnxport.capturing import containers as _containers
 from onnxport.capturing.arguments import call_of, call_of_program, signed
@@ -221,13 +222,13 @@ def _resolved(model: Any, dynamic_shapes: Any, request: Request) -> Any:
 def _names(parameter: str, names: Any) -> list[str]:
     if names is None:
         return []
-    if isinstance(names, str) or not isinstance(names, Iterable):
-        raise NamesError(f"{parameter} is {names!r}: give a list of strings.", parameter=parameter)
-    names = list(names)
+    given, names = names, listed(names)
+    if names is None:
+        raise NamesError(f"{parameter} is {shown(given)}: give a list of strings.", parameter=parameter)
     for name in names:
         if not isinstance(name, str) or not name:
             raise NamesError(
-                f"{parameter} contains {name!r}: each name must be a string, and not empty.", parameter=parameter
+                f"{parameter} contains {shown(name)}: each name must be a string, and not empty.", parameter=parameter
             )
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:

@@ -22,6 +22,7 @@ import importlib_metadata
 import pluggy
 
 from onnxport import hookspecs
+from onnxport.arguments import listed, shown
 from onnxport.errors import PluginError
 from onnxport.hookspecs import PROJECT, Container, Pass
 from onnxport.host import checking, order, preferences
@@ -299,11 +300,12 @@ def load(plugins: Iterable[object] | None = None) -> Plugins:
     """
     if isinstance(plugins, str):
         raise PluginError(f"plugins must be a sequence of names, such as plugins=[{plugins!r}], not a string.")
-    if plugins is not None and not isinstance(plugins, Iterable):
-        raise PluginError(f"plugins={plugins!r}: give a list of names of plugins, or of plugin modules and objects.")
-    chosen = _environment_choice() if plugins is None else tuple(plugins)
-    if any(plugin is None or isinstance(plugin, (int, float, complex, bytes)) for plugin in chosen or ()):
-        raise PluginError(f"plugins={plugins!r}: give a list of names of plugins, or of plugin modules and objects.")
+    given = () if plugins is None else listed(plugins)
+    if given is None or any(each is None or isinstance(each, (int, float, complex, bytes)) for each in given):
+        raise PluginError(
+            f"plugins={shown(plugins)}: give a list of names of plugins, or of plugin modules and objects."
+        )
+    chosen = _environment_choice() if plugins is None else tuple(given)
     key = None if chosen is None else tuple(c if isinstance(c, str) else _Same(c) for c in chosen)
     with _lock:
         loaded = _loaded.get(key)

@@ -7,7 +7,7 @@ import re
 import shutil
 import tempfile
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Any
 
 import onnx_ir as ir
@@ -15,9 +15,9 @@ import torch
 from google.protobuf.message import DecodeError
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 
-from onnxport.arguments import path_argument, takes, wrong
+from onnxport.arguments import listed, optional, path_argument, takes, wrong
 from onnxport.capturing.arguments import CallSpec
-from onnxport.errors import ArgumentError, InputError, WeightError
+from onnxport.errors import InputError, WeightError
 from onnxport.files import reweight, saving
 from onnxport.weights import TorchTensor
 
@@ -63,6 +63,9 @@ class ONNXProgram:
     """
 
     def __init__(self, model: ir.Model, exported_program: torch.export.ExportedProgram | None = None) -> None:
+        if not isinstance(model, ir.Model):
+            raise wrong("model", model, "an onnx_ir.Model; ONNXProgram.load(path) opens a file")
+        optional("exported_program", exported_program, torch.export.ExportedProgram, "what torch.export.export returns")
         self.model = model
         self.exported_program = exported_program
         self._spec: tuple[object, CallSpec | None] = None, None
@@ -112,7 +115,7 @@ class ONNXProgram:
         """Run the model; with `all_outputs`, also return the new values of mutated buffers and inputs."""
         from onnxport.running import runtime
 
-        feeds = runtime.bind(self.model.graph.inputs, self.call_spec, args, kwargs or {})
+        feeds = runtime.bind(self.model.graph.inputs, self.call_spec, args, {} if kwargs is None else kwargs)
         if self._session is None:
             self.initialize_inference_session()
         values = [value for value in self.model.graph.outputs if all_outputs or runtime.is_user_output(value)]
@@ -151,17 +154,17 @@ class ONNXProgram:
         """
         from onnxport.running import runtime
 
-        if isinstance(value_names, str) or not all(isinstance(name, str) for name in _listed(value_names)):
-            raise ArgumentError(
-                f"value_names is {value_names!r}: give a list of names of values.", parameter="value_names"
-            )
+        names = listed(value_names)
+        if names is None or not all(isinstance(name, str) for name in names):
+            raise wrong("value_names", value_names, "a list of names of values of the graph")
+        value_names = names
         graph = self.model.graph
         known = {value.name: value for value in graph.inputs} | dict(graph.initializers)
         known |= {value.name: value for node in graph for value in node.outputs}
         unknown = [name for name in value_names if name not in known]
         if unknown:
             raise InputError(f"The graph has no value(s) named {unknown}.", parameter="value_names")
-        feeds = runtime.bind(graph.inputs, self.call_spec, args, kwargs or {})
+        feeds = runtime.bind(graph.inputs, self.call_spec, args, {} if kwargs is None else kwargs)
         found = {name: feeds[name] for name in value_names if name in feeds}
         wanted = [known[name] for name in dict.fromkeys(value_names) if name not in feeds]
         if wanted:
@@ -403,10 +406,6 @@ def _made_by(initializer: Callable[[str | bytes], Any], staged: str | bytes) -> 
     if not hasattr(session, "run_with_ort_values"):
         raise wrong("initializer", initializer, _INITIALIZER)
     return session  # type: ignore[no-any-return]
-
-
-def _listed(values: Any) -> list[Any]:
-    return list(values) if isinstance(values, Iterable) else [values]
 
 
 def _describe(value: ir.Value) -> str:

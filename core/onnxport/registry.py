@@ -15,10 +15,12 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from types import ModuleType
 from typing import Any, TypeVar
 
 from torch._ops import HigherOrderOperator, OpOverload, OpOverloadPacket
 
+from onnxport.arguments import shown
 from onnxport.errors import PluginError
 from onnxport.host import explaining, spelling
 from onnxport.host.binding import bind as bind
@@ -183,7 +185,7 @@ def key_of(target: object) -> Key:
         return target.removesuffix(".default")
     if callable(target):
         return target
-    raise PluginError(f"{target!r} is neither an operator name, nor an OpOverload, nor a Python callable.")
+    raise PluginError(f"{shown(target)} is neither an operator name, nor an OpOverload, nor a Python callable.")
 
 
 def name_of(target: object) -> str:
@@ -209,8 +211,8 @@ def check_opset(opset: object, owner: str) -> None:
             newest = max(newest, MAX_OPSET)  # an onnx that is newer than this release
         if type(opset) is not int or not LOWEST_OPSET <= opset <= newest:
             raise PluginError(
-                f"{owner}: opset is {opset!r}, the lowest opset that it needs must be an int from {LOWEST_OPSET} to "
-                f"{newest}. Leave it out for {LOWEST_OPSET}."
+                f"{owner}: opset is {shown(opset)}, the lowest opset that it needs must be an int from {LOWEST_OPSET} "
+                f"to {newest}. Leave it out for {LOWEST_OPSET}."
             )
 
 
@@ -240,12 +242,14 @@ def translation(
     keys = [key_of(target) for target in targets]
     check_opset(opset, f"translation({name_of(keys[0])!r})")
     if type(priority) is not int:
-        raise PluginError(f"translation({name_of(keys[0])!r}): priority is {priority!r}, it must be an int.")
+        raise PluginError(f"translation({name_of(keys[0])!r}): priority is {shown(priority)}, it must be an int.")
+    if type(complex) is not bool:
+        raise PluginError(f"translation({name_of(keys[0])!r}): complex is {shown(complex)}, it must be True or False.")
 
     def decorate(function: _F) -> _F:
         namespace = getattr(function, "__globals__", None)
         if namespace is None:
-            raise PluginError(f"translation() decorates Python functions, not {function!r}.")
+            raise PluginError(f"translation() decorates Python functions, not {shown(function)}.")
         records = [Translation(key, function, opset, priority, complex) for key in keys]
         # Kept on the function for whoever has it, and in its module, where collect() also finds
         # functions made in a loop.
@@ -257,7 +261,14 @@ def translation(
 
 
 def collect(*sources: object) -> list[Translation]:
-    """All records of modules or single functions that :func:`translation` decorated, in their order."""
+    """All records of modules or single functions that :func:`translation` decorated, in their order.
+
+    Raises:
+        PluginError: something else is given.
+    """
+    for source in sources:
+        if not isinstance(source, ModuleType) and not callable(source):
+            raise PluginError(f"collect() takes modules and functions, not {shown(source)}.")
     return [record for source in sources for record in getattr(source, _RECORDS, ())]
 
 

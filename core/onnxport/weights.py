@@ -14,7 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensor, unset_fake_temporarily
 from torch.export.graph_signature import InputKind
 
 from onnxport.dtypes import component_dtype
-from onnxport.errors import WeightError
+from onnxport.errors import InputError, WeightError
 
 CHUNK_BYTES = 4 * 1024 * 1024
 """What `TorchTensor.tofile` copies at a time, at most, when it has to copy at all."""
@@ -65,7 +65,7 @@ class TorchTensor(ir.Tensor):
             )
         try:
             dtype = component_dtype(tensor.dtype)
-        except KeyError as error:
+        except InputError as error:
             raise WeightError(
                 f"The weight {label!r} is of dtype {tensor.dtype}, which ONNX does not have. Convert it first.",
                 names=[label],

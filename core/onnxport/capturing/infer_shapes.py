@@ -11,7 +11,7 @@ import torch
 import torch.utils._pytree as pytree
 from torch.export import Dim
 
-from onnxport.arguments import call_arguments, takes, wrong
+from onnxport.arguments import call_arguments, listed, takes, wrong
 from onnxport.capturing.below_autograd import needs_gradients
 from onnxport.capturing.containers import recognize
 from onnxport.capturing.request import Leaf, Request
@@ -148,11 +148,10 @@ def _observed(model: torch.nn.Module, inputs: Any) -> list[Request]:
         copies = [v.detach().clone() if isinstance(v, torch.Tensor) else v for v in leaves]
         calls.append(prepare(model, *pytree.tree_unflatten(copies, spec)))
 
-    if isinstance(inputs, Iterator):
-        inputs = list(inputs)
-    if not callable(inputs) and not isinstance(inputs, (list, tuple)):
+    each = [] if callable(inputs) else listed(inputs)
+    if each is None:
         raise wrong("inputs", inputs, "a list with the arguments of each call, or a function that calls the model")
-    given = [] if callable(inputs) else [_call(i, call) for i, call in enumerate(inputs)]
+    given = [_call(i, call) for i, call in enumerate(each)]
     handle = model.register_forward_pre_hook(note, with_kwargs=True)
     try:
         with torch.no_grad():

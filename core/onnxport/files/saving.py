@@ -83,7 +83,7 @@ def save(
     )
     if shard_bytes is not None and (not isinstance(shard_bytes, int) or shard_bytes < 1):
         raise InputError(
-            f"shard_bytes={shard_bytes!r}: give a number of bytes, such as 2 * 10**9, or leave it out.",
+            f"shard_bytes={shown(shard_bytes)}: give a number of bytes, such as 2 * 10**9, or leave it out.",
             parameter="shard_bytes",
         )
     path = path_of(destination, external_data)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from onnxport.arguments import shown
 from onnxport.errors import InputError, PluginError
 from onnxport.registry import TABLE_TIER, Key, Registry, key_of, name_of, operator_named
 
@@ -14,11 +15,11 @@ _FORM = "give a dict of plugin names by operators, such as {'aten::gelu': 'mypac
 def applied(registry: Registry, prefer: Mapping[Any, Any], loaded: Collection[str]) -> Registry:
     """The registry with the caller's preferences; see :meth:`onnxport.plugins.Plugins.preferring`."""
     if not isinstance(prefer, Mapping):
-        raise InputError(f"prefer={prefer!r}: {_FORM}.", parameter="prefer")
+        raise InputError(f"prefer={shown(prefer)}: {_FORM}.", parameter="prefer")
     preferred: dict[Key, str] = {}
     for target, plugin in prefer.items():
         if not isinstance(plugin, str):
-            raise InputError(f"prefer[{target!r}] is {plugin!r}: {_FORM}.", parameter="prefer")
+            raise InputError(f"prefer[{shown(target)}] is {shown(plugin)}: {_FORM}.", parameter="prefer")
         if plugin not in loaded:
             raise PluginError(
                 f"prefer[{target!r}] names the plugin {plugin!r}, which doesn't take part; there are: "
