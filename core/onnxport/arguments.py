@@ -168,11 +168,40 @@ def takes(function: Any, *args: Any) -> bool:
     return True
 
 
+def observer_of(function: Callable[[str], object]) -> Callable[[str], None]:
+    """What ``verbose`` names, told of each stage. Its errors are the caller's, but for a call that it can't take."""
+
+    def observe(stage: str) -> None:
+        try:
+            function(stage)
+        except TypeError as error:
+            raise wrong("verbose", function, "True, False, or a function that takes the name of a stage") from error
+
+    return observe
+
+
+def classes_of(given: Any) -> tuple[type | str, ...]:
+    """``functions``, a collection of module classes and of their names.
+
+    Raises:
+        InputError: it is anything else.
+    """
+    classes = None if isinstance(given, type) else listed(given)
+    if classes is None or not all(isinstance(f, (str, type)) for f in classes):
+        raise InputError(
+            f"functions={shown(given)}: it must be a list of module classes or of their qualified names.",
+            parameter="functions",
+        )
+    return tuple(classes)
+
+
 __all__ = [
     "call_arguments",
     "callable_argument",
+    "classes_of",
     "is_empty",
     "listed",
+    "observer_of",
     "optional",
     "path_argument",
     "shown",

@@ -23,7 +23,7 @@ from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.export import ExportedProgram
 
 from onnxport import passes, script
-from onnxport.arguments import is_empty, listed, path_argument, shown, wrong
+from onnxport.arguments import classes_of, is_empty, observer_of, path_argument, shown
 from onnxport.callers import warn
 from onnxport.capture import capture, check_dynamic
 from onnxport.capturing.exporting import TRACING
@@ -155,11 +155,11 @@ def export(
         external_data = external_data and not is_file(f)  # which has no place beside it
         path_of(f, external_data)  # now, and not after an hour
     model = getattr(model, "_orig_mod", model)  # of torch.compile, whose forward takes *args
-    classes = _functions(functions)
+    classes = classes_of(functions)
     opset = _opset(opset_version)
     call = _call(opset, custom_translation_table, plugins, prefer)
     settings = Settings(opset, call, call.registry, mutation, metadata, optimize, seed, classes)
-    observer = _observer(verbose) if callable(verbose) else None
+    observer = observer_of(verbose) if callable(verbose) else None
     run = Run(verbose=bool(verbose) and observer is None, artifacts=Path(artifacts_dir), observer=observer)
     try:
         request, program, interface = _captured(
@@ -278,7 +278,7 @@ def check(
     call = _call(opset, custom_translation_table, plugins, prefer)
     passes.pipeline(call.plugins.ir_passes())
     registry = call.registry.collecting()
-    settings = Settings(opset, call, registry, functions=_functions(functions))
+    settings = Settings(opset, call, registry, functions=classes_of(functions))
     model = getattr(model, "_orig_mod", model)
     run = Run()
     _, program, interface = _captured(run, settings, model, args, kwargs, dynamic_shapes, None, None, None)
@@ -444,18 +444,6 @@ def _call(opset: int, table: Any, plugins: Any, prefer: Any) -> Call:
     return Call(load(plugins), opset, records, prefer)
 
 
-def _observer(function: Callable[[str], object]) -> Callable[[str], None]:
-    """What ``verbose`` names, told of each stage. Its errors are the caller's, but for a call that it can't take."""
-
-    def observe(stage: str) -> None:
-        try:
-            function(stage)
-        except TypeError as error:
-            raise wrong("verbose", function, "True, False, or a function that takes the name of a stage") from error
-
-    return observe
-
-
 def _opset(version: int | None) -> int:
     if version is None:
         return DEFAULT_OPSET
@@ -469,16 +457,6 @@ def _opset(version: int | None) -> int:
             highest=MAX_OPSET,
         )
     return version
-
-
-def _functions(given: Any) -> tuple[type | str, ...]:
-    classes = None if isinstance(given, type) else listed(given)
-    if classes is None or not all(isinstance(f, (str, type)) for f in classes):
-        raise InputError(
-            f"functions={shown(given)}: it must be a list of module classes or of their qualified names.",
-            parameter="functions",
-        )
-    return tuple(classes)
 
 
 def _check_arguments(
