@@ -174,10 +174,10 @@ def advice(error: Exception) -> str:
         )
     if "no fake impl" in text:
         return "A custom operator has no shape function: register one with torch.library.register_fake."
-    if "PackedParams" in text or "torch.ops.quantized." in text:
+    if "PackedParams" in text or "quantized tensor" in text or "torch.ops.quantized." in text:
         return (
-            "Modules of eager-mode quantization hold packed weights, which torch.export can't carry: quantize with "
-            "PT2E (torchao.quantization.pt2e) or with torchao.quantization.quantize_."
+            "Not all of eager-mode quantization can be exported: quantize with PT2E (torchao.quantization.pt2e) or "
+            "with torchao.quantization.quantize_."
         )
     if "meta" in text and "same device" in text:
         return "The model is on the meta device: make the example inputs there, too."

@@ -66,18 +66,25 @@ def check_weights(model: ir.Model, program: ExportedProgram | None, reference: A
         program: the program that it was exported from, where that is known.
         reference: a module, an ``ExportedProgram``, or a function, which has no weights.
     """
-    check, theirs = WeightCheck(), _weights_of(reference)
+    check, theirs, packed = WeightCheck(), _weights_of(reference), _packed_in(reference)
     for name, tensor in _weights_in(model, program, theirs):
         known = theirs.get(name)
-        if known is None:
+        if known is None and not name.startswith(packed):
             check.unknown.append(name)
-        elif (difference := _difference(tensor, known)) is not None:
+        elif known is not None and (difference := _difference(tensor, known)) is not None:
             check.compared += 1
             if difference:
                 (check.reshaped if difference == "shape" else check.differing).append(name)
     if not check.compared:
         check.unknown.clear()  # a function, or a module that holds the model under other names
     return check
+
+
+def _packed_in(reference: Any) -> tuple[str, ...]:
+    """Prefixes of the weights that a torch model has in objects of its own: eager mode's quantized layers."""
+    modules = reference.named_modules() if isinstance(reference, torch.nn.Module) else ()
+    owners = [path for path, module in modules if any(isinstance(v, torch.ScriptObject) for v in vars(module).values())]
+    return tuple(f"{path.rpartition('.')[0] if '_packed_params' in path else path}." for path in owners)
 
 
 def _weights_of(reference: Any) -> dict[str, torch.Tensor]:

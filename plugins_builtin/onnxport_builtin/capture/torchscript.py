@@ -69,13 +69,22 @@ _functions = Replacements(_replaced)
 
 def _interpreted(original: Callable[..., Any]) -> Callable[..., Any]:
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
-        graph = self.inlined_graph
-        if not is_in_onnx_export() or torch.compiler.is_dynamo_compiling() or any(_unknown(graph)):
+        captures = is_in_onnx_export() and not torch.compiler.is_dynamo_compiling()
+        graph = _graph(self) if captures else None
+        if graph is None or any(_unknown(graph)):
             return original(self, *args, **kwargs)
         owner = (self.owner,) if isinstance(self, torch._C.ScriptMethod) else ()
         return _Interpreter().call(graph, self.schema, (*owner, *args), kwargs)
 
     return call
+
+
+def _graph(function: Any) -> Any:
+    """The graph of a function or method; None for one that is written in C++."""
+    try:
+        return function.inlined_graph
+    except RuntimeError:
+        return None
 
 
 def _part(script: torch.jit.ScriptModule, shared: dict[Any, torch.nn.Parameter]) -> torch.nn.Module:
