@@ -60,10 +60,12 @@ _HOME = {
     "promote": "dtypes",
     "translation": "registry",
     "verify": "verify",
+    "warn": "callers",
 }
 
 if TYPE_CHECKING:
     from onnxport.builder import Builder
+    from onnxport.callers import warn
     from onnxport.capture import is_in_onnx_export
     from onnxport.capturing.infer_shapes import infer_dynamic_shapes
     from onnxport.dtypes import DataType, component_dtype, onnx_dtype, promote
@@ -149,6 +151,7 @@ __all__ = [
     "promote",
     "translation",
     "verify",
+    "warn",
 ]
 
 

@@ -176,3 +176,24 @@ def test_all_warnings_go_through_it() -> None:
     folders = [ROOT / "core", ROOT / "plugins_builtin", *(ROOT / "plugins").glob("*/onnxport_*")]
     direct = [p for f in folders for p in f.rglob("*.py") if "warnings.warn(" in p.read_text(encoding="utf-8")]
     assert not direct, "use onnxport.callers.warn, which points at the caller"
+
+
+def test_a_scripted_parts_own_warning() -> None:
+    """It points at the line of the model that calls the part, as a part in Python would at its own."""
+
+    class Warns(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            warnings.warn("look out", stacklevel=1)
+            return x + 1
+
+    class Holder(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.part = torch.jit.script(Warns())
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.part(x) * 2  # the call
+
+    model = Holder().eval()
+    lines = told_by(lambda: onnxport.export(model, (X,)))
+    assert lines and all("# the call" in line for line in lines)

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import math
 import operator
-import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from onnxport import warn
 
 #: Element types in the order of c10's ScalarType.
 DTYPE_OF = dict(enumerate((
@@ -84,7 +84,7 @@ def _sorted_in_place(values: list[Any], reverse: bool = False) -> None:
 
 
 def _warned(message: str, _level: int = 2) -> None:
-    warnings.warn(message, stacklevel=2)
+    warn(message)
 
 
 def _range_length(low: Any, high: Any, step: Any) -> Any:
