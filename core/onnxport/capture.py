@@ -21,6 +21,7 @@ from torch.export import Dim, ExportedProgram
 from onnxport.callers import warn
 from onnxport.capturing import containers
 from onnxport.capturing.arguments import signed
+from onnxport.capturing.assumptions import check_assumptions
 from onnxport.capturing.below_autograd import capture_below_autograd, check_followed, may_help, needs_gradients
 from onnxport.capturing.conditions import limits, pinned
 from onnxport.capturing.diagnosis import (
@@ -78,6 +79,7 @@ def capture(
     """
     if isinstance(model, ExportedProgram):
         check_dynamic(model, request)
+        check_assumptions(model)
         return model
     modes = [(module, module.training) for module in model.modules()]
     try:
@@ -96,6 +98,7 @@ def capture(
         for module, mode in modes:
             module.training = mode
     program.example_inputs = example_of(request, {})
+    check_assumptions(program)
     for leaf in request.leaves:
         if isinstance(leaf.value, torch.Tensor) and dense(leaf.value) is not leaf.value:
             note(f"the input {leaf.path}, a sparse tensor, is a dense one in the file; calls take both")

@@ -48,6 +48,7 @@ def onnxport_patches(model: Any) -> list[AbstractContextManager[None]]:
         import_module(f"{__name__}.capture.sparse").dense_tensors(model),
         import_module(f"{__name__}.capture.data_attribute").data_attribute(),
         import_module(f"{__name__}.capture.quantized_modules").quantized_models(model),
+        import_module(f"{__name__}.capture.broadcasts").broadcasts(),
         import_module(f"{__name__}.capture.autocast").autocast_in_forward(model),
         import_module(f"{__name__}.capture.pools").pools(),
         import_module(f"{__name__}.capture.parts").parts(),

@@ -22,6 +22,7 @@ from .shape import (
     flat,
     int32_if_lacking,
     iota,
+    may_be_one,
     permute,
     product,
     reshape,
@@ -298,7 +299,8 @@ def _index_put(op: Builder, x: Tensor, indices: Sequence[Tensor | None], values:
     target = [*keep[:before], *picked, *keep[before:]]
     if isinstance(advanced.shape, Tensor):
         complete = len(written.shape) == b + len(keep) and list(written.shape[before + b :]) == keep[before:]
-        counted = complete and all(d != 1 for d in written.shape[before : before + b])
+        # a length that data decide may be 1, which is broadcast
+        counted = complete and not any(may_be_one(d) for d in written.shape[before : before + b])
         if not (counted and list(written.shape[:before]) == keep[:before]):
             sizes = [op.sizes(part) for part in (keep[:before], keep[before:]) if part]
             joined = [*sizes[: 1 if before else 0], advanced.shape, *sizes[1 if before else 0 :]]

@@ -45,6 +45,11 @@ def may_be_zero(dim: Dim) -> bool:
     return dim == 0 if isinstance(dim, int) else bool(free_unbacked_symbols(dim.expr))
 
 
+def may_be_one(dim: Dim) -> bool:
+    """Whether a size can be 1 at run time: data-dependent ones can; inputs' are taken not to be."""
+    return dim == 1 if isinstance(dim, int) else bool(free_unbacked_symbols(dim.expr))
+
+
 def reshape(op: Builder, x: Tensor, target: Iterable[Dim]) -> Tensor:
     """`x` in the shape `target`, whose dims are all known (no -1); a constant shape wherever that is right.
 
