@@ -119,8 +119,8 @@ class Rewriter:
         """The first node on each storage."""
         self.wholes: dict[Any, tuple[int, Node]] = {}
         """The latest replay of each view operator with several results, with its storage's version."""
-        self.renamed: set[Node] = set()
-        """Nodes whose tensor has become another."""
+        self.renamed: dict[Node, Alias] = {}
+        """Nodes whose tensor has become another, with the storage that it had before."""
         self.origin: Node | None = None
 
     def run(self) -> Any:
@@ -148,7 +148,10 @@ class Rewriter:
         """The placeholders whose content or shape changed, in their order; of tied ones, those that the graph uses."""
         for node in self.owner.graph.find_nodes(op="placeholder"):
             alias = self.env.get(node)
-            if node.users and isinstance(alias, Alias) and (alias.root.version or node in self.renamed):
+            if not node.users or not isinstance(alias, Alias):
+                continue
+            is_another = self.renamed.get(node, alias.root) is not alias.root
+            if alias.root.version or is_another or not same_geometry(alias.val, alias.root.val):
                 yield node, alias
 
     # Reading
@@ -352,7 +355,7 @@ class Rewriter:
         same: Any = node.args[0]  # this node and the next are the one tensor, as are `x` and `x.contiguous()`
         while self.env[same] is before and before is not alias:
             self.env[same] = alias
-            self.renamed.add(same)
+            self.renamed.setdefault(same, before.root)
             name = same.target._schema.name if isinstance(same.target, torch._ops.OpOverload) else ""
             if is_inplace(same.target) or name in RETURNS_ITSELF:
                 same = same.args[0]

@@ -15,7 +15,9 @@ from typing import Any
 
 import sympy
 import torch
+from torch._subclasses import fake_tensor
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.fx.experimental import symbolic_shapes
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode, ShapeEnv, free_unbacked_symbols
 
 from onnxport_builtin.replacements import Replacement, Replacements
@@ -66,7 +68,7 @@ def _of_unknown_lengths(original: Callable[..., Any]) -> Callable[..., Any]:
             args = (args[0], _known_indices(self, args[1]), *args[2:])
         return original(self, func, types, args, kwargs)
 
-    return dispatch
+    return _as_of(fake_tensor, dispatch)
 
 
 _open: Any = weakref.WeakKeyDictionary()
@@ -89,7 +91,13 @@ def _asserting(original: Callable[..., Any]) -> Callable[..., Any]:
                 self.guard_or_defer_runtime_assert(equation, "sizes that are broadcast are equal")
             return evaluate_sym_node(self, sym_node, *args, **kwargs)
 
-    return evaluate_sym_node
+    return _as_of(symbolic_shapes, evaluate_sym_node)
+
+
+def _as_of(module: Any, function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function as if it stood in a file of torch: frames of others are taken for the model's line."""
+    function.__code__ = function.__code__.replace(co_filename=module.__file__)
+    return function
 
 
 def _known_indices(mode: Any, indices: Any) -> Any:

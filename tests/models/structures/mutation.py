@@ -373,7 +373,7 @@ class ParameterWrittenWithoutGradient(nn.Module):
         return x * self.weight
 
 
-@structure(X, floats(2, 3), refused="it gives a tensor the memory of another")
+@structure(X, floats(2, 3), mutates={"x": "USER_INPUT_MUTATION"})
 def storage_of_an_input_replaced(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     x.set_(y)
     return x + 1
