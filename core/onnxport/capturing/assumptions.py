@@ -25,8 +25,6 @@ from onnxport.running.reference import placeholder_values
 
 logger = logging.getLogger("onnxport")
 
-_ASSERTION = torch.ops.aten._assert_scalar.default
-
 
 def check_assumptions(program: ExportedProgram) -> None:
     """Run a program whose sizes data decide with its example inputs, and compare its shapes with the recorded ones.
@@ -111,9 +109,7 @@ class _Run(Interpreter):
         if n.op == "output":
             return None
         if n.op == "call_function" and is_assertion(n.target):
-            if n.target is _ASSERTION and self.fetch_args_kwargs_from_env(n)[0][0] is False:
-                raise _Contradiction(self._because(n))
-            return None
+            return None  # one that doesn't hold matters where a shape followed from it
         value = super().run_node(n)
         for symbol, path in _unbacked(n).items():
             self._bound[symbol] = sympy.sympify(pytree.key_get(value, path))
@@ -124,18 +120,18 @@ class _Run(Interpreter):
         return value
 
     def _compare(self, node: Node, fake: Any, real: Any) -> None:
-        if not isinstance(fake, torch.Tensor) or not isinstance(real, torch.Tensor):
+        if isinstance(fake, torch.Tensor) is not isinstance(real, torch.Tensor):
             return
-        sizes = [self._size(size, other) for size, other in zip(fake.shape, real.shape)]
-        if fake.dim() == real.dim() and sizes == list(real.shape):
-            return
-        if node.op == "placeholder" or not self._is_allowed():
-            return
-        raise _Contradiction(self._because(node, list(fake.shape), list(real.shape)))
+        recorded = list(fake.shape) if isinstance(fake, torch.Tensor) else [fake]
+        actual = list(real.shape) if isinstance(real, torch.Tensor) else [real]
+        sizes = [self._size(size, other) for size, other in zip(recorded, actual)]
+        differs = len(recorded) != len(actual) or sizes != actual
+        if differs and node.op != "placeholder" and self._is_allowed():
+            raise _Contradiction(self._because(node, recorded, actual))
 
-    def _size(self, size: Any, actual: int) -> Any:
-        if isinstance(size, int):
-            return size
+    def _size(self, size: Any, actual: Any) -> Any:
+        if not isinstance(size, torch.SymInt):
+            return size if type(size) is int else actual
         expression = size.node.expr
         if expression.is_Symbol:
             self._bound.setdefault(expression, sympy.Integer(actual))
@@ -146,10 +142,10 @@ class _Run(Interpreter):
         """Whether the example's own sizes are among those that the program was captured for."""
         return not any(guard.expr.xreplace(self._bound) == sympy.false for guard in guards(self._program))
 
-    def _because(self, node: Node, recorded: Any = None, actual: Any = None) -> str:
+    def _because(self, node: Node, recorded: Any, actual: Any) -> str:
         """What doesn't hold, and the line of the model that it is because of."""
         for expression in self._conditions():
-            if expression.xreplace(self._bound) != sympy.false:
+            if not isinstance(expression, sympy.Eq) or expression.xreplace(self._bound) != sympy.false:
                 continue
             names = {s: sympy.Symbol(f"the length of {self._origins[s].name}") for s in expression.free_symbols}
             given = " and ".join(
@@ -161,13 +157,11 @@ class _Run(Interpreter):
                 "wrong for these. Make the lengths equal in forward, say by expand() what is broadcast, or give "
                 "example inputs for which it holds."
             )
-        what = "that a condition holds" if recorded is None else f"the shape {recorded} of {node.name}"
-        shown = "" if actual is None else f" The shape is {actual}."
         return (
-            f"torch.export takes {what} for granted, because of {source_line(node)}. With the example inputs it is "
-            f"otherwise.{shown} A file would be wrong for these. Don't let a rank or a size depend on how many "
-            "elements data select there: name the axes of squeeze(), say by expand() what is broadcast; or give "
-            "example inputs for which it holds."
+            f"torch.export takes the size {recorded} of {node.name} for granted, because of {source_line(node)}. With "
+            f"the example inputs it is {actual}. A file would be wrong for these. Don't let a rank or a size depend on "
+            "how many elements data select there: name the axes of squeeze(), say by expand() what is broadcast; or "
+            "give example inputs for which it holds."
         )
 
     def _conditions(self) -> Iterator[Any]:
