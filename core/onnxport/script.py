@@ -65,6 +65,8 @@ def table_error(message: str, target: Any = "", function: Any = "") -> TableErro
 
 
 def _label(target: Any) -> str:
+    if isinstance(target, (str, OpOverloadPacket)):  # as it was given
+        return str(target)
     return name_of(target) if isinstance(target, (OpOverload, HigherOrderOperator)) or callable(target) else str(target)
 
 

@@ -183,3 +183,28 @@ def test_what_is_no_path(value: Any) -> None:
     for call in (onnxport.ONNXProgram.load, lambda given: onnxport.verify(given, MODEL, (X,)), PROGRAM.save):
         with pytest.raises(onnxport.OnnxExporterError):
             call(value)
+
+
+class Scaled(torch.nn.Module):
+    def forward(self, x: torch.Tensor, count: int) -> torch.Tensor:
+        return x * count
+
+
+@pytest.mark.parametrize(
+    "value",
+    [np.array([object()]), np.array(["a"]), np.zeros((2, 3), "datetime64[s]"), torch.empty(2, 3, device="meta"),
+     torch.ones(2, 3, dtype=torch.int8), torch.ones(3), torch.ones(2, 4), "x", None],
+)  # fmt: skip
+def test_inputs_of_a_call(value: Any) -> None:
+    for call in (PROGRAM, PROGRAM.call_reference, lambda x: PROGRAM.compute_values(["linear"], (x,))):
+        with pytest.raises(onnxport.InputError, match=r"The input input: float32\[2, 3\]") as caught:
+            call(value)
+        assert caught.value.parameter == "input"
+
+
+@pytest.mark.parametrize("value", [10**40, float("nan"), "3", None])
+def test_numbers_of_a_call(value: Any) -> None:
+    program = onnxport.export(Scaled(), (X, 3), dynamic_shapes=(None, torch.export.Dim.DYNAMIC))
+    with pytest.raises(onnxport.InputError, match="The input count") as caught:
+        program(X, value)
+    assert caught.value.parameter == "count"

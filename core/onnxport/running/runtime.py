@@ -19,8 +19,8 @@ from onnxport.capturing.arguments import CallSpec
 from onnxport.capturing.containers import recognize
 from onnxport.capturing.request import walk
 from onnxport.dtypes import COMPONENT, ONNX_TO_TORCH, dense
-from onnxport.errors import InputError
-from onnxport.weights import TorchTensor
+from onnxport.errors import ArgumentError, InputError
+from onnxport.weights import TorchTensor, has_data
 
 ORIGIN = "pkg.torch.onnx.original_node_name"
 COMPLEX = "onnxport.complex"
@@ -43,7 +43,7 @@ def bind(
             static size than the graph's input; names the argument.
     """
     if not isinstance(args, Sequence) or isinstance(args, (str, bytes)) or not isinstance(kwargs, Mapping):
-        raise InputError("args must be a tuple of the forward's positional arguments, kwargs a dict of the others.")
+        raise ArgumentError("args must be a tuple of the forward's positional arguments, kwargs a dict of the others.")
     leaves = leaves_by_order(inputs, args, kwargs) if spec is None else _leaves_of(inputs, spec, args, kwargs)
     sizes: dict[str, tuple[int, str]] = {}
     return {value.name: _checked(value, leaf, sizes) for value, leaf in leaves}  # type: ignore[misc]
@@ -142,35 +142,42 @@ def _describe(value: ir.Value) -> str:
 
 def _checked(value: ir.Value, leaf: Any, sizes: dict[str, tuple[int, str]]) -> torch.Tensor:
     expected = ONNX_TO_TORCH.get(value.dtype) if value.dtype is not None else None
-    if isinstance(leaf, np.ndarray):
-        leaf = from_numpy(leaf)
-    elif isinstance(leaf, (bool, int, float)) and value.shape is not None and len(value.shape) == 0:
-        leaf = torch.tensor(leaf, dtype=expected)
+
+    def refused(what: str) -> InputError:
+        return InputError(f"The input {_describe(value)} {what}", parameter=str(value.name))
+
+    try:
+        if isinstance(leaf, np.ndarray):
+            leaf = from_numpy(leaf)
+        elif isinstance(leaf, (bool, int, float)) and value.shape is not None and len(value.shape) == 0:
+            leaf = torch.tensor(leaf, dtype=expected)
+    except (TypeError, ValueError, OverflowError, RuntimeError, KeyError) as error:  # of objects, or too large
+        raise refused(f"can't be {shown(leaf)}: {error}. Give a tensor.") from error
     if not isinstance(leaf, torch.Tensor):
-        raise InputError(f"The input {_describe(value)} needs a tensor, got {leaf!r}.")
+        raise refused(f"needs a tensor, got {shown(leaf)}.")
+    if not has_data(leaf):
+        raise refused("got a tensor without data, fake or on the meta device. Give one with values.")
     leaf = dense(leaf)
     if leaf.dtype in COMPONENT:
         leaf = torch.view_as_real(leaf.resolve_conj())
     if expected is not None and leaf.dtype is not expected:
-        raise InputError(f"The input {_describe(value)} got {leaf.dtype}. Convert it with .to({expected}).")
+        raise refused(f"got {leaf.dtype}. Convert it with .to({expected}).")
     if value.shape is None:
         return leaf
     if len(value.shape) != leaf.dim():
-        raise InputError(f"The input {_describe(value)} got a tensor of rank {leaf.dim()}, shape {list(leaf.shape)}.")
+        raise refused(f"got a tensor of rank {leaf.dim()}, shape {list(leaf.shape)}.")
     for axis, (dim, size) in enumerate(zip(value.shape, leaf.shape)):
         if isinstance(dim, int):
             if dim != size:
-                raise InputError(
-                    f"The input {_describe(value)} got shape {list(leaf.shape)}: axis {axis} is fixed to {dim}. "
-                    "Export with dynamic_shapes to leave it open."
+                raise refused(
+                    f"got shape {list(leaf.shape)}: axis {axis} is fixed to {dim}. Export with dynamic_shapes to leave "
+                    "it open."
                 )
         elif dim.value is not None:
             known, owner = sizes.setdefault(str(dim.value), (size, f"{value.name} axis {axis}"))
             if known != size:
-                raise InputError(
-                    f"The input {_describe(value)} got shape {list(leaf.shape)}: axis {axis}, {dim.value!r}, "
-                    f"is {size}, but it is {known} in {owner}."
-                )
+                place = f"axis {axis}, {dim.value!r}"
+                raise refused(f"got shape {list(leaf.shape)}: {place}, is {size}, but it is {known} in {owner}.")
     return leaf
 
 
