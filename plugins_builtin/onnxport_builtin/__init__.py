@@ -52,4 +52,5 @@ def onnxport_patches(model: Any) -> list[AbstractContextManager[None]]:
         import_module(f"{__name__}.capture.autocast").autocast_in_forward(model),
         import_module(f"{__name__}.capture.pools").pools(),
         import_module(f"{__name__}.capture.parts").parts(),
+        import_module(f"{__name__}.capture.equations").unsolved_equations(),
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 
 import onnxport
@@ -138,3 +139,35 @@ def test_a_sum_that_was_asked_for_holds_of_the_sizes_that_are_tried():
         warnings.simplefilter("error", UserWarning)
         program = onnxport.export(Masked(), args, dynamic_shapes=({0: "past"}, {0: "new"}, {0: "past + new"}))
     assert [str(x.shape) for x in program.model.graph.inputs] == ["[past]", "[new]", "[past + new]"]
+
+
+class Pyramid(torch.nn.Module):
+    """Features of three sizes, each from windows over the one before, brought back to the largest one's size."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = torch.nn.ModuleList(torch.nn.Conv2d(2, 2, 3, 2, 1) for _ in range(5))
+
+    def down(self, index: int, x: torch.Tensor) -> torch.Tensor:
+        return self.layers[index](torch.nn.functional.avg_pool2d(x, 2, 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        large = self.down(2, self.layers[1](self.layers[0](x)))
+        middle = self.down(3, large)
+        small = torch.nn.functional.interpolate(self.down(4, middle), scale_factor=2.0)
+        both = torch.nn.functional.interpolate(torch.cat([small, middle], 1), scale_factor=2.0)
+        return torch.cat([both, large], 1)
+
+
+def test_equations_that_sympy_can_not_solve(tmp_path):
+    """``x/8 == 4*(x/4//8)``, as yolov9 asks of its images, is a condition like others."""
+    model, x = Pyramid().eval(), torch.rand(1, 2, 64, 64)
+    shapes = {"x": {0: "n", 2: "h", 3: "w"}}
+    program = onnxport.export(model, (x,), dynamic_shapes=shapes, report=True, artifacts_dir=tmp_path)
+    assert str(program.model.graph.inputs[0].shape) == "[n,2,h,w]"
+    for size in ((1, 2, 96, 64), (2, 2, 32, 128)):
+        other = torch.rand(size)
+        torch.testing.assert_close(program(other)[0], model(other), rtol=1e-4, atol=1e-5)
+    (report,) = tmp_path.glob("*.json")
+    conditions = json.loads(report.read_text())["conditions_on_sizes"]
+    assert any("==" in condition and "h" in condition for condition in conditions)
