@@ -6,6 +6,7 @@ It takes no notice of some optional inputs on the way. A file runs, and gives ea
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import onnxport
 import onnxruntime
@@ -112,6 +113,32 @@ OTHERS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 def test_others(name: str, order: tuple[int, ...]) -> None:
     model = Between(OTHERS[name], order)
     compare(model, model.example())
+
+
+RESIZES: dict[str, dict[str, Any]] = {
+    **{mode: {"size": (9, 14), "mode": mode} for mode in ("nearest", "nearest-exact", "bilinear", "bicubic", "area")},
+    **{f"{mode}, smaller": {"size": (4, 5), "mode": mode} for mode in ("nearest", "bilinear", "bicubic")},
+    "corners": {"size": (9, 5), "mode": "bilinear", "align_corners": True},
+    "antialiased": {"size": (4, 3), "mode": "bicubic", "antialias": True},
+    "scaled": {"scale_factor": (1.5, 0.7), "mode": "bilinear"},
+    "doubled": {"scale_factor": 2, "mode": "bicubic"},
+}
+
+
+@pytest.mark.parametrize("order", [(0, 3, 1, 2), (0, 2, 3, 1)], ids=str)
+@pytest.mark.parametrize("name", RESIZES)
+def test_resizes(name: str, order: tuple[int, ...]) -> None:
+    model = Between(lambda x: functional.interpolate(x, **RESIZES[name]), order)
+    compare(model, model.example())
+    if name in ("nearest", "bilinear", "bicubic"):
+        x = model.example()
+        compare(model, x, x.repeat(2, 1, 1, 1), dynamic_shapes=({i: f"axis{i}" for i in range(4)},))
+
+
+@pytest.mark.parametrize("shape", [(1, 6, 7, 1), (2, 6, 7, 1), (1, 6, 7, 5)], ids=str)
+def test_resizes_of_one_image_or_channel(shape: tuple[int, ...]) -> None:
+    model = Between(lambda x: functional.interpolate(x, size=(9, 3), mode="bicubic"))
+    compare(model, torch.rand(shape))
 
 
 def test_a_spectrum_of_columns() -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from onnxport import DataType, Tensor, Unsupported, translation
+from onnxport import DataType, Size, Tensor, Unsupported, translation
 
 from onnxport_builtin.aten.nearest import Axis, Places
 from onnxport_builtin.aten.shape import iota
@@ -49,7 +49,7 @@ def _resized_natively(op: Builder, x: Tensor, axes: Sequence[Axis], mode: _Mode)
         return None
     if mode.antialias and mode.align_corners:
         return None
-    options: dict[str, Any] = {"axes": list(range(2, len(axes) + 2))}
+    options: dict[str, Any] = {}
     if mode.name == "nearest":
         options |= {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
     elif mode.name == "exact":
@@ -67,7 +67,7 @@ def _resized_natively(op: Builder, x: Tensor, axes: Sequence[Axis], mode: _Mode)
         if mode.antialias:
             options |= {"antialias": 1, "exclude_outside": 1}
     if mode.align_corners or all(axis.is_implied for axis in axes):
-        return op.Resize(x, None, None, op.sizes([axis.out for axis in axes]), **options)
+        return _resize_node(op, x, mode, [axis.out for axis in axes], None, options)
     if not axes[0].copies and not mode.is_nearest and all(axis.size == axis.out or axis.may_stay for axis in axes):
         return None  # onnxruntime copies what keeps all its sizes
     scales = [_native_scale(axis, mode) for axis in axes]
@@ -76,8 +76,59 @@ def _resized_natively(op: Builder, x: Tensor, axes: Sequence[Axis], mode: _Mode)
     if any(axis.copies and axis.may_stay for axis in axes):
         one = op.const([1.0], DataType.FLOAT)
         parts = [op.Where(_stays(op, axis), one, op.const([scale], one.dtype)) for axis, scale in zip(axes, scales)]
-        return op.Resize(x, None, op.Concat(*parts, axis=0), None, **options)
-    return op.Resize(x, None, op.const(scales, DataType.FLOAT), None, **options)
+        return _resize_node(op, x, mode, None, op.Concat(one, one, *parts, axis=0), options)
+    return _resize_node(op, x, mode, None, op.const([1.0, 1.0, *scales], DataType.FLOAT), options)
+
+
+def _resize_node(
+    op: Builder,
+    x: Tensor,
+    mode: _Mode,
+    out: Sequence[int | Size] | None,
+    scales: Tensor | None,
+    options: dict[str, Any],
+) -> Tensor:
+    """Resize to sizes, or by scales, of which there is one for each axis.
+
+    The attribute `axes` is no choice: where a Transpose before the node makes an image of a channels-last one, the
+    optimizer of onnxruntime 1.32 takes the sizes for those of all axes. It also moves the Transpose past Resize where
+    its kernels can't follow: those of the cubic mode, and all where the last axes are a width and channels. It doesn't
+    where the image has other outer axes.
+    """
+    batch, channels = x.shape[0], x.shape[1]
+    apart = len(x.shape) == 4 and not mode.is_nearest and _transposes_before(x)
+    if not apart or (apart == [(0, 3, 1, 2)] and mode.name == "linear"):
+        sizes = None if out is None else op.sizes([batch, channels, *out])
+        return op.Resize(x, None, scales, sizes, **options)
+    if batch == 1 and channels == 1:
+        sizes = None if out is None else op.sizes(out)
+        scales = None if scales is None else op.Slice(scales, [2], [4])
+        return op.Unsqueeze(op.Resize(op.Squeeze(x, [0, 1]), None, scales, sizes, **options), [0, 1])
+    planes = [1, -1, 0, 0] if channels == 1 else [-1, 1, 0, 0]
+    flat = op.Reshape(x, planes)
+    if out is None:
+        resized = op.Resize(flat, None, scales, None, **options)
+    else:
+        outer = [1, batch] if channels == 1 else [batch * channels, 1]
+        resized = op.Resize(flat, None, None, op.sizes([*outer, *out]), **options)
+    back = [-1, channels] if isinstance(channels, int) else [batch, -1] if isinstance(batch, int) else [batch, channels]
+    return op.Reshape(resized, op.sizes([*back, 0, 0]))
+
+
+def _transposes_before(x: Tensor) -> list[tuple[int, ...]]:
+    """The permutations of the Transpose nodes that may be moved to where a value is read."""
+    pending, seen, found = [x], {x}, []
+    while pending and len(seen) < 500:
+        node = pending.pop().producer()
+        if node is None or node.domain or node.op_type in ("Conv", "MatMul", "Gemm", "Gather", "Resize"):
+            continue
+        if node.op_type == "Transpose":
+            found.append(tuple(node.attributes["perm"].as_ints()))
+        for value in node.inputs:
+            if value is not None and value not in seen:
+                seen.add(value)
+                pending.append(value)
+    return found
 
 
 _TRIED_SIZES = 1 << 16
