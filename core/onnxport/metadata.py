@@ -1,8 +1,8 @@
 """Where a node came from, as the strings that a model file carries.
 
 Keys are those that torch's exporter writes, so that tools that read them go on working, plus ``onnxport.*`` for the
-translation. File paths are relative to the working directory or cut to their last parts: a file never tells the
-directories of the machine it was made on.
+translation. Source files are told as their packages name them: a file never tells the directories of the machine that
+it was made on, nor depends on the one that its maker happened to be in.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ from __future__ import annotations
 import functools
 import os
 import re
-from pathlib import PurePath
+import sysconfig
 from typing import TYPE_CHECKING, Any
+
+from onnxport.display import writable
 
 if TYPE_CHECKING:
     import torch.fx
@@ -23,9 +25,11 @@ _FRAME = re.compile(r'File "([^"]+)", line (\d+), in (.*)')
 
 
 def relative(path: str) -> str:
-    """A source path without the directories of this machine: relative to the working directory where it lies below
-    it, from ``site-packages`` on where it is installed, else the file name and its parent."""
-    return _relative(path, os.getcwd())
+    """A source path for a message: relative to the working directory where it lies below it, else as in the file."""
+    try:
+        return _relative(path, os.getcwd())
+    except FileNotFoundError:  # the working directory was removed
+        return portable(path)
 
 
 @functools.lru_cache(maxsize=4096)  # the layers of a model share their code, and so their traces
@@ -36,22 +40,52 @@ def _relative(path: str, folder: str) -> str:
         inside = ".."
     if not inside.startswith("..") and "site-packages" not in inside:
         return inside
-    parts = PurePath(path).parts
-    if "site-packages" in parts:
-        return "/".join(parts[parts.index("site-packages") + 1 :])
-    return "/".join(parts[-2:])
-
-
-def stack_trace(node: torch.fx.Node) -> str:
-    """The FX node's stack trace with relative paths."""
-    trace = node.meta.get("stack_trace") or ""
-    return _relative_trace(trace, os.getcwd())
+    return portable(path)
 
 
 @functools.lru_cache(maxsize=4096)
-def _relative_trace(trace: str, folder: str) -> str:
+def portable(path: str) -> str:
+    """A source path without the directories of this machine, the same wherever and in whatever directory it is told.
+
+    That of an installed package from ``site-packages`` on, and of Python's own library from there; of a module of
+    another package from the package on; of any other file its name alone. A cell of a notebook is ``<cell>``.
+    """
+    parts = [part for part in re.split(r"[\\/]+", path) if part]
+    if not parts or (len(parts) == 1 and path == parts[0]):
+        return path  # <stdin>, <string>, <ipython-input-1-0123>
+    if any(part.startswith("ipykernel_") for part in parts[:-1]):
+        return "<cell>"
+    for i in range(len(parts) - 2, -1, -1):
+        if parts[i] in ("site-packages", "dist-packages") or parts[i].endswith((".zip", ".egg", ".whl", ".pyz")):
+            return "/".join(parts[i + 1 :])
+    library = sysconfig.get_path("stdlib")
+    if library and path.startswith(library + os.sep):
+        return path[len(library) + 1 :].replace(os.sep, "/")
+    package = _packaged(path)
+    return package or parts[-1]
+
+
+def _packaged(path: str) -> str:
+    """The file from the topmost folder around it on that has an ``__init__.py``; empty where it is in no package."""
+    folder, name = os.path.split(path)
+    inside = [name]
+    while os.path.isfile(os.path.join(folder, "__init__.py")):
+        folder, package = os.path.split(folder)
+        if not package:
+            break
+        inside.insert(0, package)
+    return "/".join(inside) if len(inside) > 1 else ""
+
+
+def stack_trace(node: torch.fx.Node) -> str:
+    """The FX node's stack trace, with portable paths."""
+    return _portable_trace(node.meta.get("stack_trace") or "")
+
+
+@functools.lru_cache(maxsize=4096)
+def _portable_trace(trace: str) -> str:
     written = "".join(frame for frame in re.split(r'(?m)^(?=\s*File ")', trace) if _GENERATED not in frame)
-    return _FRAME.sub(lambda m: f'File "{_relative(m[1], folder)}", line {m[2]}, in {m[3]}', written)
+    return _FRAME.sub(lambda m: f'File "{portable(m[1])}", line {m[2]}, in {m[3]}', written)
 
 
 def source_line(node: torch.fx.Node) -> str:
@@ -77,7 +111,7 @@ def module_stack(node: torch.fx.Node) -> list[tuple[str, str]]:
 @functools.lru_cache(maxsize=65536)
 def _clean(path: str) -> str:
     """``L['self'].layers[0]`` and the like as ``layers.0``."""
-    path = re.sub(r"^L\['self'\]\.?", "", path)
+    path = re.sub(r"^L\['self'\]\.?", "", writable(path))
     return re.sub(
         r"\._modules\['([^']*)'\]|\['([^']*)'\]|\[(\d+)\]", lambda m: "." + next(g for g in m.groups() if g), path
     )

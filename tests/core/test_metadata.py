@@ -35,11 +35,11 @@ class Model(nn.Module):
     ("path", "expected"),
     [
         ("/opt/env/lib/python3.11/site-packages/mypkg/model.py", "mypkg/model.py"),
-        ("/elsewhere/project/models/net.py", "models/net.py"),
+        ("/elsewhere/project/models/net.py", "net.py"),
     ],
 )
 def test_paths_never_tell_the_machines_folders(path: str, expected: str) -> None:
-    assert metadata.relative(path) == expected
+    assert metadata.relative(path) == metadata.portable(path) == expected
 
 
 def test_paths_below_the_working_directory_are_relative(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
