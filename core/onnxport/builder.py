@@ -15,6 +15,7 @@ import onnx_ir as ir
 import torch
 from onnx_ir import DataType
 
+from onnxport.display import writable
 from onnxport.dtypes import COMPONENT, ONNX_TO_TORCH, SINCE, onnx_dtype, saturates
 from onnxport.errors import Unsupported
 from onnxport.graph import functions, infer, literals
@@ -404,6 +405,7 @@ class Builder(ComplexValues):
 
     def unique(self, base: str) -> str:
         """A name that no other value of the model has."""
+        base = writable(base)
         count = self.taken.get(base)
         if count is None:
             self.taken[base] = 1

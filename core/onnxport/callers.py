@@ -13,6 +13,8 @@ from types import FrameType
 import pluggy
 import torch
 
+from onnxport.display import plain
+
 _FOLDERS = tuple(os.path.join(os.path.dirname(file), "") for file in (__file__, torch.__file__, pluggy.__file__))
 _FILES = frozenset(str(module.__file__) for module in (contextlib, functools, runpy))
 _PACKAGES = frozenset({"onnxport_builtin", "click", "typer"})
@@ -28,6 +30,7 @@ def warn(message: str, category: type[Warning] = UserWarning) -> None:
         message: what to tell, and what to do about it.
         category: its class; a ``DeprecationWarning`` is shown by default where the caller is ``__main__``.
     """
+    message = plain(message)
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and _passed_over(frame):
         frame = frame.f_back

@@ -216,7 +216,7 @@ class _Capture:
             return None
         changed = ", ".join(f"{key if isinstance(key, str) else key[1]} -> {size}" for key, size in plan.items())
         message = f"capture: torch.export, {name}{f' (example sizes {changed})' if changed else ''}"
-        logger.info(message)
+        logger.info("%s", message)
         if self._verbose:
             print(f"[onnxport] {message}")
         for _ in range(2):

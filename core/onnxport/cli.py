@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Column, Table
 
 from onnxport.cli_options import (
@@ -32,14 +31,24 @@ from onnxport.cli_options import (
     given,
     preferred,
 )
-from onnxport.cli_output import INTERNAL, OK, REFUSED, USAGE, Commands, errors_console, guarded, print_json
+from onnxport.cli_output import (
+    INTERNAL,
+    OK,
+    REFUSED,
+    USAGE,
+    Commands,
+    PlainConsole,
+    errors_console,
+    guarded,
+    print_json,
+)
 
 if TYPE_CHECKING:
     from onnxport.host.explaining import Explanation
     from onnxport.plugins import Plugins
     from onnxport.registry import Registry, Translation
 
-console = Console(highlight=False, soft_wrap=True)
+console = PlainConsole()
 
 app = typer.Typer(
     name="onnxport",
@@ -194,12 +203,12 @@ def export(
     if as_json:
         print_json(summary)
         return
-    console.print(f"{output}: opset {summary['opset']}, {summary['nodes']} nodes", markup=False)
+    console.print(f"{output}: opset {summary['opset']}, {summary['nodes']} nodes")
     for function, nodes in summary["functions"].items():  # type: ignore[attr-defined]
-        console.print(f"  function {function}: {nodes} nodes", markup=False)
+        console.print(f"  function {function}: {nodes} nodes")
     for kind in ("inputs", "outputs"):
         for name, text in summary[kind].items():  # type: ignore[attr-defined]
-            console.print(f"  {kind[:-1]:6} {name}: {text}", markup=False)
+            console.print(f"  {kind[:-1]:6} {name}: {text}")
 
 
 def _described(value: Any) -> str:
@@ -257,7 +266,7 @@ def verify(
         print(result.table())
     if not result.passed:
         for line in result.failures():
-            errors_console.print(line, style="red", markup=False)
+            errors_console.print(line, style="red")
         raise typer.Exit(REFUSED)
 
 
@@ -354,7 +363,7 @@ def explain(
         for each in told.overloads or (told,):
             _print_explanation(each)
         for hint in (*(() if told.overloads else told.hints), *([advice] if advice else [])):
-            console.print(f"  {hint}", markup=False)
+            console.print(f"  {hint}")
     if not (told.candidates or told.of_sizes or any(each.candidates for each in told.overloads)):
         raise typer.Exit(REFUSED)
 
@@ -374,17 +383,17 @@ def _explanation_as_dict(told: Explanation) -> dict[str, Any]:
 
 
 def _print_explanation(told: Explanation) -> None:
-    console.print(f"{told.target} at opset {told.opset}", markup=False)
+    console.print(f"{told.target} at opset {told.opset}")
     for number, record in enumerate(told.candidates, 1):
         _print_record(f"{number}.", record)
     for record, reason in told.rejected:
         _print_record("-", record, reason)
     if told.conflict is not None:
-        console.print(f"  conflict: {told.conflict}", markup=False)
+        console.print(f"  conflict: {told.conflict}")
     if not told.candidates and not told.rejected and not told.of_sizes:
         console.print("  no translation")
     if told.decomposition:
-        console.print(f"  then decomposed by {told.decomposition}", markup=False)
+        console.print(f"  then decomposed by {told.decomposition}")
 
 
 def _print_record(mark: str, record: Translation, reason: str = "") -> None:
@@ -398,7 +407,7 @@ def _print_record(mark: str, record: Translation, reason: str = "") -> None:
     )
     for line in (data["doc"], reason):
         if line:
-            console.print(f"     {line}", markup=False)
+            console.print(f"     {line}")
 
 
 @app.command()

@@ -14,13 +14,27 @@ from typing import Any, NoReturn, TextIO
 
 import typer
 from rich.console import Console
+from rich.text import Text
 from typer.core import TyperGroup
 
 from onnxport.cli_options import UsageError
+from onnxport.display import plain
 
 OK, REFUSED, USAGE, INTERNAL = 0, 1, 2, 3
 
-errors_console = Console(stderr=True, highlight=False, soft_wrap=True)
+
+class PlainConsole(Console):
+    """Shows what it is given, line by line; nothing in a name or a message is taken for markup or for an order."""
+
+    def __init__(self, *, stderr: bool = False) -> None:
+        super().__init__(stderr=stderr, highlight=False, soft_wrap=True, markup=False, emoji=False)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """The text of a line, of a cell or of a status."""
+        return super().render_str(plain(text), **options)
+
+
+errors_console = PlainConsole(stderr=True)
 _output: ContextVar[TextIO | None] = ContextVar("_output", default=None)
 
 
@@ -81,12 +95,12 @@ def _fail(error: Exception, as_json: bool) -> NoReturn:
         code = INTERNAL if isinstance(error, errors.TranslationError) else REFUSED
     else:
         code = INTERNAL
-        errors_console.print("".join(traceback.format_exception(error)), markup=False)
+        errors_console.print("".join(traceback.format_exception(error)))
     if as_json:
         print_failure(error, code)
     known = isinstance(error, (UsageError, errors.OnnxExporterError))
     defect = "This is a defect in onnxport or in a plugin; please report it with the lines above."
-    errors_console.print(str(error) if known else defect, style="red", markup=False)
+    errors_console.print(str(error) if known else defect, style="red")
     raise typer.Exit(code)
 
 

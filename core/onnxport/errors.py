@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
+from onnxport.display import plain
+
 if TYPE_CHECKING:
     from onnxport.program import ONNXProgram
     from onnxport.verify import VerificationResult
@@ -137,7 +139,9 @@ class OnnxExporterError(Portable, torch.onnx.OnnxExporterError):
     """
 
     def __init__(self, *args: object, **attributes: object) -> None:
+        args = tuple(plain(arg) if isinstance(arg, str) else arg for arg in args)
         super().__init__(*args)
+        self.args = args  # OSError has set its own before
         for name, value in attributes.items():
             if not hasattr(type(self), name):
                 raise TypeError(f"{type(self).__name__} has no attribute {name!r}")
@@ -177,6 +181,20 @@ class InputError(OnnxExporterError, ValueError):
 
 class ArgumentError(InputError, TypeError):
     """An argument of a call is of a wrong type."""
+
+
+class FileError(InputError):
+    """A model or checkpoint, or a file that it names, can't be read, or holds something else than it says.
+
+    Attributes:
+        path: the file.
+    """
+
+    path: str = ""
+
+
+class MissingFileError(FileError, FileNotFoundError):
+    """A model, a checkpoint, or a file that one of them names, isn't there."""
 
 
 class NamesError(InputError):
@@ -303,6 +321,10 @@ class WeightError(OnnxExporterError, ValueError):
     names: Sequence[str] = ()
 
 
+class MissingCheckpointError(WeightError, MissingFileError):
+    """A checkpoint isn't there."""
+
+
 class SaveError(OnnxExporterError, OSError):
     """The model could not be written. What stood at the destination before is unharmed.
 
@@ -399,7 +421,7 @@ class Refusal:
         lines.extend(f"    reason: {reason}" for reason in self.reasons)
         if self.advice:
             lines.append(f"    advice: {self.advice}")
-        return "\n".join(lines)
+        return plain("\n".join(lines))
 
 
 class UnsupportedOperatorsError(OnnxExporterError):

@@ -28,6 +28,7 @@ from onnxport.callers import warn
 from onnxport.capture import capture, check_dynamic
 from onnxport.capturing.exporting import TRACING
 from onnxport.capturing.subclasses import with_plain_weights
+from onnxport.display import plain
 from onnxport.errors import InputError, MutationError, OpsetError, Refusal
 from onnxport.exportable import ExportableModule, example_arguments_of
 from onnxport.files import reweight
@@ -247,7 +248,7 @@ class CheckResult:
         for provider in dict.fromkeys(missing.provider for missing in self.missing_kernels):
             lines.append(f"onnxruntime's {provider} has no kernel for:")
             lines += [f"  {missing}" for missing in self.missing_kernels if missing.provider == provider]
-        return "\n".join(lines)
+        return plain("\n".join(lines))
 
 
 def check(

@@ -16,6 +16,7 @@ from torch.fx import Graph, GraphModule, Node
 from onnxport import metadata, registry
 from onnxport.arguments import call_arguments, optional, path_argument, tolerance_argument, wrong
 from onnxport.capturing.containers import recognize
+from onnxport.display import plain
 from onnxport.errors import InputError, VerificationError
 from onnxport.functionalize import functionalize
 from onnxport.graph.model import RESULT_INDEX
@@ -88,7 +89,7 @@ class Mismatch:
             "reproduction": self.repro,
         }
         lines = [f"The value {self.value!r} of {self.onnx_operator} is the first that departs from torch."]
-        return "\n".join([*lines, *(f"    {name + ':':16}{text}" for name, text in rows.items() if text)])
+        return plain("\n".join([*lines, *(f"    {name + ':':16}{text}" for name, text in rows.items() if text)]))
 
 
 @dataclass
@@ -143,7 +144,7 @@ class MismatchResult:
             lines.append(f"Random, not compared: {', '.join(self.random)}.")
         if self.ties:
             lines.append(f"Another choice among equal values: {', '.join(self.ties)}.")
-        return "\n".join(lines)
+        return plain("\n".join(lines))
 
 
 def find_mismatch(

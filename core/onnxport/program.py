@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -12,13 +13,14 @@ from typing import IO, TYPE_CHECKING, Any
 
 import onnx_ir as ir
 import torch
-from google.protobuf.message import DecodeError
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from onnxport.arguments import listed, optional, path_argument, takes, wrong
 from onnxport.capturing.arguments import CallSpec
-from onnxport.errors import InputError, WeightError
-from onnxport.files import reweight, saving
+from onnxport.display import plain
+from onnxport.errors import FileError, InputError, OnnxExporterError, WeightError
+from onnxport.files import loading, reweight, saving
+from onnxport.files.data_file import absolute
 from onnxport.weights import TorchTensor
 
 if TYPE_CHECKING:
@@ -69,6 +71,7 @@ class ONNXProgram:
         self.model = model
         self.exported_program = exported_program
         self._spec: tuple[object, CallSpec | None] = None, None
+        self._path = ""
         self._session: ort.InferenceSession | None = None
         self._remove_files: Callable[[], object] | None = None
 
@@ -87,14 +90,18 @@ class ONNXProgram:
     def load(cls, path: str | os.PathLike[str]) -> ONNXProgram:
         """Open a saved model; its arguments are then its graph inputs, in order or by name.
 
+        External data are opened at once, in the model's folder alone: what replaces the files later, and another
+        working directory, don't change what was loaded.
+
         Raises:
-            InputError: `path` is no path of a file, or the file is no ONNX model.
+            InputError: `path` is no path of a file.
+            FileError: the file can't be read or is no ONNX model, or it names data that lie elsewhere or have another
+                size; a MissingFileError, which is a FileNotFoundError too, where a file isn't there.
         """
-        path = path_argument("path", path, "the path of an .onnx file")
-        try:
-            return cls(ir.load(path), None)
-        except DecodeError as error:
-            raise InputError(f"{path!r} is no ONNX model, or a damaged one: {error}.", parameter="path") from error
+        path = absolute(path_argument("path", path, "the path of an .onnx file"))
+        program = cls(loading.load_model(path), None)
+        program._path = path
+        return program
 
     # Running ---------------------------------------------------------------------------------------------------
 
@@ -119,8 +126,26 @@ class ONNXProgram:
         if self._session is None:
             self.initialize_inference_session()
         values = [value for value in self.model.graph.outputs if all_outputs or runtime.is_user_output(value)]
-        results = runtime.run(self._session, feeds, [str(value.name) for value in values])  # type: ignore[arg-type]
-        return runtime.restore(values, results)
+        with self._blaming_the_file():
+            results = runtime.run(self._session, feeds, [str(value.name) for value in values])  # type: ignore[arg-type]
+            return runtime.restore(values, results)
+
+    @contextlib.contextmanager
+    def _blaming_the_file(self) -> Iterator[None]:
+        """What a loaded model is no good for is said in an error that names the file."""
+        try:
+            yield
+        except OnnxExporterError:
+            raise
+        except Exception as error:  # onnxruntime has a class for each of its status codes, and onnx none
+            if not self._path:
+                raise
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise FileError(
+                f"The model of {self._path!r} can't be run: {reason[:500]} If it was damaged, get it again; else "
+                "export it again, or pass inputs that it takes.",
+                path=self._path,
+            ) from error
 
     def call_reference(self, *args: Any, **kwargs: Any) -> tuple[torch.Tensor, ...]:
         """Run the model on onnx's reference evaluator: slow, and independent of onnxruntime."""
@@ -131,8 +156,9 @@ class ONNXProgram:
         feeds = runtime.bind(self.model.graph.inputs, self.call_spec, args, kwargs)
         arrays = {name: TorchTensor(tensor).numpy() for name, tensor in feeds.items()}
         values = [value for value in self.model.graph.outputs if runtime.is_user_output(value)]
-        evaluator = onnx.reference.ReferenceEvaluator(self.model_proto)
-        results: Any = evaluator.run([str(value.name) for value in values], arrays)
+        with self._blaming_the_file():
+            evaluator = onnx.reference.ReferenceEvaluator(self.model_proto)
+            results: Any = evaluator.run([str(value.name) for value in values], arrays)
         return runtime.restore(values, [runtime.from_numpy(result) for result in results])
 
     def compute_values(
@@ -168,7 +194,7 @@ class ONNXProgram:
         found = {name: feeds[name] for name in value_names if name in feeds}
         wanted = [known[name] for name in dict.fromkeys(value_names) if name not in feeds]
         if wanted:
-            with tempfile.TemporaryDirectory(prefix="onnxport-") as folder:
+            with tempfile.TemporaryDirectory(prefix="onnxport-") as folder, self._blaming_the_file():
                 opened = runtime.session(self.stage(folder, wanted))
                 results = runtime.run(opened, feeds, [str(value.name) for value in wanted])
                 del opened
@@ -207,7 +233,8 @@ class ONNXProgram:
             if initializer is not None:
                 self._session = _made_by(initializer, staged)
             else:
-                self._session = runtime.session(staged, providers, session_options)
+                with self._blaming_the_file():
+                    self._session = runtime.session(staged, providers, session_options)
         except BaseException:
             self._session = None
             remove()
@@ -269,8 +296,9 @@ class ONNXProgram:
             destination: path of the .onnx file, or a binary file open for writing.
             include_initializers: whether the weights are saved.
             keep_initializers_as_inputs: whether the initializers are listed as inputs, which can override them.
-            external_data: True: weights go to `<destination>.data`; False: into the .onnx file; None: to
-                `<destination>.data` only if the model is larger than 2 GiB.
+            external_data: True: weights go to `<destination>.data`, or, where a model is there that has other data, to
+                `<destination>.<digest>.data`; False: into the .onnx file; None: to a data file only if the model is
+                larger than 2 GiB.
             shard_bytes: the size from which external data goes on in `<destination>.data_1` and so on.
 
         Raises:
@@ -291,7 +319,8 @@ class ONNXProgram:
         """Simplify the graph in place: what `export(..., optimize=True)` does."""
         from onnxport import passes
 
-        passes.optimize(self.model)
+        with self._blaming_the_file():
+            passes.optimize(self.model)
         self.release()
 
     def apply_weights(
@@ -368,7 +397,7 @@ class ONNXProgram:
 
     def __copy__(self) -> ONNXProgram:
         copied = type(self)(self.model, self.exported_program)
-        copied._spec = self._spec
+        copied._spec, copied._path = self._spec, self._path
         return copied
 
     def __deepcopy__(self, memo: dict[int, Any]) -> ONNXProgram:
@@ -385,13 +414,13 @@ class ONNXProgram:
         return pickled(self, self.call_spec, type(self) is not ONNXProgram)
 
     def __str__(self) -> str:
-        return str(self.model)
+        return plain(self.model)
 
     def __repr__(self) -> str:
         graph = self.model.graph
         described = [[_describe(value) for value in values] for values in (graph.inputs, graph.outputs)]
         weights = saving.weight_bytes(self.model) / 2**20
-        return (
+        return plain(
             f"ONNXProgram(opset {self.model.opset_imports.get('', '?')}, {len(graph)} nodes, "
             f"{len(graph.initializers)} initializers of {weights:.1f} MiB\n"
             f"    inputs:  {', '.join(described[0])}\n    outputs: {', '.join(described[1])}\n)"

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import importlib_metadata
 
+from onnxport.display import fenced, markdown, plain
 from onnxport.errors import SaveError, UnsupportedOperatorsError
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ _notes: contextvars.ContextVar[list[str] | None] = contextvars.ContextVar("onnxp
 
 def note(text: str) -> None:
     """Say in the report of the export that goes on what a plugin does to the model; without a report, in the log."""
-    logger.info(text)
+    logger.info("%s", plain(text))
     notes = _notes.get()
     if notes is not None and text not in notes:
         notes.append(text)
@@ -117,10 +118,10 @@ class Run:
         """Print the resolved inputs and outputs, when the run is verbose."""
         if self.verbose and self.interface is not None:
             for name, path, kind, rest in self._input_rows():
-                print(f"[onnxport]   input {name or path}: {kind} {rest}")
+                print(plain(f"[onnxport]   input {name or path}: {kind} {rest}"))
             for condition, line in self.interface.limits.items():
-                print(f"[onnxport]   only where {condition}{f' ({line})' if line else ''}")
-            print(f"[onnxport]   outputs: {', '.join(self.interface.outputs)}", flush=True)
+                print(plain(f"[onnxport]   only where {condition}{f' ({line})' if line else ''}"))
+            print(plain(f"[onnxport]   outputs: {', '.join(self.interface.outputs)}"), flush=True)
 
     def count(self, model: ir.Model, after: bool) -> None:
         """Keep the operator counts of the model before or after the passes."""
@@ -239,9 +240,9 @@ class Run:
             for name in sorted({*self.nodes_before, *self.nodes_after})
         ]
         used = [[t["operator"], t["translation"], t["plugin"], str(t["nodes"])] for t in data["translations"]]
-        refused = "\n\n".join(f"```text\n{refusal}\n```" for refusal in getattr(self.error, "refusals", []))
+        refused = "\n\n".join(fenced(refusal) for refusal in getattr(self.error, "refusals", []))
         sections = {
-            "Checks": "\n".join(f"- {name}: {result}" for name, result in self._checks()),
+            "Checks": "\n".join(f"- {name}: {markdown(result)}" for name, result in self._checks()),
             "Stages": self._stage_table(),
             "Inputs": _table(
                 ["name", "path", "kind", "dtype", "shape", "value or dynamic axes"], self._input_rows(full=True)
@@ -266,15 +267,15 @@ class Run:
             "Calls kept inline": _table(["call", "reason"], [list(item) for item in data["kept_inline"].items()]),
             "Refusals": refused or "None.",
             "Baked constants": _table(["argument", "value"], [list(item) for item in data["baked_constants"].items()]),
-            "Dropped assertions": "\n".join(f"- `{text}`" for text in self.dropped_assertions) or "None.",
-            "Notes": "\n".join(f"- {text}" for text in self.notes) or "None.",
+            "Dropped assertions": "\n".join(f"- {markdown(text)}" for text in self.dropped_assertions) or "None.",
+            "Notes": "\n".join(f"- {markdown(text)}" for text in self.notes) or "None.",
             "Passes": _table(["pass", "changes"], [[name, str(count)] for name, count in self.passes.items()]),
             "Verification": "Not run." if self.verification is None else self.verification.table(),
             "Versions": _table(["package", "version"], [list(item) for item in data["versions"].items()]),
         }
-        outcome = "Succeeded." if data["succeeded"] else f"Failed: {data['error']}"
+        outcome = "Succeeded." if data["succeeded"] else f"Failed:\n\n{fenced(data['error'])}"
         if self.fallback:
-            outcome += f"\n\nThe program was traced a second time: {self.fallback}"
+            outcome += f"\n\nThe program was traced a second time: {markdown(self.fallback)}"
         body = "\n\n".join(f"## {title}\n\n{text}" for title, text in sections.items())
         return f"# onnxport report\n\n{outcome}\n\n{body}\n"
 
@@ -360,7 +361,7 @@ def _table(header: list[str], rows: list[list[str]]) -> str:
     if not rows:
         return "None."
     lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+    return "\n".join("| " + " | ".join(map(markdown, line)) + " |" for line in lines)
 
 
 def _peak_bytes() -> int:

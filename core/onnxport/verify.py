@@ -22,6 +22,7 @@ from onnxport.capturing.arguments import call_of, flatten_arguments
 from onnxport.capturing.below_autograd import needs_gradients
 from onnxport.capturing.containers import recognize
 from onnxport.capturing.request import Request, leaves_of
+from onnxport.display import markdown, plain
 from onnxport.dtypes import dense
 from onnxport.errors import InputError, VerificationError
 from onnxport.files.saving import require_flags
@@ -96,7 +97,7 @@ class VerificationResult:
             if one.error:
                 lines.append(f"[{one.label}] the ONNX model does not run: {one.error}")
             lines += [f"[{one.label}] output {out.name!r}: {out.problem}" for out in one.outputs if out.problem]
-        return lines
+        return [plain(line) for line in lines]
 
     def raise_on_failure(self, program: ONNXProgram | None = None) -> None:
         """Raise `VerificationError`, listing all that is wrong, unless the verification passed.
@@ -121,19 +122,20 @@ class VerificationResult:
         head = ("inputs", "output", "dtype", "shape", "max abs", "max rel", "mismatched", "NaN", "Inf", "result")
         rows = [head, tuple("---" for _ in head)]
         for one in self.comparisons:
+            label = markdown(one.label)
             if one.skipped or one.error:
                 result = f"not run: {one.skipped}" if one.skipped else f"FAILED: {one.error}"
-                rows.append((one.label, *("" for _ in head[2:]), result.splitlines()[0]))
+                rows.append((label, *("" for _ in head[2:]), markdown(result.splitlines()[0])))
             for out in one.outputs:
                 numbers = (f"{out.max_abs:.2e}", f"{out.max_rel:.2e}", f"{out.mismatched:.2%}")
                 counts = tuple(str(a) if a == b else f"{b} for {a}" for a, b in (out.nans, out.infs))
-                result = f"FAILED: {out.problem}" if out.problem else "ok"
-                rows.append((one.label, out.name, out.dtype, str(out.shape), *numbers, *counts, result))
+                result = f"FAILED: {markdown(out.problem)}" if out.problem else "ok"
+                rows.append((label, markdown(out.name), out.dtype, str(out.shape), *numbers, *counts, result))
         widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
         lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths)) + " |" for row in rows]
         lines.append(f"\nonnx.checker: {self.checker or 'ok'}")
         lines += [f"weights: {self.weights.problem}"] if self.weights.problem else []
-        return "\n".join(lines)
+        return plain("\n".join(lines))
 
     def as_dict(self) -> dict[str, Any]:
         """Give everything as JSON types."""

@@ -88,7 +88,7 @@ def asked_for(dim: Any) -> Asked | None:
 def _arithmetic(text: str) -> sympy.Expr | None:
     try:
         tree = ast.parse(text, mode="eval").body
-    except SyntaxError:
+    except (SyntaxError, ValueError, RecursionError, MemoryError):  # no expression, surrogates, or endless nesting
         return None
     if not isinstance(tree, ast.BinOp):
         return None

@@ -2,20 +2,23 @@
 
 A safetensors file is a length (8 bytes, little-endian), a JSON header of that length, and the data:
 https://github.com/huggingface/safetensors#format. An index is a JSON file whose `weight_map` names each weight's file.
+Neither is trusted: sizes and offsets are checked, and an index names files of its own folder alone.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 
-from onnxport.errors import WeightError
+from onnxport.errors import FileError, MissingCheckpointError, MissingFileError, WeightError
+from onnxport.files.data_file import OPEN_AT_ONCE, DataFile, absolute, folder_of, inside
 from onnxport.weights import CHUNK_BYTES, TorchTensor
 
 _DTYPES = {
@@ -24,26 +27,28 @@ _DTYPES = {
     "BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64, "C64": torch.complex64,
     "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2, "F8_E8M0": torch.float8_e8m0fnu,
 }  # fmt: skip
+_LONGEST_HEADER = 100_000_000
+"""Bytes, as in the format's own reader. An index isn't longer either."""
 
 
 class StoredTensor(TorchTensor):
     """A tensor of a safetensors file, read anew whenever its data is asked for, and never kept.
 
     Args:
-        path: the file.
+        file: the file.
         offset: where its data begins.
         dtype: torch's dtype.
         dims: torch's shape.
         name: its name in the state dict.
     """
 
-    __slots__ = ("_layout", "_offset", "_path")
+    __slots__ = ("_file", "_layout", "_offset")
 
-    def __init__(self, path: Path, offset: int, dtype: torch.dtype, dims: list[int], name: str) -> None:
+    def __init__(self, file: DataFile, offset: int, dtype: torch.dtype, dims: list[int], name: str) -> None:
         self._layout = torch.empty(dims, dtype=dtype, device="meta")
         super().__init__(self._layout, name)
         self._raw = None
-        self._path, self._offset = path, offset
+        self._file, self._offset = file, offset
 
     @property
     @unset_fake_temporarily()
@@ -67,28 +72,26 @@ class StoredTensor(TorchTensor):
             yield piece
 
     def _read(self, into: memoryview, start: int) -> None:
-        with open(self._path, "rb", buffering=0) as file:
-            file.seek(self._offset + start)
-            while into.nbytes:
-                count = file.readinto(into)
-                if not count:
-                    raise WeightError(
-                        f"{self._path.name} ended before the data of {self.source!r}: it was cut short.",
-                        names=[str(self.source)],
-                    )
-                into = into[count:]
+        try:
+            self._file.read_into(into, self._offset + start)
+        except FileError as error:
+            raise WeightError(f"The weight {self.source!r} can't be read. {error}", names=[str(self.source)]) from error
 
 
 def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, StoredTensor]:
-    """Find the weights of a checkpoint.
+    """Find the weights of a checkpoint. Its files are opened, and stay open as long as the weights are used.
 
     Args:
         path: a `.safetensors` file, the `.index.json` of several, or a folder that has either.
 
     Raises:
-        WeightError: it is no such file; or it lists every file and weight that the index names and that isn't there.
+        WeightError: it is no such file, and a MissingFileError too where it isn't there; or it lists every file and
+            weight that the index names and that isn't there, or isn't in its folder.
     """
-    path = Path(path)
+    try:
+        path = Path(absolute(path))
+    except MissingFileError as error:
+        raise MissingCheckpointError(str(error), path=error.path) from error
     if path.is_dir():
         found = sorted(path.glob("*.safetensors.index.json")) or sorted(path.glob("*.safetensors"))
         if len(found) != 1:
@@ -96,6 +99,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, StoredTensor]:
             raise WeightError(
                 f"The folder {path.name!r} has {names}: give the path of one .safetensors file, or of an .index.json."
             )
+        _resolved(path, found[0].name, _roots(path))
         path = found[0]
     if path.suffix == ".json":
         return _read_index(path)
@@ -104,63 +108,93 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, StoredTensor]:
             f"{path.name!r} is neither a .safetensors file nor an .index.json. Load it yourself, as with "
             "torch.load(path, mmap=True, weights_only=True), and give the state dict."
         )
-    return _read_file(path)
+    return _read_file(_opened(str(path), path.name), path.name)
 
 
 def _read_index(path: Path) -> dict[str, StoredTensor]:
-    weight_map = _parsed(path, lambda: json.loads(path.read_text(encoding="utf-8"))["weight_map"])
+    file = _opened(str(path), path.name)
+    listed: dict[str, list[str]] = {}
+    try:
+        for weight, name in json.loads(_content(file, 0, file.size))["weight_map"].items():
+            listed.setdefault(os.fspath(name), []).append(weight)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, FileError) as error:
+        raise _no_checkpoint(path.name, error) from error
+    roots = list(dict.fromkeys([*folder_of(str(path)), *_roots(path.parent)]))
     problems: list[str] = []
-    missing: list[str] = []
     weights: dict[str, StoredTensor] = {}
-    for name in dict.fromkeys(weight_map.values()):
-        listed = [weight for weight, file in weight_map.items() if file == name]
+    for i, (name, wanted) in enumerate(listed.items()):
         try:
-            held = _read_file(path.parent / name)
+            held = _read_file(_opened(_resolved(path.parent, name, roots), name, keep=i < OPEN_AT_ONCE), name)
         except WeightError as error:
             problems.append(str(error))
-            missing += listed
             continue
-        missing += [weight for weight in listed if weight not in held]
-        problems += [f"{weight}: not in {name}" for weight in listed if weight not in held]
-        weights.update((weight, held[weight]) for weight in listed if weight in held)
+        problems += [f"{weight}: not in {name}" for weight in wanted if weight not in held]
+        weights.update((weight, held[weight]) for weight in wanted if weight in held)
     if problems:
         listing = "\n".join(f"  {problem}" for problem in problems)
-        raise WeightError(
-            f"The index {path.name} names what isn't there; complete the checkpoint:\n{listing}", names=missing
-        )
+        raise WeightError(f"The index {path.name} names what isn't there; complete the checkpoint:\n{listing}")
     return weights
 
 
-def _read_file(path: Path) -> dict[str, StoredTensor]:
-    def weights() -> dict[str, StoredTensor]:
-        with open(path, "rb") as file:
-            length, size = int.from_bytes(file.read(8), "little"), os.fstat(file.fileno()).st_size
-            if length > size - 8:
-                raise ValueError("the header is longer than the file")
-            entries = json.loads(file.read(length))
-        entries.pop("__metadata__", None)
-        return {name: _stored(path, length + 8, size, name, entry) for name, entry in entries.items()}
-
-    return _parsed(path, weights)
+def _roots(folder: Path) -> list[str]:
+    """Where the files of a folder may really lie: in it, or, in a download cache of Hugging Face, among its blobs."""
+    roots = [os.path.realpath(folder)]
+    if folder.parent.name == "snapshots":
+        roots.append(os.path.realpath(folder.parent.parent / "blobs"))
+    return roots
 
 
-def _stored(path: Path, start: int, size: int, name: str, entry: dict[str, Any]) -> StoredTensor:
-    if entry["dtype"] not in _DTYPES:
-        raise WeightError(
-            f"The weight {name!r} of {path.name} is {entry['dtype']}, which can't be read. Convert it.", names=[name]
-        )
-    begin, end = entry["data_offsets"]
-    tensor = StoredTensor(path, start + begin, _DTYPES[entry["dtype"]], entry["shape"], name)
-    if tensor.nbytes != end - begin or begin < 0 or start + end > size:
-        raise ValueError(f"{name} should take {tensor.nbytes} bytes, at {begin} to {end} of {size - start}")
-    return tensor
-
-
-def _parsed(path: Path, parse: Any) -> Any:
+def _resolved(folder: Path, name: str, roots: Sequence[str]) -> str:
     try:
-        return parse()
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return inside(str(folder), roots, name, "The checkpoint")
+    except FileError as error:
+        raise WeightError(f"{name}: {error}") from error
+
+
+def _opened(path: str, name: str, *, keep: bool = True) -> DataFile:
+    try:
+        return DataFile(os.path.realpath(path), keep=keep)
+    except MissingFileError as error:
+        raise MissingCheckpointError(f"{name}: No such file. {error}", path=path) from error
+    except FileError as error:
+        raise WeightError(f"{name}: {error}") from error
+
+
+def _content(file: DataFile, start: int, length: int) -> bytes:
+    if length > _LONGEST_HEADER:
+        raise ValueError(f"a header of {length} bytes is longer than the format allows")
+    data = bytearray(length)
+    file.read_into(memoryview(data), start)
+    return bytes(data)
+
+
+def _no_checkpoint(name: str, error: Exception) -> WeightError:
+    return WeightError(f"{name} is no checkpoint ({type(error).__name__}: {error}). Get it again.")
+
+
+def _read_file(file: DataFile, name: str) -> dict[str, StoredTensor]:
+    try:
+        length = int.from_bytes(_content(file, 0, min(8, file.size)), "little")
+        if length > file.size - 8:
+            raise ValueError("the header is longer than the file")
+        entries = json.loads(_content(file, 8, length))
+        entries.pop("__metadata__", None)
+        return {weight: _stored(file, length + 8, weight, entry, name) for weight, entry in entries.items()}
+    except (ValueError, KeyError, TypeError, AttributeError, RuntimeError, FileError) as error:
         if isinstance(error, WeightError):
             raise
-        what = error.strerror if isinstance(error, OSError) else f"is no checkpoint ({type(error).__name__}: {error})"
-        raise WeightError(f"{path.name}: {what}") from error
+        raise _no_checkpoint(name, error) from error
+
+
+def _stored(file: DataFile, start: int, name: str, entry: dict[str, Any], file_name: str) -> StoredTensor:
+    if entry["dtype"] not in _DTYPES:
+        raise WeightError(f"The weight {name!r} of {file_name} is {entry['dtype']}, which can't be read. Convert it.")
+    begin, end = entry["data_offsets"]
+    dims = entry["shape"]
+    if not isinstance(dims, list) or any(type(number) is not int or number < 0 for number in (begin, end, *dims)):
+        raise ValueError(f"{name} has the shape {dims} and lies at {begin} to {end}")
+    dtype = _DTYPES[entry["dtype"]]
+    size = math.prod(dims) * dtype.itemsize
+    if size != end - begin or start + end > file.size:
+        raise ValueError(f"{name} should take {size} bytes, at {begin} to {end} of {file.size - start}")
+    return StoredTensor(file, start + begin, dtype, dims, name)

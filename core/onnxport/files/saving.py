@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import io
 import os
-import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import IO, Any
 
 import onnx
@@ -16,7 +14,9 @@ import onnx_ir as ir
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from onnxport.arguments import path_argument, shown
-from onnxport.errors import ArgumentError, InputError, SaveError
+from onnxport.errors import ArgumentError, InputError, MissingFileError, SaveError
+from onnxport.files import placing
+from onnxport.files.data_file import absolute
 from onnxport.files.serialization import PROTOBUF_LIMIT, Weight, model_size, weights_of, without_weights, write_model
 from onnxport.weights import TorchTensor
 
@@ -55,10 +55,12 @@ def save(
 ) -> None:
     """Write a model to a file. The model is not changed, and its weights are never copied as a whole.
 
-    External data goes to `<file name>.data` beside the model. All files are written under temporary names and renamed
-    when they are whole; whatever goes wrong, the temporaries are removed and earlier files survive. A process that is
-    killed leaves the old model or the new one, each with its own data, and perhaps temporaries (`.<file name>*.tmp`).
-    They are on the disk before they are renamed, which took 1 s of the 12 s of a save of 1.6 GB.
+    External data goes to `<file name>.data` beside the model; where a model is there that has data, and has others, to
+    `<file name>.<digest>.data`, and the old data are removed. Files are written under temporary names and renamed when
+    they are whole and on the disk: see `placing`. Whatever goes wrong, the temporaries are removed and earlier files
+    survive. A process that is killed leaves the old model or the new one, each with its own data, and perhaps
+    temporaries (`.<file name>*.tmp`), which the next save removes. The sync took 1 s of the 12 s of a save of 1.6 GB.
+    A file that is replaced hands on its permissions, and where possible its owner and group.
 
     Args:
         model: the model.
@@ -91,7 +93,13 @@ def save(
     for weight in weights:
         if isinstance(weight.tensor, TorchTensor) and not weight.tensor.has_data:
             weight.tensor.require_data()
-    shell = without_weights(model, as_inputs=keep_initializers_as_inputs, outputs=outputs)
+    try:
+        shell = without_weights(model, as_inputs=keep_initializers_as_inputs, outputs=outputs)
+    except Exception as error:  # of onnx_ir or protobuf, on what was put into the model by hand
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        raise SaveError(f"The model can't be written: {cause}. Names and texts have to be valid Unicode.") from error
     size = model_size(shell, weights)
     if path is None:
         _require(size, "Save to a path, where the weights can be external data.")
@@ -104,6 +112,7 @@ def save(
     if external_data is None:
         external_data = size > PROTOBUF_LIMIT
     if external_data:
+        _require_text(path)
         _lay_out(weights, os.path.basename(path) + ".data", shard_bytes)
         size = model_size(shell, weights)
     _require(size, "Save with external_data=True.")
@@ -126,7 +135,11 @@ def path_of(destination: Any, external_data: bool | None) -> str | None:
     if isinstance(destination, (str, os.PathLike)):
         if destination == "":
             raise SaveError("Cannot save '': give the path of a file.")
-        path = os.path.abspath(path_argument("destination", destination, "the path of a file, or a binary file"))
+        given = path_argument("destination", destination, "the path of a file, or a binary file")
+        try:
+            path = absolute(given)
+        except MissingFileError as error:
+            raise SaveError(f"Cannot save. {error}", path=given) from error
         if not os.path.isdir(os.path.dirname(path)):
             code = errno.ENOTDIR if os.path.exists(os.path.dirname(path)) else errno.ENOENT
             raise SaveError(f"Cannot save {path!r}: {os.strerror(code)}. {_ADVICE[code]}", path=path)
@@ -191,6 +204,17 @@ def _require(size: int, advice: str) -> None:
         raise SaveError(f"The model takes {size / 2**30:.2f} GiB, and an .onnx file can hold 2 GiB at most. {advice}")
 
 
+def _require_text(path: str) -> None:
+    try:
+        os.path.basename(path).encode()
+    except UnicodeEncodeError as error:
+        raise SaveError(
+            f"Cannot save {path!r}: its name isn't valid UTF-8, and an ONNX model can't name data after it. "
+            "Choose another name, or save with external_data=False.",
+            path=path,
+        ) from error
+
+
 def _lay_out(weights: Sequence[Weight], location: str, shard_bytes: int | None) -> None:
     """Give every weight that is worth it a place in a data file: `location`, then `location_1`, `location_2`, …"""
     shard, end = 0, 0
@@ -207,126 +231,55 @@ def _lay_out(weights: Sequence[Weight], location: str, shard_bytes: int | None) 
 
 
 def _save_to_path(shell: onnx.ModelProto, weights: Sequence[Weight], path: str) -> None:
-    """Write everything under temporary names, and then rename it.
-
-    At no moment do the model and the data files that it refers to belong to different saves, so that a process can be
-    killed at any. Where old data files are in the way, the model first refers to the new ones by their temporary
-    names; then they take the place of the old ones; then a model that refers to them there replaces the first. The
-    new ones have two names for that moment, hard links where there are any: onnxruntime doesn't mind, while
-    `onnx.load` refuses them, should the process be killed just then, until the temporary name is removed.
-    """
-    target = _target(path)
+    """Write everything under temporary names, then give the data theirs, and then the model its own."""
+    target, (folder, name) = _target(path), os.path.split(path)
     shards: dict[str, list[Weight]] = {}
     for weight in weights:
         if weight.location is not None:
             shards.setdefault(weight.location, []).append(weight)
-    targets = [_target(os.path.join(os.path.dirname(path), name)) for name in shards]
-    bridged = any(map(os.path.exists, targets))
+    for location in shards:
+        if os.path.isdir(os.path.join(folder, location)):
+            raise SaveError(f"Cannot save {os.path.join(folder, location)!r}: it is a folder. Choose another name.")
+    for each in {folder, os.path.dirname(target)}:
+        placing.remove_abandoned(each, name)
+    private = os.path.exists(target)
     with contextlib.ExitStack() as stack:
         written = []
-        for name, data_target in zip(shards, targets):
-            beside = os.path.join(os.path.dirname(path), name) if bridged else data_target
-            with _temporary(stack, beside) as file:
-                for weight in shards[name]:
-                    file.seek(weight.offset)
-                    weight.write_data(file)
-                _sync(file)
-            written.append(file.name)
-        final = _write_model(stack, target, shell, weights)
-        if not bridged:
-            _put_in_place([*zip(written, targets), (final, target)])
-            return
-        for group, name in zip(shards.values(), written):
+        for group in shards.values():
+            temporary = placing.Temporary(stack, folder, name, private=private)
             for weight in group:
-                weight.location = os.path.basename(name)
-        bridge = _write_model(stack, target, shell, weights)
-        copies = [_copy(stack, name, data_target) for name, data_target in zip(written, targets)]
-        backup = _copy(stack, target, target) if os.path.exists(target) else None
-        with _locked(os.path.dirname(target)):
-            try:
-                os.replace(bridge, target)
-                for copy, data_target in zip(copies, targets):
-                    os.replace(copy, data_target)
-                os.replace(final, target)
-            except BaseException:
-                if all(map(os.path.exists, copies)):  # the data files are the old ones
-                    _remove(target) if backup is None else os.replace(backup, target)
-                elif os.path.exists(final):  # some are new: what is there now has to stay, under its temporary names
-                    stack.pop_all()
-                raise
+                temporary.file.seek(weight.offset)
+                weight.write_data(temporary.file)
+            temporary.sync()
+            written.append(temporary)
+        model = placing.Temporary(stack, os.path.dirname(target), os.path.basename(target), private=private)
+        if not shards:  # what may be large is written before others have to wait
+            _write_model(model, shell, weights)
+        with placing.locked(path, target) as place:
+            locations = place.locations(written)
+            for group, location in zip(shards.values(), locations):
+                for weight in group:
+                    weight.location = location
+            if shards:
+                _write_model(model, shell, weights)
+            place.put(written, locations, model)
 
 
-def _write_model(stack: contextlib.ExitStack, target: str, shell: onnx.ModelProto, weights: Sequence[Weight]) -> str:
-    with _temporary(stack, target) as file, io.BufferedWriter(file, LARGE_BYTES) as buffered:
+def _write_model(temporary: placing.Temporary, shell: onnx.ModelProto, weights: Sequence[Weight]) -> None:
+    buffered = io.BufferedWriter(temporary.file, LARGE_BYTES)
+    try:
         write_model(buffered, shell, weights)
         buffered.flush()
-        _sync(file)
-    return file.name
-
-
-def _sync(file: io.FileIO) -> None:
-    """Put a file on the disk before it takes a name, so that a power cut, too, leaves the old file or the new one."""
-    try:
-        os.fsync(file.fileno())
-    except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS):  # a file system that has no such thing
-            raise
+    finally:
+        buffered.detach()  # the file stays open: its lock says that somebody is at work
+    temporary.sync()
 
 
 def _target(path: str) -> str:
     """Resolve links, as opening the file would, and refuse what a rename would destroy."""
     path = os.path.realpath(path)
     if os.path.isdir(path):
-        raise SaveError(f"Cannot save {path!r}: it is a folder. Give the path of a file in it.", path=path)
+        raise SaveError(f"Cannot save {path!r}: it is a folder. Give the path of a file in it.")
     if os.path.exists(path) and not os.path.isfile(path):
-        raise SaveError(f"Cannot save {path!r}: it is not a regular file. Pass an open binary file instead.", path=path)
+        raise SaveError(f"Cannot save {path!r}: it is not a regular file. Pass an open binary file instead.")
     return path
-
-
-def _temporary(stack: contextlib.ExitStack, target: str) -> io.FileIO:
-    """Open an unbuffered temporary file beside `target`, which is gone after `stack` unless it was renamed."""
-    folder, name = os.path.split(target)
-    temporary = os.path.join(folder, f".{name[:100]}.{os.urandom(8).hex()}.tmp")
-    stack.callback(_remove, temporary)
-    return open(temporary, "xb", buffering=0)
-
-
-def _copy(stack: contextlib.ExitStack, source: str, target: str) -> str:
-    """Give a file a second name beside `target`, by a hard link where the file system has them."""
-    with _temporary(stack, target) as file:
-        name = file.name
-    try:
-        os.unlink(name)
-        os.link(source, name)
-    except OSError:
-        shutil.copyfile(source, name)
-    return name
-
-
-def _put_in_place(renames: Sequence[tuple[str, str]]) -> None:
-    """Rename data files that are new, and then the model. If that fails, the data files go again."""
-    try:
-        for source, target in renames:
-            os.replace(source, target)
-    except BaseException:
-        if os.path.exists(renames[-1][0]):
-            for source, target in renames[:-1]:
-                if not os.path.exists(source):
-                    _remove(target)
-        raise
-
-
-@contextlib.contextmanager
-def _locked(folder: str) -> Iterator[None]:
-    """Keep two saves to one place from renaming at the same time."""
-    with contextlib.ExitStack() as stack:
-        with contextlib.suppress(OSError):  # a folder that can't be read, or a file system without locks
-            handle = os.open(folder, os.O_RDONLY)
-            stack.callback(os.close, handle)
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-
-
-def _remove(path: str) -> None:
-    with contextlib.suppress(OSError):
-        os.unlink(path)

@@ -13,6 +13,7 @@ from typing import IO
 import onnx
 import onnx_ir as ir
 
+from onnxport.files.file_tensor import FileTensor
 from onnxport.weights import TorchTensor, write_all
 
 PROTOBUF_LIMIT = 2**31 - 1
@@ -63,7 +64,7 @@ class Weight:
 
     def write_data(self, file: IO[bytes]) -> None:
         """Write the raw bytes, also to an unbuffered file."""
-        if isinstance(self.tensor, TorchTensor):
+        if isinstance(self.tensor, (TorchTensor, FileTensor)):
             self.tensor.tofile(file)
         else:
             write_all(file, self.tensor.tobytes())

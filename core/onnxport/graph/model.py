@@ -11,6 +11,7 @@ import onnx_ir as ir
 import torch
 import torch.fx
 
+from onnxport.display import writable
 from onnxport.dtypes import COMPONENT, SYMBOLIC, component_dtype
 from onnxport.errors import InputError, Refusal, TranslationError
 from onnxport.graph import functions
@@ -161,7 +162,7 @@ def assemble(op: Builder, inputs: list[Tensor], outputs: list[Tensor], program: 
         name="main_graph",
     )
     properties = graph.metadata_props
-    properties["pkg.torch.export.ExportedProgram.graph_signature"] = str(program.graph_signature)
+    properties["pkg.torch.export.ExportedProgram.graph_signature"] = writable(str(program.graph_signature))
     properties["pkg.torch.export.ExportedProgram.range_constraints"] = str(program.range_constraints)
     used = functions.reachable(op, graph)
     return ir.Model(graph, ir_version=ir_version(op.opset), producer_name="onnxport", functions=used)

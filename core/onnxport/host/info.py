@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, field
 
+from onnxport.display import plain
 from onnxport.registry import THIRD_PARTY_TIER
 
 logger = logging.getLogger(__name__)
@@ -42,10 +43,10 @@ class PluginInfo:
         message = f"{what}: {type(error).__name__}: {error}"
         if message not in self.error:
             self.error = f"{self.error}; {message}" if self.error else message
-            logger.warning("onnxport plugin %s is skipped: %s", self.label, message)
+            logger.warning("onnxport plugin %s is skipped: %s", self.label, plain(message))
 
     def warn(self, message: str) -> None:
         """Keep a mistake, and log it."""
         if message not in self.warning:
             self.warning = f"{self.warning}; {message}" if self.warning else message
-            logger.warning("onnxport plugin %s: %s", self.label, message)
+            logger.warning("onnxport plugin %s: %s", self.label, plain(message))
