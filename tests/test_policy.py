@@ -123,7 +123,7 @@ def code_lines_of(path: Path) -> int:
 
 def test_core_stays_small():
     """The whole pipeline, its surface and its tools; lifted while faults are fixed."""
-    assert sum(code_lines_of(path) for path in python_files(CORE)) < 15_400
+    assert sum(code_lines_of(path) for path in python_files(CORE)) < 16_500
 
 
 @pytest.mark.parametrize("family", FAMILIES)
