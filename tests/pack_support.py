@@ -13,7 +13,8 @@ from typing import Any
 import onnxport
 import pytest
 import torch
-from onnxport import collect, hookimpl, plugins
+from onnxport import collect, hookimpl
+from onnxport.host import discovery
 
 
 class Pack:
@@ -47,14 +48,14 @@ def packs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
     def install(name: str, source: str) -> None:
         write_pack(folder, name, source)
         names.append(name)
-        plugins.forget()
+        discovery.forget()
 
-    plugins.forget()
+    discovery.forget()
     yield install
     for name in names:
         sys.modules.pop(name, None)
     monkeypatch.undo()
-    plugins.forget()
+    discovery.forget()
 
 
 @contextlib.contextmanager

@@ -14,8 +14,9 @@ from pathlib import Path
 import onnxport
 import pytest
 import torch
-from onnxport import plugins
-from onnxport.registry import operator_named, signature_mismatch
+from onnxport.host import discovery
+from onnxport.host.records import operator_named
+from onnxport.host.registry import signature_mismatch
 from onnxport_builtin import families
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -133,7 +134,7 @@ def test_families_import(family):
 
 def test_no_conflicts_among_builtins():
     for opset in (18, 19, 20, 21, 22, 23, 24, 25):
-        plugins.registry_for((), opset).check_conflicts()
+        discovery.registry_for((), opset).check_conflicts()
 
 
 #: Operators that only some of the supported versions of torch have.
@@ -148,7 +149,7 @@ PASSING = {
 
 def test_translations_match_their_schemas():
     wrong = []
-    for record in plugins.registry_for((), 18).table():
+    for record in discovery.registry_for((), 18).table():
         if not isinstance(record.target, str) or record.target.startswith("higher_order::"):
             continue
         target = operator_named(record.target)

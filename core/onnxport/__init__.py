@@ -35,42 +35,42 @@ _HOME = {
     "UnsupportedOperatorsError": "errors",
     "VerificationError": "errors",
     "WeightError": "errors",
-    "Builder": "builder",
+    "Builder": "emit.builder",
     "CheckResult": "export",
-    "Container": "hookspecs",
-    "Deferred": "registry",
-    "DataType": "dtypes",
+    "Container": "host.hookspecs",
+    "Deferred": "host.records",
+    "DataType": "vocabulary.dtypes",
     "ExportableModule": "exportable",
     "MismatchResult": "find_mismatch",
-    "ONNXProgram": "program",
-    "Pass": "hookspecs",
-    "Size": "symbols",
-    "Tensor": "graph.tensor",
-    "Translation": "registry",
+    "ONNXProgram": "program.onnx_program",
+    "Pass": "host.hookspecs",
+    "Size": "emit.symbols",
+    "Tensor": "emit.tensor",
+    "Translation": "host.records",
     "VerificationResult": "verify",
     "as_torch_onnx": "torch_onnx",
     "check": "export",
-    "collect": "registry",
-    "component_dtype": "dtypes",
+    "collect": "host.records",
+    "component_dtype": "vocabulary.dtypes",
     "export": "export",
     "find_mismatch": "find_mismatch",
-    "hookimpl": "hookspecs",
+    "hookimpl": "host.hookspecs",
     "infer_dynamic_shapes": "capturing.infer_shapes",
-    "is_in_onnx_export": "capture",
-    "note": "report",
-    "onnx_dtype": "dtypes",
-    "promote": "dtypes",
-    "translation": "registry",
+    "is_in_onnx_export": "capture.attempts",
+    "note": "vocabulary.notes",
+    "onnx_dtype": "vocabulary.dtypes",
+    "promote": "vocabulary.dtypes",
+    "translation": "host.records",
     "verify": "verify",
-    "warn": "callers",
+    "warn": "vocabulary.callers",
 }
 
 if TYPE_CHECKING:
-    from onnxport.builder import Builder
-    from onnxport.callers import warn
-    from onnxport.capture import is_in_onnx_export
+    from onnxport.capture.attempts import is_in_onnx_export
     from onnxport.capturing.infer_shapes import infer_dynamic_shapes
-    from onnxport.dtypes import DataType, component_dtype, onnx_dtype, promote
+    from onnxport.emit.builder import Builder
+    from onnxport.emit.symbols import Size
+    from onnxport.emit.tensor import Tensor
     from onnxport.errors import (
         ArgumentError,
         Attempt,
@@ -98,14 +98,14 @@ if TYPE_CHECKING:
     from onnxport.export import CheckResult, check, export
     from onnxport.exportable import ExportableModule
     from onnxport.find_mismatch import MismatchResult, find_mismatch
-    from onnxport.graph.tensor import Tensor
-    from onnxport.hookspecs import Container, Pass, hookimpl
-    from onnxport.program import ONNXProgram
-    from onnxport.registry import Deferred, Translation, collect, translation
-    from onnxport.report import note
-    from onnxport.symbols import Size
+    from onnxport.host.hookspecs import Container, Pass, hookimpl
+    from onnxport.host.records import Deferred, Translation, collect, translation
+    from onnxport.program.onnx_program import ONNXProgram
     from onnxport.torch_onnx import as_torch_onnx
     from onnxport.verify import VerificationResult, verify
+    from onnxport.vocabulary.callers import warn
+    from onnxport.vocabulary.dtypes import DataType, component_dtype, onnx_dtype, promote
+    from onnxport.vocabulary.notes import note
 
 __all__ = [
     "ArgumentError",

@@ -44,9 +44,10 @@ from onnxport.cli_output import (
 )
 
 if TYPE_CHECKING:
+    from onnxport.host.discovery import Plugins
     from onnxport.host.explaining import Explanation
-    from onnxport.plugins import Plugins
-    from onnxport.registry import Registry, Translation
+    from onnxport.host.records import Translation
+    from onnxport.host.registry import Registry
 
 console = PlainConsole()
 
@@ -145,8 +146,8 @@ def _as_args(args: Any) -> tuple[Any, ...]:
 
 def _plugins(names: list[str] | None, opset: int | None) -> tuple[Plugins, Registry]:
     """The plugins that an option names, all where it names none, and their registry."""
-    from onnxport.graph.schemas import DEFAULT_OPSET
-    from onnxport.plugins import load
+    from onnxport.host.discovery import load
+    from onnxport.vocabulary.opsets import DEFAULT_OPSET
 
     plugins = load(names or None)
     return plugins, plugins.registry(DEFAULT_OPSET if opset is None else opset)
@@ -450,7 +451,7 @@ def _add_plugin_commands(arguments: Sequence[str]) -> None:
     own = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
     asked = next((argument for argument in arguments if not argument.startswith("-")), None)
     if asked not in own and entry_points(group="onnxport"):
-        from onnxport.plugins import load
+        from onnxport.host.discovery import load
 
         load().add_commands(app)
 

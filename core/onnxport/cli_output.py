@@ -18,7 +18,7 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 from onnxport.cli_options import UsageError
-from onnxport.display import plain
+from onnxport.errors import plain
 
 OK, REFUSED, USAGE, INTERNAL = 0, 1, 2, 3
 
@@ -87,7 +87,7 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _fail(error: Exception, as_json: bool) -> NoReturn:
-    from onnxport import errors  # which imports torch: nothing that succeeds without it needs that
+    from onnxport import errors
 
     if isinstance(error, (UsageError, errors.InputError, errors.PluginError, errors.SaveError)):
         code = USAGE

@@ -22,35 +22,35 @@ import torch
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.export import ExportedProgram
 
-from onnxport import passes, script
-from onnxport.arguments import classes_of, is_empty, observer_of, path_argument, shown
-from onnxport.callers import warn
-from onnxport.capture import capture, check_dynamic
-from onnxport.capturing.exporting import TRACING
+from onnxport import passes
+from onnxport.capture.arguments import Interface, Request, interface_of, prepare
+from onnxport.capture.attempts import capture, check_dynamic
+from onnxport.capture.exporting import TRACING
 from onnxport.capturing.subclasses import with_plain_weights
-from onnxport.display import plain
-from onnxport.errors import InputError, MutationError, OpsetError, Refusal
+from onnxport.emit.weights import initializers_of
+from onnxport.errors import InputError, MutationError, OpsetError, Refusal, plain
 from onnxport.exportable import ExportableModule, example_arguments_of
-from onnxport.files import reweight
-from onnxport.files.saving import is_file, path_of, require_flags
-from onnxport.functionalize import FunctionalProgram, functionalize
-from onnxport.fx.folding import fold_constants
-from onnxport.fx.overrides import Overrides
-from onnxport.fx.passes import with_passes
+from onnxport.functional.folding import fold_constants
+from onnxport.functional.overrides import Overrides
+from onnxport.functional.passes import with_passes
+from onnxport.functional.program import FunctionalProgram, functionalize
 from onnxport.fx.regions import keeping
-from onnxport.graph.schemas import DEFAULT_OPSET, MAX_OPSET, MIN_OPSET
 from onnxport.graph.selection import Selection
 from onnxport.host.call import Call
-from onnxport.host.explaining import Conflict
-from onnxport.inputs import Interface, Request, interface_of, prepare
-from onnxport.metadata import LEVELS
-from onnxport.plugins import load
-from onnxport.program import TRANSLATED, ONNXProgram
-from onnxport.registry import Registry
+from onnxport.host.discovery import load
+from onnxport.host.records import Conflict
+from onnxport.host.registry import Registry
+from onnxport.program import reweight
+from onnxport.program.onnx_program import TRANSLATED, ONNXProgram
+from onnxport.program.saving import is_file, path_of, require_flags
 from onnxport.report import Run
 from onnxport.running.kernels import MissingKernel, missing_kernels
-from onnxport.translate import Names, Translated, Translator, raise_refusals
-from onnxport.weights import initializers_of
+from onnxport.translate import script
+from onnxport.translate.walk import Names, Translated, Translator, raise_refusals
+from onnxport.vocabulary.callers import warn
+from onnxport.vocabulary.checks import classes_of, is_empty, observer_of, path_argument, shown
+from onnxport.vocabulary.opsets import DEFAULT_OPSET, MAX_OPSET, MIN_OPSET
+from onnxport.vocabulary.provenance import LEVELS
 
 logger = logging.getLogger("onnxport")
 
@@ -180,7 +180,7 @@ def export(
         run.count(translated.model, after=True)
         onnx_program = ONNXProgram(translated.model, program)
         if verify:  # before a file is there
-            from onnxport.verify import verify as verify_program  # onnxruntime, which an export alone doesn't need
+            from onnxport.verify import verify as verify_program
 
             with run.stage("verify"), onnx_program:
                 eager = model if isinstance(model, torch.nn.Module) else None

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from onnxport.arguments import wrong
+from onnxport.vocabulary.checks import wrong
 
 if TYPE_CHECKING:
-    from onnxport.program import ONNXProgram
+    from onnxport.program.onnx_program import ONNXProgram
 
 
 class ExportableModule(torch.nn.Module, abc.ABC):

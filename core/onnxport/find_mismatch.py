@@ -13,19 +13,20 @@ import torch
 from torch.export import ExportedProgram
 from torch.fx import Graph, GraphModule, Node
 
-from onnxport import metadata, registry
-from onnxport.arguments import call_arguments, optional, path_argument, tolerance_argument, wrong
-from onnxport.capturing.containers import recognize
-from onnxport.display import plain
-from onnxport.errors import InputError, VerificationError
-from onnxport.functionalize import functionalize
-from onnxport.graph.model import RESULT_INDEX
-from onnxport.program import TRANSLATED, ONNXProgram
-from onnxport.running import reproduction, runtime
+from onnxport.capture.pytrees import recognize
+from onnxport.errors import InputError, VerificationError, plain
+from onnxport.functional.program import functionalize
+from onnxport.host import records
+from onnxport.program import runtime
+from onnxport.program.onnx_program import TRANSLATED, ONNXProgram
+from onnxport.running import reproduction
 from onnxport.running.inlining import inlined
 from onnxport.running.reference import Reference, may_tie, placeholder_values, precisions, same_choice
 from onnxport.running.weight_check import WeightCheck, check_weights
+from onnxport.translate.model import RESULT_INDEX
 from onnxport.verify import OutputCheck, VerificationResult, compare, opened_program, verify
+from onnxport.vocabulary import provenance
+from onnxport.vocabulary.checks import call_arguments, optional, path_argument, tolerance_argument, wrong
 
 
 class _Link(NamedTuple):
@@ -365,9 +366,9 @@ class _Search:
             str(link.value.name),
             "" if producer is None else producer.op_type,
             node.name,
-            registry.name_of(node.target),
-            metadata.module_path(node),
-            metadata.source_line(node),
+            records.name_of(node.target),
+            provenance.module_path(node),
+            provenance.source_line(node),
             origin.function_name if origin is not None else properties.get("onnxport.translation", ""),
             origin.plugin if origin is not None else properties.get("onnxport.plugin", ""),
             difference,

@@ -6,7 +6,6 @@ The record is kept in any case (it is a handful of numbers); the markdown and JS
 from __future__ import annotations
 
 import contextlib
-import contextvars
 import datetime
 import functools
 import json
@@ -22,31 +21,21 @@ from typing import TYPE_CHECKING, Any
 
 import importlib_metadata
 
-from onnxport.display import fenced, markdown, plain
-from onnxport.errors import SaveError, UnsupportedOperatorsError
+from onnxport.errors import SaveError, UnsupportedOperatorsError, plain
+from onnxport.vocabulary.display import fenced, markdown
+from onnxport.vocabulary.notes import _notes
 
 if TYPE_CHECKING:
     import onnx_ir as ir
     from torch.export import ExportedProgram
 
-    from onnxport.inputs import Interface
-    from onnxport.translate import Translated
+    from onnxport.capture.arguments import Interface
+    from onnxport.translate.walk import Translated
     from onnxport.verify import VerificationResult
 
 logger = logging.getLogger("onnxport")
 _ORIGINAL = "pkg.torch.onnx.original_node_name"
 _OUTPUT = "pkg.torch.export.graph_signature.OutputSpec"
-
-
-_notes: contextvars.ContextVar[list[str] | None] = contextvars.ContextVar("onnxport_notes", default=None)
-
-
-def note(text: str) -> None:
-    """Say in the report of the export that goes on what a plugin does to the model; without a report, in the log."""
-    logger.info("%s", plain(text))
-    notes = _notes.get()
-    if notes is not None and text not in notes:
-        notes.append(text)
 
 
 @dataclass

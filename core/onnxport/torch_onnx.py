@@ -12,11 +12,11 @@ from typing import Any
 
 import torch
 
-from onnxport.callers import warn
 from onnxport.errors import DynamicShapesError
 from onnxport.export import export
-from onnxport.graph.schemas import MIN_OPSET
-from onnxport.program import ONNXProgram
+from onnxport.program.onnx_program import ONNXProgram
+from onnxport.vocabulary.callers import warn
+from onnxport.vocabulary.opsets import MIN_OPSET
 
 _NAME = "export"
 _patching = threading.RLock()

@@ -17,22 +17,29 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 from torch.utils import _pytree as pytree
 
-from onnxport.arguments import call_arguments, callable_argument, optional, path_argument, tolerance_argument, wrong
-from onnxport.capturing.arguments import call_of, flatten_arguments
-from onnxport.capturing.below_autograd import needs_gradients
-from onnxport.capturing.containers import recognize
-from onnxport.capturing.request import Request, leaves_of
-from onnxport.display import markdown, plain
-from onnxport.dtypes import dense
-from onnxport.errors import InputError, VerificationError
-from onnxport.files.saving import require_flags
-from onnxport.plugins import load
-from onnxport.program import TRANSLATED, ONNXProgram
-from onnxport.running import runtime
+from onnxport.capture.below_autograd import needs_gradients
+from onnxport.capture.call import call_of, flatten_arguments
+from onnxport.capture.pytrees import recognize
+from onnxport.capture.request import Request, leaves_of
+from onnxport.errors import InputError, VerificationError, plain
+from onnxport.host.discovery import load
+from onnxport.program import runtime
+from onnxport.program.onnx_program import TRANSLATED, ONNXProgram
+from onnxport.program.saving import require_flags
 from onnxport.running.comparing import TOLERANCES, OutputCheck, compare, tolerance
 from onnxport.running.reference import precisions
 from onnxport.running.resize import resized_inputs, with_small_integers
 from onnxport.running.weight_check import WeightCheck, check_weights
+from onnxport.vocabulary.checks import (
+    call_arguments,
+    callable_argument,
+    optional,
+    path_argument,
+    tolerance_argument,
+    wrong,
+)
+from onnxport.vocabulary.display import markdown
+from onnxport.vocabulary.dtypes import dense
 
 _TARGET = "pkg.torch.export.graph_signature.OutputSpec.target"
 _LAYOUT = re.compile(r"Guard failed: .*(stride|storage_offset|is_contiguous)")

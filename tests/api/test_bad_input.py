@@ -91,7 +91,7 @@ def test_a_destination_that_cannot_be_written(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from onnxport import weights
+    from onnxport.emit import weights
 
     destination = tmp_path / "model.onnx"
     destination.write_bytes(b"old")

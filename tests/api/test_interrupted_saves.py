@@ -19,7 +19,7 @@ import onnxport
 import onnxruntime
 import pytest
 import torch
-from onnxport.files import placing
+from onnxport.program import placing
 from torch import nn
 
 X = torch.randn(2, 24)
@@ -310,6 +310,6 @@ def test_files_over_two_gib(tmp_path: Path) -> None:
 
 
 def onnxport_tensor(tensor: torch.Tensor, name: str | None) -> Any:
-    from onnxport.weights import TorchTensor
+    from onnxport.emit.weights import TorchTensor
 
     return TorchTensor(tensor, name)

@@ -16,7 +16,7 @@ import onnx
 import onnxport
 import pytest
 import torch
-from onnxport.files.checkpoint import StoredTensor, read_checkpoint
+from onnxport.program.checkpoint import StoredTensor, read_checkpoint
 from safetensors.torch import save_file
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -110,7 +110,7 @@ def test_every_dtype(dtype: torch.dtype, tmp_path: Path) -> None:
 
 
 def onnxport_tensor(tensor: torch.Tensor) -> Any:
-    from onnxport.weights import TorchTensor
+    from onnxport.emit.weights import TorchTensor
 
     return TorchTensor(tensor)
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from onnxport.functionalize import functionalize
+from onnxport.functional.program import functionalize
 
 Model = tuple[torch.nn.Module, tuple[Any, ...], dict[str, Any]]
 _SEGMENTATION = ("lraspp_mobilenet_v3_large", "fcn_resnet50", "deeplabv3_mobilenet_v3_large", "deeplabv3_resnet50")
@@ -129,9 +129,9 @@ def transformers_set() -> Iterator[tuple[str, Callable[[], Model]]]:
 
 def capture(model: Model) -> torch.export.ExportedProgram:
     """The program as an export captures it, of the example's own sizes."""
-    from onnxport.capture import capture as captured
-    from onnxport.inputs import prepare
-    from onnxport.plugins import load
+    from onnxport.capture.arguments import prepare
+    from onnxport.capture.attempts import capture as captured
+    from onnxport.host.discovery import load
 
     module, args, kwargs = model
     host = load(None)

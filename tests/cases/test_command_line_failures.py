@@ -245,7 +245,7 @@ def printed() -> dict[str, str]:
     found: dict[str, str] = {}
     for node in exported.graph.nodes:
         if node.op == "call_function":
-            name = onnxport.registry.name_of(node.target)  # type: ignore[attr-defined]
+            name = onnxport.host.records.name_of(node.target)  # type: ignore[attr-defined]
             found |= {str(node.target): name, str(node.format_node()): name}
             if not isinstance(node.target, torch._ops.HigherOrderOperator):
                 found[repr(node.target)] = name
@@ -315,7 +315,7 @@ def test_operators_of_torch_without_a_translation() -> None:
 
 def test_functions_of_python_that_have_a_translation() -> None:
     """A plugin's translation of one comes first; the name of the other stays what it is."""
-    registry = onnxport.registry.Registry(  # type: ignore[attr-defined]
+    registry = onnxport.host.registry.Registry(  # type: ignore[attr-defined]
         [onnxport.Translation(operator.add, lambda op, a, b: a), onnxport.Translation("mine::add", lambda op, a: a)]
     )
     for text in ("operator.add", "<built-in function add>", "_operator.add"):

@@ -198,7 +198,8 @@ def test_what_errors_say_is_in_attributes() -> None:
 
 
 def test_conflicting_plugins() -> None:
-    from onnxport.registry import Registry, Translation
+    from onnxport.host.records import Translation
+    from onnxport.host.registry import Registry
 
     records = [Translation("aten::relu", negated, plugin="first"), Translation("aten::relu", failing, plugin="second")]
     with pytest.raises(onnxport.PluginConflictError) as caught:

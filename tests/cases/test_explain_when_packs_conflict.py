@@ -10,7 +10,8 @@ from typing import Any
 import onnxport
 import pytest
 import torch
-from onnxport import InputError, PluginConflictError, PluginError, Translation, cli, hookimpl, plugins, translation
+from onnxport import InputError, PluginConflictError, PluginError, Translation, cli, hookimpl, translation
+from onnxport.host import discovery
 from pack_support import Pack, Unary, X
 from typer.testing import CliRunner
 
@@ -131,8 +132,8 @@ def test_export_is_refused_until_it_is_settled(tmp_path: Any) -> None:
 
 @pytest.mark.usefixtures("two")
 def test_the_order_in_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(plugins.ENVIRONMENT_VARIABLE, "cases_second,cases_first")
-    plugins.forget()
+    monkeypatch.setenv(discovery.ENVIRONMENT_VARIABLE, "cases_second,cases_first")
+    discovery.forget()
     assert nodes() == ["Sigmoid"]
 
 
@@ -232,11 +233,11 @@ def test_python_functions_and_resolved_targets() -> None:
         def onnxport_resolve(self, target):
             return [Translation(target, lambda op, self: op.Abs(self))] if "cases_prefer" in str(target) else None
 
-    registry = plugins.load([Pack_of(one), Resolves()]).preferring({"operator.add": "Pack"}, 20)
+    registry = discovery.load([Pack_of(one), Resolves()]).preferring({"operator.add": "Pack"}, 20)
     assert registry.candidates(operator.add)[0].plugin == "Pack"
     with torch.library._scoped_library("cases_prefer", "DEF") as library:
         library.define("op(Tensor self) -> Tensor")
-        preferred = plugins.load([Resolves()]).preferring({"cases_prefer::op": "Resolves"}, 20)
+        preferred = discovery.load([Resolves()]).preferring({"cases_prefer::op": "Resolves"}, 20)
         assert preferred.candidates(torch.ops.cases_prefer.op.default)[0].plugin == "Resolves"
 
 

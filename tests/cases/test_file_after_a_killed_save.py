@@ -13,7 +13,7 @@ import onnx
 import onnxport
 import pytest
 import torch
-from onnxport.files import placing
+from onnxport.program import placing
 
 X = torch.randn(1, 64)
 

@@ -17,7 +17,7 @@ import onnx
 import onnxport
 import pytest
 import torch
-from onnxport import metadata
+from onnxport.vocabulary import provenance
 
 SOURCE = textwrap.dedent(
     """
@@ -106,17 +106,17 @@ def test_code_that_has_no_file(secret: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_installed_packages(tmp_path: Path) -> None:
     for folder in ("site-packages", "dist-packages"):
-        assert metadata.portable(f"/home/alice/env/lib/{folder}/pkg/net.py") == "pkg/net.py"
-        assert metadata.portable(rf"C:\env\Lib\{folder}\pkg\net.py") == "pkg/net.py"
-    assert metadata.portable(textwrap.__file__) == "textwrap.py"
-    assert metadata.portable(torch.nn.functional.__file__) == "torch/nn/functional.py"
-    assert metadata.portable(str(tmp_path / "net.py")) == "net.py"
+        assert provenance.portable(f"/home/alice/env/lib/{folder}/pkg/net.py") == "pkg/net.py"
+        assert provenance.portable(rf"C:\env\Lib\{folder}\pkg\net.py") == "pkg/net.py"
+    assert provenance.portable(textwrap.__file__) == "textwrap.py"
+    assert provenance.portable(torch.nn.functional.__file__) == "torch/nn/functional.py"
+    assert provenance.portable(str(tmp_path / "net.py")) == "net.py"
 
 
 def test_messages_tell_the_way_from_here(secret: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(secret)
-    assert metadata.relative(str(secret / "case_package" / "net.py")) == "case_package/net.py"
-    assert metadata.relative("/elsewhere/net.py") == "net.py"
+    assert provenance.relative(str(secret / "case_package" / "net.py")) == "case_package/net.py"
+    assert provenance.relative("/elsewhere/net.py") == "net.py"
 
 
 @pytest.mark.parametrize("external", [True, False])

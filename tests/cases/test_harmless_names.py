@@ -14,9 +14,10 @@ import onnxport
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
-from onnxport import callers, display, report
+from onnxport import errors, report
 from onnxport.cli import app
 from onnxport.cli_output import PlainConsole
+from onnxport.vocabulary import callers, display
 from typer.testing import CliRunner
 
 EVIL = "\x1b[31mred\x1b[0m\x07|`<script>alert(1)</script>[a](http://b)\u202egnp.exe\x9b2J\r\nnext\udcff"
@@ -30,14 +31,14 @@ def harmless(text: str) -> bool:
 
 @pytest.mark.parametrize("text", [EVIL, "\x00\x7f", "a\tb\nc", "日本語 ünï", "\ud83d", "\u2028\u2066x\ufeff"])
 def test_texts(text: str) -> None:
-    assert harmless(display.plain(text))
+    assert harmless(errors.plain(text))
     cell = display.markdown(text)
     assert harmless(cell) and "\n" not in cell and "<script" not in cell and "](" not in cell
     assert not re.search(r"(?<!\\)[|`]", cell.replace(r"\\", ""))
     block = display.fenced(f"```\n{text}\n```")
     assert harmless(block) and block.count("```") == 2
     if text == "日本語 ünï":
-        assert display.plain(text) == display.markdown(text) == text
+        assert errors.plain(text) == display.markdown(text) == text
 
 
 def test_errors_and_warnings(caplog: pytest.LogCaptureFixture) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 import onnxport
 import pytest
 import torch
-from onnxport import Container, Pass, PluginError, Translation, hookimpl, plugins
+from onnxport import Container, Pass, PluginError, Translation, hookimpl
+from onnxport.host import discovery
 from pack_support import X, said
 
 RELU = torch.nn.ReLU()
@@ -81,7 +82,7 @@ def test_what_a_wrapper_adds_is_its_own() -> None:
             outcome.force_result([*outcome.get_result(), [CLIP]])
 
     for plugin in (Adds(), Forces()):
-        loaded = plugins.load([plugin])
+        loaded = discovery.load([plugin])
         first, *rest = loaded.registry(20).candidates(torch.ops.aten.relu.default)
         assert (first.plugin, first.tier) == (type(plugin).__name__, 1)
         assert rest and all((record.plugin, record.tier) == ("builtin", 0) for record in rest)
@@ -101,7 +102,7 @@ def test_a_wrapper_takes_away_and_replaces() -> None:
             return [[replace(r, priority=7) if r.plugin == "Maxes" else r for r in items] for items in (yield)]
 
     assert nodes(OnlyOthers(), Maxes()) == ["Relu"]
-    (first, *_) = plugins.load([Raised(), Maxes()]).registry(20).candidates(torch.ops.aten.relu.default)
+    (first, *_) = discovery.load([Raised(), Maxes()]).registry(20).candidates(torch.ops.aten.relu.default)
     assert first.priority == 7 and first.function is as_max
 
 
@@ -130,7 +131,7 @@ def test_a_wrapper_that_fails_is_left_out(wrapper: str, place: str) -> None:
 
     plugin = Fails()
     assert nodes(Maxes(), plugin) == ["Max"]
-    failure = next(info for info in plugins.load([Maxes(), plugin]).infos if info.name == "Fails")
+    failure = next(info for info in discovery.load([Maxes(), plugin]).infos if info.name == "Fails")
     with said() as heard:
         assert nodes(plugin) == ["Relu"]
     assert any("Fails" in text and "onnxport_translations failed" in text for text in heard)
@@ -154,7 +155,7 @@ def test_a_failing_implementation_is_left_out_and_wrappers_see_the_others() -> N
 
     assert nodes(Wraps(), Fails(), Maxes()) == ["Max"]
     assert seen == [2], "the built-ins and Maxes; the wrapper isn't blamed for what went through it"
-    loaded = plugins.load([Wraps(), Fails(), Maxes()])
+    loaded = discovery.load([Wraps(), Fails(), Maxes()])
     assert [info.name for info in loaded.failures] == ["Fails"]
 
 
@@ -172,7 +173,7 @@ def test_a_wrapper_may_deal_with_the_failure() -> None:
             except ZeroDivisionError:
                 return [[CLIP]]
 
-    loaded = plugins.load([Rescues(), Fails()])
+    loaded = discovery.load([Rescues(), Fails()])
     (record,) = loaded.registry(20).candidates(torch.ops.aten.relu.default)
     assert record.plugin == "Rescues" and not loaded.failures
 
@@ -190,7 +191,7 @@ def test_order_of_calls() -> None:
         return Each()
 
     chosen = [plugin("a"), plugin("last", trylast=True), plugin("b"), plugin("first", tryfirst=True)]
-    plugins.load(chosen).registry(20)
+    discovery.load(chosen).registry(20)
     assert calls == ["first", "a", "b", "last"], "the built-ins are called behind b, and before last"
 
 
@@ -214,10 +215,10 @@ def test_the_first_answer_is_that_of_tryfirst() -> None:
     with torch.library._scoped_library("cases_pluggy", "DEF") as library:
         library.define("op(Tensor self) -> Tensor")
         target = torch.ops.cases_pluggy.op.default
-        both = plugins.load([Resolves(), First()])
+        both = discovery.load([Resolves(), First()])
         assert both.registry(20).candidates(target)[0].function is as_clip
         assert both.registry(21).candidates(target)[0].function is as_max
-        wrapped = plugins.load([Wraps(), Resolves()]).registry(20)
+        wrapped = discovery.load([Wraps(), Resolves()]).registry(20)
         assert wrapped.candidates(target)[0].priority == 3
         assert wrapped.candidates(torch.ops.quantized.add.default) == ()
 
@@ -240,7 +241,7 @@ def test_specname_and_several_implementations_of_one_hook() -> None:
         def watched(self):
             return (yield)
 
-    registry = plugins.load([Named()]).registry(20)
+    registry = discovery.load([Named()]).registry(20)
     for name in ("relu", "neg", "sin"):
         assert registry.candidates(getattr(torch.ops.aten, name).default)[0].plugin == "Named"
 
@@ -315,7 +316,7 @@ def test_every_hook_has_wrappers() -> None:
 
     assert nodes(Watch()) == ["Relu"]
     assert seen == ["containers", "ReLU", "fx", "ir"]
-    loaded = plugins.load([Watch()])
+    loaded = discovery.load([Watch()])
     loaded.add_commands(object())
     assert seen[-1] == "commands" and torch.ops.aten.hardswish.default in loaded.registry(20).decompositions
 
@@ -333,13 +334,13 @@ def test_a_command_that_fails_leaves_the_others() -> None:
 
         return Each()
 
-    plugins.load([plugin("a"), plugin("b", True), plugin("c")]).add_commands(app)
+    discovery.load([plugin("a"), plugin("b", True), plugin("c")]).add_commands(app)
     assert app == ["a", "c"], "each once"
 
 
 def test_monitoring() -> None:
     calls: list[str] = []
-    loaded = plugins.load([Maxes(), object_with_hooks()])
+    loaded = discovery.load([Maxes(), object_with_hooks()])
     undo = loaded.manager.add_hookcall_monitoring(
         lambda name, impls, kwargs: calls.append(name), lambda outcome, name, impls, kwargs: calls.append("done")
     )

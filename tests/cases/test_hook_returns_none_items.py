@@ -8,7 +8,8 @@ from typing import Any
 import onnxport
 import pytest
 import torch
-from onnxport import Container, Pass, Translation, hookimpl, plugins
+from onnxport import Container, Pass, Translation, hookimpl
+from onnxport.host import discovery
 from pack_support import X, said
 
 RELU = torch.nn.ReLU()
@@ -77,7 +78,7 @@ def test_wrong_items(hook: str) -> None:
     chosen = [*wrong, Plugin("onnxport_translations", [good()])]
     nodes, heard = exported(*chosen)
     assert nodes == ["Max"], "what another plugin gives is used"
-    *failed, fine = plugins.load(chosen).infos[1:]
+    *failed, fine = discovery.load(chosen).infos[1:]
     assert len(failed) == len(WRONG) and all(f"{hook} failed" in info.error for info in failed)
     assert fine.translations == 1 and not fine.error
     assert len([text for text in heard if f"{hook} failed" in text]) == len(WRONG), "each is told once"
@@ -129,7 +130,7 @@ def test_records_that_cannot_be() -> None:
     chosen = [Plugin("onnxport_translations", lambda record=record: [good(), record()]) for record, _ in RECORDS]
     nodes, _ = exported(*chosen)
     assert nodes == ["Relu"], "such a hook is skipped as a whole"
-    for info, (_, words) in zip(plugins.load(chosen).infos[1:], RECORDS, strict=True):
+    for info, (_, words) in zip(discovery.load(chosen).infos[1:], RECORDS, strict=True):
         assert words in info.error and not info.translations
 
 
@@ -162,7 +163,7 @@ def test_fields_that_cannot_be() -> None:
     chosen = [Plugin(hook, lambda item=item: [item()]) for hook, item, _ in FIELDS]
     nodes, _ = exported(*chosen)
     assert nodes == ["Relu"]
-    for info, (hook, _, words) in zip(plugins.load(chosen).infos[1:], FIELDS, strict=True):
+    for info, (hook, _, words) in zip(discovery.load(chosen).infos[1:], FIELDS, strict=True):
         assert words in info.error and hook in info.error
 
 
@@ -195,7 +196,7 @@ def test_answers_for_one_target(answer: Any) -> None:
 
     with torch.library._scoped_library("no_items", "DEF") as library:
         library.define("op(Tensor self) -> Tensor")
-        loaded = plugins.load([Answers(), Knows()])
+        loaded = discovery.load([Answers(), Knows()])
         with said() as heard:
             (record,) = loaded.registry(20).candidates(torch.ops.no_items.op.default)
     assert (record.plugin, record.target) == ("Knows", "no_items::op")
@@ -268,7 +269,7 @@ def test_what_is_wrong_is_listed_and_the_rest_is_used(packs) -> None:
     )
     program = onnxport.export(RELU, (X,))
     assert [node.op_type for node in program.model.graph] == ["Max"], "the translation is used all the same"
-    info = next(info for info in plugins.load().infos if info.name == "cases_partly")
+    info = next(info for info in discovery.load().infos if info.name == "cases_partly")
     assert "onnxport_ir_passes failed: TypeError: expected Pass objects, got None" in info.error
     assert "onnxport_containers failed: TypeError: expected a list of Container objects, got 'abc'" in info.error
     assert info.translations == 1

@@ -12,7 +12,7 @@ import onnxport
 import onnxruntime
 import pytest
 import torch
-from onnxport.running import runtime
+from onnxport.program import runtime
 from torch.nn import functional
 
 SIZES = (2, 5, 6, 7)

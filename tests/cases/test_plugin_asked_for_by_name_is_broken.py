@@ -8,7 +8,8 @@ from typing import Any
 import onnxport
 import pytest
 import torch
-from onnxport import PluginError, hookimpl, plugins
+from onnxport import PluginError, hookimpl
+from onnxport.host import discovery
 from pack_support import X, said
 
 RELU = torch.nn.ReLU()
@@ -45,8 +46,8 @@ def test_by_name(
     packs("cases_good", GOOD)
     options: dict[str, Any] = {"plugins": ["cases_broken"]}
     if way == "environment":
-        monkeypatch.setenv(plugins.ENVIRONMENT_VARIABLE, "cases_broken")
-        plugins.forget()
+        monkeypatch.setenv(discovery.ENVIRONMENT_VARIABLE, "cases_broken")
+        discovery.forget()
         options = {}
     elif way == "beside another":
         options = {"plugins": ["cases_good", "cases_broken"]}
@@ -65,7 +66,7 @@ def test_one_that_lies_around_is_skipped_with_a_warning(packs: Any) -> None:
         assert onnxport.export(RELU, (X,))
     for name in ("cases_broken", "cases_misspelt"):
         assert any(f"onnxport plugin {name!r}" in text and "is skipped" in text for text in heard)
-    assert "cases_broken" not in plugins.load().names
+    assert "cases_broken" not in discovery.load().names
     with said() as heard:
         assert onnxport.export(RELU, (X,), plugins=())
     assert not heard
@@ -76,8 +77,8 @@ def test_it_is_no_longer_an_error_once_it_works(packs: Any) -> None:
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv("CASES_BROKEN", "1")
         with pytest.raises(PluginError, match="ValueError: now"):
-            plugins.load(["cases_sometimes"])
-    assert plugins.load(["cases_sometimes"]).names == ["builtin", "cases_sometimes"]
+            discovery.load(["cases_sometimes"])
+    assert discovery.load(["cases_sometimes"]).names == ["builtin", "cases_sometimes"]
 
 
 class Misspelt:
@@ -121,7 +122,7 @@ def test_what_is_no_list_of_plugins(value: Any) -> None:
 
 def test_objects_of_one_class_are_several_plugins() -> None:
     one, two = Good(), Good()
-    loaded = plugins.load([one, two, one, "builtin"])
+    loaded = discovery.load([one, two, one, "builtin"])
     assert loaded.names == ["builtin", "Good", "Good_2"]
     assert [info.name for info in loaded.infos] == loaded.names
 
@@ -134,6 +135,6 @@ def test_objects_that_compare_as_they_like() -> None:
         __hash__ = None  # type: ignore[assignment]
 
     one, two = Equal(), Equal()
-    assert plugins.load([one, two]).names == ["builtin", "Equal", "Equal_2"]
-    assert plugins.load([one]) is plugins.load([one]) is not plugins.load([two])
+    assert discovery.load([one, two]).names == ["builtin", "Equal", "Equal_2"]
+    assert discovery.load([one]) is discovery.load([one]) is not discovery.load([two])
     assert onnxport.export(RELU, (X,), plugins=iter([one])), "an iterator is read once"

@@ -7,7 +7,8 @@ from typing import Any
 import onnxport
 import pytest
 import torch
-from onnxport import Translation, hookimpl, plugins, translation
+from onnxport import Translation, hookimpl, translation
+from onnxport.host import discovery
 from pack_support import Pack, X, said
 
 
@@ -41,7 +42,7 @@ def test_it_is_named_with_what_may_have_been_meant(target: str, words: str) -> N
     assert [node.op_type for node in program.model.graph] == ["Gelu"]
     (text,) = (text for text in heard if target in text)
     assert words in text and "mine translates no operator" in text and "'Pack'" in text
-    info = plugins.load([pack]).infos[1]
+    info = discovery.load([pack]).infos[1]
     assert words in info.warning and not info.error and info.translations == 1
 
 

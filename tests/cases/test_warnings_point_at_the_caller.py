@@ -15,7 +15,7 @@ from typing import Any
 import onnxport
 import pytest
 import torch
-from onnxport.callers import warn
+from onnxport.vocabulary.callers import warn
 from torch import nn
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -175,7 +175,7 @@ def test_without_a_caller() -> None:
 def test_all_warnings_go_through_it() -> None:
     folders = [ROOT / "core", ROOT / "plugins_builtin", *(ROOT / "plugins").glob("*/onnxport_*")]
     direct = [p for f in folders for p in f.rglob("*.py") if "warnings.warn(" in p.read_text(encoding="utf-8")]
-    assert not direct, "use onnxport.callers.warn, which points at the caller"
+    assert not direct, "use onnxport.vocabulary.callers.warn, which points at the caller"
 
 
 def test_a_scripted_parts_own_warning() -> None:

@@ -36,7 +36,7 @@ import known
 import onnxport
 from cases import DTYPES, UNINITIALIZED, Case, cases, copied, has_dtype, name_of, operators, other_inputs, reseed
 from onnxport import DataType
-from onnxport.running import runtime
+from onnxport.program import runtime
 from support import TOLERANCES, flat_tensors
 from widened import widened
 

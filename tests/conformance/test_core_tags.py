@@ -10,8 +10,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from onnxport import plugins
 from onnxport.fx.aliasing import pure_twin
+from onnxport.host import discovery
 
 pytestmark = pytest.mark.conformance
 
@@ -42,7 +42,7 @@ def core_overloads() -> list[torch._ops.OpOverload]:
 @pytest.mark.parametrize("opset", [18, 20])
 def test_every_core_overload_is_served(opset: int) -> None:
     """In-place and ``out=`` overloads are served by their pure twins, which functionalization puts in their place."""
-    registry = plugins.load(None).registry(opset)
+    registry = discovery.load(None).registry(opset)
     missing = []
     for operator in core_overloads():
         if str(operator) in DECOMPOSED or str(operator) in ANSWERED_AT_CAPTURE:
@@ -59,7 +59,7 @@ def test_there_are_as_many_as_known() -> None:
 
 def test_the_exceptions_are_still_needed() -> None:
     """One that has got its own translation leaves the list."""
-    registry = plugins.load(None).registry(20)
+    registry = discovery.load(None).registry(20)
     names = {str(operator): operator for operator in core_overloads()}
     assert not [
         name for name in (*DECOMPOSED, *ANSWERED_AT_CAPTURE) if name in names and registry.candidates(names[name])

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from onnxport.functionalize import FunctionalProgram, functionalize
+from onnxport.functional.program import FunctionalProgram, functionalize
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 from torch.utils import _pytree as pytree

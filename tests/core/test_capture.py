@@ -10,9 +10,9 @@ import warnings
 import onnxport
 import pytest
 import torch
-from onnxport.capture import capture, check_dynamic, is_in_onnx_export
+from onnxport.capture.arguments import interface_of, prepare
+from onnxport.capture.attempts import capture, check_dynamic, is_in_onnx_export
 from onnxport.errors import CaptureError, DynamicShapesError
-from onnxport.inputs import interface_of, prepare
 from torch.export import Dim
 from torch.onnx import is_in_onnx_export as imported_early
 

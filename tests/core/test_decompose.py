@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from onnxport import Unsupported
-from onnxport.decompose import Decomposer
+from onnxport.translate.decompose import Decomposer
 from torch.export import Dim
 
 X = torch.randn(2, 3)

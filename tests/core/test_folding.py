@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 from functional_support import Model
-from onnxport.functionalize import functionalize
-from onnxport.fx.folding import Folded, fold_constants
+from onnxport.functional.folding import Folded, fold_constants
+from onnxport.functional.program import functionalize
 from torch.fx import Node
 
 X = torch.linspace(-2, 3, 24).reshape(4, 6)
@@ -146,7 +146,7 @@ def test_failing_evaluation_leaves_the_node(caplog: pytest.LogCaptureFixture) ->
         library.impl("onnxport_fails", lambda x: torch.empty_like(x), "Meta")
         library.impl("onnxport_fails", _fail, "CPU")
         program = torch.export.export(Model(lambda x: x + torch.ops.aten.onnxport_fails(torch.ones(6))), (X,))
-        with caplog.at_level(logging.DEBUG, logger="onnxport.fx.folding"):
+        with caplog.at_level(logging.DEBUG, logger="onnxport.functional.folding"):
             folded = fold_constants(functionalize(program), program)
     assert [str(node.target) for node in folded] == ["aten.ones.default"]
     assert "left to the model" in caplog.text

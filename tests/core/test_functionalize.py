@@ -9,7 +9,7 @@ import pytest
 import torch
 from functional_support import Model, check, write_targets
 from onnxport.errors import CaptureError, Unsupported
-from onnxport.functionalize import functionalize, functionalize_graph
+from onnxport.functional.program import functionalize, functionalize_graph
 from onnxport.fx import aliasing
 from torch.export import Dim
 from torch.fx.experimental.proxy_tensor import make_fx

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from onnxport.capture import capture
+from onnxport.capture.arguments import interface_of, prepare
+from onnxport.capture.attempts import capture
 from onnxport.capturing.infer_shapes import infer_dynamic_shapes
 from onnxport.errors import InputError
-from onnxport.inputs import interface_of, prepare
 
 rand = torch.rand
 

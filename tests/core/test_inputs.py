@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from onnxport.capture import capture
+from onnxport.capture.arguments import interface_of, prepare
+from onnxport.capture.attempts import capture
 from onnxport.errors import DynamicShapesError, InputError, NamesError
-from onnxport.hookspecs import Container
-from onnxport.inputs import interface_of, prepare
+from onnxport.host.hookspecs import Container
 from torch.export import Dim
 
 rand = torch.rand

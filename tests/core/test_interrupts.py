@@ -140,7 +140,7 @@ def test_stopped_within_a_stage(
 
         monkeypatch.setitem(passes.PASSES, "identities", stop)
     else:
-        from onnxport.files import saving
+        from onnxport.program import saving
 
         monkeypatch.setattr(saving, "write_model", stop)
     torch.manual_seed(3)
@@ -185,7 +185,7 @@ def test_interrupts_of_find_mismatch_leave_no_files(files: Path, monkeypatch: py
     program = export(files, model)
     program.release()
     before = state(model)
-    monkeypatch.setattr("onnxport.running.runtime.run", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+    monkeypatch.setattr("onnxport.program.runtime.run", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
     with pytest.raises(KeyboardInterrupt):
         onnxport.find_mismatch(program)
     after = state(model)

@@ -7,7 +7,7 @@ from pathlib import Path
 import onnxport
 import pytest
 import torch
-from onnxport import metadata
+from onnxport.vocabulary import provenance
 from torch import nn
 
 
@@ -39,20 +39,20 @@ class Model(nn.Module):
     ],
 )
 def test_paths_never_tell_the_machines_folders(path: str, expected: str) -> None:
-    assert metadata.relative(path) == metadata.portable(path) == expected
+    assert provenance.relative(path) == provenance.portable(path) == expected
 
 
 def test_paths_below_the_working_directory_are_relative(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert metadata.relative(str(tmp_path / "pkg" / "net.py")) == "pkg/net.py"
+    assert provenance.relative(str(tmp_path / "pkg" / "net.py")) == "pkg/net.py"
 
 
 def test_module_paths_and_source_lines() -> None:
     program = torch.export.export(Model(), (torch.randn(2, 3),), strict=False)
     nodes = [node for node in program.graph.nodes if "sin" in str(node.target)]
-    assert [metadata.module_path(node) for node in nodes] == ["blocks.0", "blocks.1"]
-    assert metadata.source_line(nodes[0]).endswith("return self.linear(x).sin()")
-    assert metadata.target_name(nodes[0].target) == "aten.sin.default"
+    assert [provenance.module_path(node) for node in nodes] == ["blocks.0", "blocks.1"]
+    assert provenance.source_line(nodes[0]).endswith("return self.linear(x).sin()")
+    assert provenance.target_name(nodes[0].target) == "aten.sin.default"
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,9 @@ import importlib_metadata
 import onnxport
 import pytest
 import torch
-from onnxport import Container, Pass, PluginConflictError, PluginError, Translation, hookimpl, plugins
-from onnxport.registry import THIRD_PARTY_TIER
+from onnxport import Container, Pass, PluginConflictError, PluginError, Translation, hookimpl
+from onnxport.host import discovery
+from onnxport.host.records import THIRD_PARTY_TIER
 
 GELU = torch.ops.aten.gelu.default
 
@@ -29,27 +30,27 @@ class Good:
 @pytest.fixture
 def fresh(monkeypatch):
     """Nothing is loaded or chosen, before and after; returns a function that sets the entry points."""
-    monkeypatch.delenv(plugins.ENVIRONMENT_VARIABLE, raising=False)
+    monkeypatch.delenv(discovery.ENVIRONMENT_VARIABLE, raising=False)
     found = []
     monkeypatch.setattr(
-        plugins.importlib_metadata, "entry_points", lambda group: [e for e in found if group == e.group]
+        discovery.importlib_metadata, "entry_points", lambda group: [e for e in found if group == e.group]
     )
-    plugins.forget()
+    discovery.forget()
 
     def install(name, obj):
         module = types.ModuleType(f"fake_{name}")
         monkeypatch.setitem(__import__("sys").modules, module.__name__, module)
         module.plugin = obj
         found.append(importlib_metadata.EntryPoint(name, f"{module.__name__}:plugin", "onnxport"))
-        plugins.forget()
+        discovery.forget()
 
     yield install
     monkeypatch.undo()
-    plugins.forget()
+    discovery.forget()
 
 
 def test_builtins_are_a_plugin(fresh):
-    loaded = plugins.load()
+    loaded = discovery.load()
     assert [info.name for info in loaded.infos] == ["builtin"]
     assert loaded.infos[0].translations == len(loaded.registry(18)) > 0
     assert not loaded.failures
@@ -57,14 +58,14 @@ def test_builtins_are_a_plugin(fresh):
 
 
 def test_registries_are_compiled_once(fresh):
-    assert plugins.registry_for(None, 18) is plugins.registry_for(None, 18)
-    assert plugins.registry_for(None, 18) is not plugins.registry_for(None, 20)
-    assert plugins.registry_for((), 20).opset == 20
+    assert discovery.registry_for(None, 18) is discovery.registry_for(None, 18)
+    assert discovery.registry_for(None, 18) is not discovery.registry_for(None, 20)
+    assert discovery.registry_for((), 20).opset == 20
 
 
 def test_installed_plugins_go_before_builtins(fresh):
     fresh("good", Good())
-    loaded = plugins.load()
+    loaded = discovery.load()
     assert loaded.names == ["builtin", "good"]
     first, *rest = loaded.registry(18).candidates(GELU)
     assert (first.plugin, first.tier) == ("good", THIRD_PARTY_TIER)
@@ -74,19 +75,19 @@ def test_installed_plugins_go_before_builtins(fresh):
 def test_choice_by_argument(fresh):
     fresh("good", Good())
     for chosen in ((), ["builtin"]):
-        assert plugins.load(chosen).names == ["builtin"]
-    assert plugins.load(["good"]).names == ["builtin", "good"]
+        assert discovery.load(chosen).names == ["builtin"]
+    assert discovery.load(["good"]).names == ["builtin", "good"]
     with pytest.raises(PluginError, match=r"'bad'.*builtin, good"):
-        plugins.load(["bad"])
+        discovery.load(["bad"])
     with pytest.raises(PluginError, match="sequence"):
-        plugins.load("good")
+        discovery.load("good")
 
 
 def test_a_plugin_that_is_not_installed_can_be_given(fresh):
     plugin = Good()
-    loaded = plugins.load([plugin])
+    loaded = discovery.load([plugin])
     assert loaded.names == ["builtin", "Good"]
-    assert loaded is plugins.load([plugin])
+    assert loaded is discovery.load([plugin])
 
 
 @pytest.mark.parametrize(
@@ -96,17 +97,17 @@ def test_a_plugin_that_is_not_installed_can_be_given(fresh):
 def test_choice_by_environment(fresh, monkeypatch, value, names):
     fresh("good", Good())
     fresh("more", Good())
-    monkeypatch.setenv(plugins.ENVIRONMENT_VARIABLE, value)
-    assert plugins.load().names == names
-    monkeypatch.setenv(plugins.ENVIRONMENT_VARIABLE, "more")
-    assert plugins.load().names == names, "the variable is read once"
-    assert plugins.load(["more"]).names == ["builtin", "more"]
+    monkeypatch.setenv(discovery.ENVIRONMENT_VARIABLE, value)
+    assert discovery.load().names == names
+    monkeypatch.setenv(discovery.ENVIRONMENT_VARIABLE, "more")
+    assert discovery.load().names == names, "the variable is read once"
+    assert discovery.load(["more"]).names == ["builtin", "more"]
 
 
 def test_unknown_name_in_the_environment(fresh, monkeypatch):
-    monkeypatch.setenv(plugins.ENVIRONMENT_VARIABLE, "nowhere")
+    monkeypatch.setenv(discovery.ENVIRONMENT_VARIABLE, "nowhere")
     with pytest.raises(PluginError, match="nowhere"):
-        plugins.load()
+        discovery.load()
 
 
 def test_failing_import_is_recorded_and_skipped(fresh, caplog):
@@ -114,7 +115,7 @@ def test_failing_import_is_recorded_and_skipped(fresh, caplog):
     fresh("missing", None)
     del __import__("sys").modules["fake_missing"]
     with caplog.at_level(logging.WARNING, logger="onnxport"):
-        loaded = plugins.load()
+        loaded = discovery.load()
     assert loaded.names == ["builtin", "good"]
     (failed,) = loaded.failures
     assert failed.name == "missing"
@@ -155,7 +156,7 @@ def test_failing_hooks_are_recorded_and_skipped(fresh):
     for name, plugin in {"raises": Raises(), "wrong": Wrong(), "misspelt": Misspelt(), "args": Twice()}.items():
         fresh(name, plugin)
     fresh("good", Good())
-    loaded = plugins.load()
+    loaded = discovery.load()
     errors = {info.name: info.error for info in loaded.infos}
     assert "ZeroDivisionError: oh" in errors["raises"] and "KeyError" in errors["raises"]
     assert "Translation objects" in errors["wrong"]
@@ -172,17 +173,17 @@ def test_reserved_and_repeated_names(fresh, caplog):
     fresh("builtin", Good())
     fresh("good", Good())
     fresh("good", Good())
-    assert plugins.load().names == ["builtin", "good"]
+    assert discovery.load().names == ["builtin", "good"]
     assert "taken" in caplog.text
 
 
 def test_conflict_between_two_installed_plugins(fresh):
     fresh("one", Good())
     fresh("two", Good())
-    registry = plugins.load().registry(18)
+    registry = discovery.load().registry(18)
     with pytest.raises(PluginConflictError, match=r"'one'.*'two'"):
         registry.candidates(GELU)
-    assert plugins.load(["one"]).registry(18).candidates(GELU)
+    assert discovery.load(["one"]).registry(18).candidates(GELU)
 
 
 def test_the_other_hooks(fresh):
@@ -225,7 +226,7 @@ def test_the_other_hooks(fresh):
             return [Translation(target, gelu)] if getattr(target, "namespace", "") == "quantized" else None
 
     fresh("all", All())
-    loaded = plugins.load()
+    loaded = discovery.load()
     assert loaded.registry(18).decompositions[GELU] is gelu
     assert loaded.containers() == [container]
     assert loaded.fx_passes() == loaded.ir_passes() == [step]
@@ -242,10 +243,10 @@ def test_the_other_hooks(fresh):
 
 
 def test_advice(fresh):
-    assert plugins.load().advice("torchvision::nms") == "pip install onnxport-torchvision"
-    assert plugins.load().advice("aten::add") == ""
+    assert discovery.load().advice("torchvision::nms") == "pip install onnxport-torchvision"
+    assert discovery.load().advice("aten::add") == ""
     fresh("good", Good())
-    assert "left out" in plugins.load(()).advice("good::op")
+    assert "left out" in discovery.load(()).advice("good::op")
 
 
 def test_fx_and_ir_passes_run_in_an_export(fresh):

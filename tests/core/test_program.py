@@ -12,10 +12,10 @@ import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 import torch
-from onnxport import program as program_module
+from onnxport.emit.weights import TorchTensor
 from onnxport.errors import InputError, SaveError, WeightError
-from onnxport.program import ONNXProgram
-from onnxport.weights import TorchTensor
+from onnxport.program import onnx_program as program_module
+from onnxport.program.onnx_program import ONNXProgram
 
 ORIGIN = "pkg.torch.onnx.original_node_name"
 KIND = "pkg.torch.export.graph_signature.OutputSpec.kind"

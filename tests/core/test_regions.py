@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from functional_support import Model, check
-from onnxport.functionalize import functionalize
+from onnxport.functional.program import functionalize
 from onnxport.fx.regions import inline_regions
 from torch.utils.checkpoint import checkpoint
 

@@ -9,18 +9,8 @@ import types
 import pytest
 import torch
 from onnxport import OnnxExporterError, PluginConflictError, PluginError, Unsupported, collect, translation
-from onnxport.registry import (
-    BUILTIN_TIER,
-    TABLE_TIER,
-    THIRD_PARTY_TIER,
-    Registry,
-    Resolver,
-    Translation,
-    bind,
-    key_of,
-    name_of,
-    signature_mismatch,
-)
+from onnxport.host.records import BUILTIN_TIER, TABLE_TIER, THIRD_PARTY_TIER, Resolver, Translation, key_of, name_of
+from onnxport.host.registry import Registry, bind, signature_mismatch
 
 ADD = torch.ops.aten.add.Tensor
 GELU = torch.ops.aten.gelu.default

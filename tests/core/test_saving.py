@@ -18,9 +18,9 @@ import onnxport
 import onnxruntime as ort
 import pytest
 import torch
+from onnxport.emit.weights import TorchTensor
 from onnxport.errors import SaveError, WeightError
-from onnxport.files import saving, serialization
-from onnxport.weights import TorchTensor
+from onnxport.program import saving, serialization
 
 
 def build(weights: dict[str, torch.Tensor | ir.TensorProtocol]) -> ir.Model:

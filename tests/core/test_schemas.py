@@ -5,7 +5,8 @@ from __future__ import annotations
 import onnx
 import pytest
 from onnx_ir import DataType
-from onnxport.graph import schemas
+from onnxport.emit import schemas
+from onnxport.vocabulary import opsets
 
 
 def test_the_newest_version_not_above_the_opset() -> None:
@@ -29,7 +30,7 @@ def test_the_first_opset_of_an_operator() -> None:
     assert schemas.first_opset("Nonsense") is None
 
 
-@pytest.mark.parametrize("opset", range(schemas.MIN_OPSET, schemas.MAX_OPSET + 1))
+@pytest.mark.parametrize("opset", range(opsets.MIN_OPSET, opsets.MAX_OPSET + 1))
 def test_the_ir_version_is_enough_for_the_opset(opset: int) -> None:
     needed = onnx.helper.find_min_ir_version_for([onnx.helper.make_opsetid("", opset)])
     assert schemas.ir_version(opset) >= needed

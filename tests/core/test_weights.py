@@ -9,8 +9,8 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 import torch
+from onnxport.emit.weights import CHUNK_BYTES, TorchTensor, initializers_of, write_all
 from onnxport.errors import WeightError
-from onnxport.weights import CHUNK_BYTES, TorchTensor, initializers_of, write_all
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.export.graph_signature import InputKind
 

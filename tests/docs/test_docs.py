@@ -16,7 +16,8 @@ from pathlib import Path
 import onnxport
 import pytest
 import torch
-from onnxport import errors, hookspecs
+from onnxport import errors
+from onnxport.host import hookspecs
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(page for page in (ROOT / "docs").glob("*.md") if page.name != "coverage.md")

@@ -10,7 +10,7 @@ import onnxport
 import pytest
 import torch
 import torch.utils._pytree as pytree
-from onnxport.capturing import containers
+from onnxport.capture import pytrees
 from support import expect_equal, flat_tensors, run_model
 from torch import nn
 
@@ -32,7 +32,7 @@ def _own_registration() -> Iterator[None]:
     """What registers a cache with pytree first is used: here it is onnxport, whatever other tests have loaded."""
     cls = transformers.DynamicCache
     foreign = pytree.SUPPORTED_NODES.pop(cls, None), pytree.SUPPORTED_SERIALIZED_TYPES.pop(cls, None)
-    containers.register_caches()
+    pytrees.register_caches()
     yield
     if foreign[0] is not None and foreign[1] is not None:
         pytree.SUPPORTED_NODES[cls], pytree.SUPPORTED_SERIALIZED_TYPES[cls] = foreign

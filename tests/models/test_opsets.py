@@ -18,7 +18,7 @@ import onnxruntime
 import pytest
 import torch
 import torch.nn.functional as F
-from onnxport.graph.schemas import DEFAULT_OPSET, MAX_OPSET, MIN_OPSET
+from onnxport.vocabulary.opsets import DEFAULT_OPSET, MAX_OPSET, MIN_OPSET
 from support import as_module, expect_equal, flat_tensors
 from torch import nn
 

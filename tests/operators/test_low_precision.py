@@ -10,7 +10,7 @@ import onnx_ir as ir
 import onnxport
 import pytest
 import torch
-from onnxport.weights import TorchTensor
+from onnxport.emit.weights import TorchTensor
 from support import FunctionModule, expect_equal, export_and_compare, op_types
 
 FLOAT8 = [torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e4m3fnuz, torch.float8_e5m2fnuz]

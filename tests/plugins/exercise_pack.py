@@ -11,7 +11,7 @@ import sys
 
 import onnxport
 import torch
-from onnxport.plugins import registry_for
+from onnxport.host.discovery import registry_for
 
 
 class Relu(torch.nn.Module):

@@ -11,13 +11,13 @@ import torch
 import torch.utils._pytree as pytree
 from torch.export import Dim
 
-from onnxport.arguments import call_arguments, listed, takes, wrong
-from onnxport.capturing.below_autograd import needs_gradients
-from onnxport.capturing.containers import recognize
-from onnxport.capturing.request import Leaf, Request
-from onnxport.capturing.shapes import Asked, asked_for, torch_shapes
+from onnxport.capture.arguments import prepare
+from onnxport.capture.below_autograd import needs_gradients
+from onnxport.capture.dynamic_shapes import Asked, asked_for, torch_shapes
+from onnxport.capture.pytrees import recognize
+from onnxport.capture.request import Leaf, Request
 from onnxport.errors import InputError, OnnxExporterError
-from onnxport.inputs import prepare
+from onnxport.vocabulary.checks import call_arguments, listed, takes, wrong
 
 
 @dataclass

@@ -19,8 +19,8 @@ from torch.export.graph_signature import ExportGraphSignature, InputKind, InputS
 from torch.fx import Graph, GraphModule, Node
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
-from onnxport.dtypes import dense
 from onnxport.errors import WeightError
+from onnxport.vocabulary.dtypes import dense
 
 _READ = "export.access_subclass_inner_tensor.default"
 

@@ -20,16 +20,7 @@ from torch.utils import _pytree as pytree
 from onnxport.errors import Unsupported
 from onnxport.fx.assignments import VALUES, update_statistics
 from onnxport.fx.regions import GraphWriter, attribute_of
-from onnxport.fx.views import (
-    PARENT,
-    CannotInvert,
-    ViewStep,
-    fakes_of,
-    invert,
-    is_same_shape,
-    same_geometry,
-    scatter,
-)
+from onnxport.fx.views import PARENT, CannotInvert, ViewStep, fakes_of, invert, is_same_shape, same_geometry, scatter
 from onnxport.fx.writes import (
     PYTHON_INPLACE,
     RETURNS_ITSELF,
@@ -47,7 +38,7 @@ from onnxport.fx.writes import (
     result_dtypes,
     storage_of,
 )
-from onnxport.metadata import source_line
+from onnxport.vocabulary.provenance import source_line
 
 aten = torch.ops.aten
 

@@ -18,14 +18,7 @@ from torch.fx.node import map_aggregate, map_arg
 from torch.utils import _pytree as pytree
 
 from onnxport.fx.regions import FOREIGN_STORAGES
-from onnxport.fx.writes import (
-    MAY_RETURN_VIEW,
-    TURNS_INTO_VIEW,
-    is_inplace,
-    mutated,
-    pure_twin,
-    storage_of,
-)
+from onnxport.fx.writes import MAY_RETURN_VIEW, TURNS_INTO_VIEW, is_inplace, mutated, pure_twin, storage_of
 
 aten = torch.ops.aten
 

@@ -1,7 +1,7 @@
 """``export(functions=)``: the calls of chosen module classes become calls of local functions.
 
 The nodes of one call are found by `nn_module_stack`. Where they can be taken out of the graph as one, they are
-described (:mod:`onnxport.graph.fingerprints`); the first call of a description is translated, the others only called.
+described (:mod:`onnxport.emit.fingerprints`); the first call of a description is translated, the others only called.
 """
 
 from __future__ import annotations
@@ -15,37 +15,21 @@ import onnx_ir as ir
 import torch
 import torch.fx
 
-from onnxport import metadata
-from onnxport.dtypes import SYMBOLIC
+from onnxport.emit.fingerprints import Structure, Template, content, small_constant
+from onnxport.emit.local_functions import Call, define
+from onnxport.emit.scopes import nodes_of
+from onnxport.emit.tensor import Node, Tensor
 from onnxport.errors import Unsupported
 from onnxport.graph.components import components
-from onnxport.graph.fingerprints import Structure, Template, content, small_constant
-from onnxport.graph.functions import Call, define
-from onnxport.graph.scopes import nodes_of
 from onnxport.graph.selection import REGION, Selection, classes
-from onnxport.graph.tensor import Node, Tensor
+from onnxport.translate.model import FunctionUse
+from onnxport.vocabulary import provenance
+from onnxport.vocabulary.dtypes import SYMBOLIC
 
 if TYPE_CHECKING:
     import sympy
 
-    from onnxport.translate import Translator
-
-
-@dataclass
-class FunctionUse:
-    """What became of one class.
-
-    Attributes:
-        name: ``domain::name`` of the function; a class whose calls differ has several.
-        module: qualified name of the class.
-        nodes: number of nodes of the function.
-        calls: paths of the modules whose calls became calls of the function.
-    """
-
-    name: str
-    module: str
-    nodes: int
-    calls: list[str] = field(default_factory=list)
+    from onnxport.translate.walk import Translator
 
 
 @dataclass(eq=False)
@@ -243,8 +227,8 @@ class ModuleFunctions:
             if isinstance(between, _Region):
                 other = f"the call of {between.label}"
             else:
-                line = metadata.source_line(between)
-                other = metadata.target_name(between.target) + (f" ({line})" if line else "")
+                line = provenance.source_line(between)
+                other = provenance.target_name(between.target) + (f" ({line})" if line else "")
             self._keep_inline(region, f"what it computes goes through {other} and comes back to it")
 
     def _keep_inline(self, region: _Region, reason: str) -> None:
@@ -405,7 +389,7 @@ class ModuleFunctions:
                     env.pop(node, None)
 
         root = region.path
-        names = [self._input_name(tensor, metadata.relative_path(root, op.root)) for tensor in interface.arguments]
+        names = [self._input_name(tensor, provenance.relative_path(root, op.root)) for tensor in interface.arguments]
         package, name = region.module.partition(".")[0], region.module.rpartition(".")[2]
         refused_before = translator.refusals()
         with translator.tentatively() as reasons:

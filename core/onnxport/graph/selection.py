@@ -9,8 +9,8 @@ from typing import Any
 import torch
 import torch.fx
 
-from onnxport import metadata
 from onnxport.errors import InputError
+from onnxport.vocabulary import provenance
 
 #: A patch of the capture adds an entry whose key ends with ``nested_compile_region@1``, ``@2``, … to the
 #: `nn_module_stack` of the nodes of a call that is to be one of a function in any case.
@@ -55,7 +55,7 @@ class Selection:
         known = self._matches.get(tuple(stack))
         if known is None:
             regions = [key for key in stack if REGION in key]
-            paths = [path for path, _ in metadata.module_stack(node)]
+            paths = [path for path, _ in provenance.module_stack(node)]
             # torch's keys have names for one call that differ, after an assignment to a buffer; what is behind @ counts
             counts = [key.rpartition("@")[2] if "@" in key else "0" for key in stack]
             keys = [f"{path}@{n if n.isdigit() else 0}" for path, n in zip(paths, counts)]

@@ -1,1 +1,1 @@
-"""What a plugin is to the core: how its hooks are called, what it may return, where its passes run."""
+"""Plugins: their records, hooks, discovery, ranking, and what is told about them."""

@@ -13,7 +13,7 @@ from torch._ops import OpOverload
 from onnxport.errors import Unsupported
 
 if TYPE_CHECKING:
-    from onnxport.registry import Translation
+    from onnxport.host.records import Translation
 
 _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 _REQUIRED = object()

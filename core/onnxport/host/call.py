@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from onnxport import hookspecs
 from onnxport.errors import TableError
-from onnxport.hookspecs import hookimpl
+from onnxport.host import hookspecs
 from onnxport.host.calls import Hooks
 from onnxport.host.checking import CHECKS
+from onnxport.host.hookspecs import hookimpl
 from onnxport.host.info import PluginInfo
-from onnxport.registry import TABLE_TIER, Translation
+from onnxport.host.records import TABLE_TIER, Translation
 
 if TYPE_CHECKING:
-    from onnxport.plugins import Plugins
+    from onnxport.host.discovery import Plugins
 
 TABLE = "custom_translation_table"
 
@@ -37,7 +37,7 @@ class Call:
         plugins: those that were chosen.
         opset: the target opset.
         table: the records of ``custom_translation_table``.
-        prefer: see :meth:`onnxport.plugins.Plugins.preferring`.
+        prefer: see :meth:`onnxport.host.discovery.Plugins.preferring`.
 
     Attributes:
         plugins: those that were chosen.

@@ -18,7 +18,7 @@ from typing import Any
 import pluggy
 
 from onnxport.errors import PluginError
-from onnxport.hookspecs import PROJECT
+from onnxport.host.hookspecs import PROJECT
 from onnxport.host.info import PluginInfo
 
 Check = Callable[[PluginInfo, Any, frozenset[int]], Any]

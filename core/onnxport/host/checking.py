@@ -15,17 +15,10 @@ import torch
 from torch._ops import OpOverload
 
 from onnxport.errors import OnnxExporterError
-from onnxport.hookspecs import Container, Pass
+from onnxport.host.hookspecs import Container, Pass
 from onnxport.host.info import PluginInfo
-from onnxport.registry import (
-    LOWEST_OPSET,
-    NEWEST_OPSET,
-    Deferred,
-    Translation,
-    check_opset,
-    key_of,
-    operator_named,
-)
+from onnxport.host.records import Deferred, Translation, check_opset, key_of, operator_named
+from onnxport.vocabulary.opsets import LOWEST_OPSET, NEWEST_OPSET
 
 _T = TypeVar("_T")
 

@@ -3,56 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from onnxport.errors import PluginConflictError, PluginError
+from onnxport.errors import PluginError
 from onnxport.host import spelling
+from onnxport.host.records import Conflict
 
 if TYPE_CHECKING:
-    from onnxport.registry import Key, Registry, Translation
-
-
-@dataclass(frozen=True, slots=True)
-class Conflict:
-    """Translations of equal rank of one target.
-
-    Attributes:
-        target: its name.
-        translations: two or more, in the order in which their plugins were loaded.
-    """
-
-    target: str
-    translations: tuple[Translation, ...]
-
-    @property
-    def plugins(self) -> list[str]:
-        """Their plugins, each once."""
-        return list(dict.fromkeys(record.plugin for record in self.translations))
-
-    @property
-    def functions(self) -> list[str]:
-        """Their names."""
-        return [record.function_name for record in self.translations]
-
-    def __str__(self) -> str:
-        listed = " and ".join(f"{r.function_name} of plugin {r.plugin!r}" for r in self.translations)
-        count = {2: "two"}.get(len(self.translations), str(len(self.translations)))
-        first = self.plugins[0]
-        cure = (
-            f"Prefer one with prefer={{{self.target!r}: {first!r}}} (--prefer {self.target}={first}) or by the order "
-            "of plugins=[...], leave a plugin out, or give one a priority."
-        )
-        if len(self.plugins) == 1:
-            cure = "Give one a priority, or remove one."
-        return f"{self.target} has {count} translations of equal rank, a conflict: {listed}. {cure}"
-
-    def as_dict(self) -> dict[str, Any]:
-        """The conflict as JSON takes it."""
-        return {"target": self.target, "plugins": self.plugins, "functions": self.functions, "message": str(self)}
-
-    def error(self) -> PluginConflictError:
-        """The conflict as an error."""
-        return PluginConflictError(str(self), plugins=self.plugins, target=self.target, functions=self.functions)
+    from onnxport.host.records import Key, Translation
+    from onnxport.host.registry import Registry
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +42,8 @@ class Explanation:
 
 
 def explain(registry: Registry, target: object) -> Explanation:
-    """See :meth:`onnxport.registry.Registry.explain`."""
-    from onnxport.registry import inner, key_of, name_of, operator_named
+    """See :meth:`onnxport.host.registry.Registry.explain`."""
+    from onnxport.host.records import inner, key_of, name_of, operator_named
 
     key: Key
     hints: list[str] = []

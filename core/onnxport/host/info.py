@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, field
 
-from onnxport.display import plain
-from onnxport.registry import THIRD_PARTY_TIER
+from onnxport.errors import plain
+from onnxport.host.records import THIRD_PARTY_TIER
 
 logger = logging.getLogger(__name__)
 

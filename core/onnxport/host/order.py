@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from onnxport.errors import PluginError
-from onnxport.hookspecs import Pass
+from onnxport.host.hookspecs import Pass
 
 
 def ordered(own: Mapping[str, Callable[[Any], int]], added: Iterable[Pass]) -> list[Pass]:

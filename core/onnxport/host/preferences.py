@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from onnxport.arguments import shown
 from onnxport.errors import InputError, PluginError
-from onnxport.registry import TABLE_TIER, Key, Registry, key_of, name_of, operator_named
+from onnxport.host.records import TABLE_TIER, Key, key_of, name_of, operator_named
+from onnxport.host.registry import Registry
+from onnxport.vocabulary.checks import shown
 
 _FORM = "give a dict of plugin names by operators, such as {'aten::gelu': 'mypack'}"
 
 
 def applied(registry: Registry, prefer: Mapping[Any, Any], loaded: Collection[str]) -> Registry:
-    """The registry with the caller's preferences; see :meth:`onnxport.plugins.Plugins.preferring`."""
+    """The registry with the caller's preferences; see :meth:`onnxport.host.discovery.Plugins.preferring`."""
     if not isinstance(prefer, Mapping):
         raise InputError(f"prefer={shown(prefer)}: {_FORM}.", parameter="prefer")
     preferred: dict[Key, str] = {}

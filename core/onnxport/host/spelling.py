@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 
 if TYPE_CHECKING:
-    from onnxport.registry import Key
+    from onnxport.host.records import Key
 
 _PRINTED = (
     re.compile(r"\w+\[target=(?P<name>[^\]]+)\]"),  # a node of an FX graph
@@ -53,7 +53,7 @@ def named(text: str, known: Iterable[Key]) -> tuple[list[Key], list[Key]]:
         text: such as ``aten::gelu``, ``torch.ops.aten.gelu.default``, ``<built-in function add>`` or ``gelu``.
         known: the targets that have translations.
     """
-    from onnxport.registry import name_of
+    from onnxport.host.records import name_of
 
     keys = list(known)
     name, full = unwrapped(text), qualified(text)
@@ -112,7 +112,7 @@ def packet_of(overloads: Sequence[Key]) -> str:
 
 def near(text: str, known: Iterable[Key]) -> list[str]:
     """Names that look like it, best first."""
-    from onnxport.registry import name_of
+    from onnxport.host.records import name_of
 
     known = list(known)
     namespace, _, rest = qualified(text).partition("::")
@@ -136,7 +136,7 @@ def _order(name: str) -> tuple[int, int, str]:
 
 def _is_of_torch(full: str) -> bool:
     """Whether torch has an operator of that name, though nothing translates it."""
-    from onnxport.registry import operator_named
+    from onnxport.host.records import operator_named
 
     return bool(_QUALIFIED.fullmatch(full)) and not isinstance(operator_named(full), str)
 

@@ -28,7 +28,7 @@ from onnxport.passes import (
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from onnxport.hookspecs import Pass
+    from onnxport.host.hookspecs import Pass
 
 PASSES: dict[str, Callable[[ir.Model], int]] = {
     "dead_code": dead_code.run,

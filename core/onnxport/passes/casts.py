@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 from onnx_ir import DataType
 
-from onnxport.passes.rewriting import all_nodes, attribute, is_standard, remove_if_unused
+from onnxport.optimize.rewriting import all_nodes, attribute, is_standard, remove_if_unused
 
 _FLOATS = [DataType.FLOAT16, DataType.FLOAT, DataType.DOUBLE]
 _SIGNED = [DataType.INT8, DataType.INT16, DataType.INT32, DataType.INT64]

@@ -7,8 +7,8 @@ from typing import Any
 
 import onnx_ir as ir
 
-from onnxport.graph.scopes import nodes_of
-from onnxport.passes.rewriting import RANDOM, bodies, forward
+from onnxport.emit.scopes import nodes_of
+from onnxport.optimize.rewriting import RANDOM, bodies, forward
 
 _GRAPHS = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
 _PLAIN = (ir.AttributeType.INT, ir.AttributeType.FLOAT, ir.AttributeType.STRING)

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from onnxport.graph.scopes import nodes_of
-from onnxport.passes.rewriting import RANDOM, add_constant, bodies, constant, has_references, remove_if_unused
+from onnxport.emit.scopes import nodes_of
+from onnxport.optimize.rewriting import RANDOM, add_constant, bodies, constant, has_references, remove_if_unused
 
 logger = logging.getLogger(__name__)
 _LIMIT = 1024  # bytes, of every input and output

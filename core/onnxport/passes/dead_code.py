@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from onnxport.graph.scopes import graphs_of
-from onnxport.passes.rewriting import bodies, calls_by_function, remove_if_unused
+from onnxport.emit.scopes import graphs_of
+from onnxport.optimize.rewriting import bodies, calls_by_function, remove_if_unused
 
 if TYPE_CHECKING:
     import onnx_ir as ir

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from onnxport.passes.rewriting import add_initializer, all_nodes, attribute, forward, is_standard, sole_use
-from onnxport.weights import TorchTensor
+from onnxport.emit.weights import TorchTensor
+from onnxport.optimize.rewriting import add_initializer, all_nodes, attribute, forward, is_standard, sole_use
 
 
 def run(model: ir.Model) -> int:

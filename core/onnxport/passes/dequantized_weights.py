@@ -16,8 +16,9 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir import DataType
 
-from onnxport.graph.scopes import nodes_of
-from onnxport.passes.rewriting import (
+from onnxport.emit.scopes import nodes_of
+from onnxport.emit.weights import TorchTensor
+from onnxport.optimize.rewriting import (
     Constants,
     add_constant,
     add_initializer,
@@ -30,7 +31,6 @@ from onnxport.passes.rewriting import (
     sole_use,
     stored,
 )
-from onnxport.weights import TorchTensor
 
 _INTEGERS = (DataType.INT8, DataType.UINT8)
 _FLOAT8 = (DataType.FLOAT8E4M3FN, DataType.FLOAT8E4M3FNUZ, DataType.FLOAT8E5M2, DataType.FLOAT8E5M2FNUZ)

@@ -10,7 +10,7 @@ from typing import Any
 
 import onnx_ir as ir
 
-from onnxport.passes.rewriting import all_nodes, attribute, forward, is_standard, sole_use, stored
+from onnxport.optimize.rewriting import all_nodes, attribute, forward, is_standard, sole_use, stored
 
 _ELEMENTWISE = frozenset(["Add", "Sub", "Mul", "Div", "Cast"])
 _LARGE = 1024

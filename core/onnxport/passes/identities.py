@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from onnxport.passes.rewriting import all_nodes, attribute, constant, forward, has_references, same_dims
+from onnxport.optimize.rewriting import all_nodes, attribute, constant, forward, has_references, same_dims
 
 if TYPE_CHECKING:
     import onnx_ir as ir

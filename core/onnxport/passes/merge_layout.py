@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from onnxport.passes.rewriting import all_nodes, attribute, constant, is_standard, remove_if_unused
+from onnxport.optimize.rewriting import all_nodes, attribute, constant, is_standard, remove_if_unused
 
 _RESHAPES = ("Reshape", "Flatten", "Squeeze", "Unsqueeze")
 

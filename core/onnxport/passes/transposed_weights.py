@@ -12,10 +12,10 @@ from typing import Any
 
 import onnx_ir as ir
 
+from onnxport.emit.scopes import nodes_of
+from onnxport.emit.weights import TorchTensor
 from onnxport.graph.components import components
-from onnxport.graph.scopes import nodes_of
-from onnxport.passes.rewriting import attribute, calls_by_function, is_standard, sole_use
-from onnxport.weights import TorchTensor
+from onnxport.optimize.rewriting import attribute, calls_by_function, is_standard, sole_use
 
 
 def run(model: ir.Model) -> int:

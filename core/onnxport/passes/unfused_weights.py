@@ -18,8 +18,9 @@ from typing import Any
 
 import onnx_ir as ir
 
-from onnxport.graph.scopes import nodes_of
-from onnxport.passes.rewriting import (
+from onnxport.emit.scopes import nodes_of
+from onnxport.emit.weights import TorchTensor
+from onnxport.optimize.rewriting import (
     Constants,
     add_constant,
     add_initializer,
@@ -29,7 +30,6 @@ from onnxport.passes.rewriting import (
     is_standard,
     sole_use,
 )
-from onnxport.weights import TorchTensor
 
 _MOVES = frozenset(
     ["Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Slice", "Split", "Gather", "Expand"]

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping
 import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass
 
-from onnxport.graph.tensor import Node
-from onnxport.running.runtime import ORIGIN
+from onnxport.emit.tensor import Node
+from onnxport.program.runtime import ORIGIN
 
 
 def inlined(model: ir.Model) -> ir.Model:

@@ -16,7 +16,7 @@ from typing import Any
 import onnx
 import onnx_ir as ir
 
-from onnxport import metadata
+from onnxport.vocabulary import provenance
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 _OPEN = 2**31 - 1
@@ -82,7 +82,7 @@ def missing_kernels(model: ir.Model) -> list[MissingKernel]:
             if key not in found:
                 name = f"{node.domain}::{node.op_type}" if node.domain else node.op_type
                 source = getattr(node, "fx_node", None)
-                where = ("", "") if source is None else (metadata.module_path(source), metadata.source_line(source))
+                where = ("", "") if source is None else (provenance.module_path(source), provenance.source_line(source))
                 otherwise = "onnxruntime can't load the model" if provider == CPU else "onnxruntime runs it on the CPU"
                 found[key] = MissingKernel(provider, name, schema.since_version, types, 0, *where, otherwise)
             found[key].count += 1

@@ -11,10 +11,10 @@ from torch.export.graph_signature import InputKind, InputSpec
 from torch.fx import GraphModule, Interpreter, Node
 from torch.utils import _pytree as pytree
 
-from onnxport.capturing.arguments import flatten_arguments
+from onnxport.capture.call import flatten_arguments
+from onnxport.emit.weights import has_data
 from onnxport.errors import InputError
 from onnxport.fx.writes import is_assertion
-from onnxport.weights import has_data
 
 
 class Reference(Interpreter):

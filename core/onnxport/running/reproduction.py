@@ -11,7 +11,7 @@ import torch
 from torch.fx import Graph, GraphModule, Node, map_arg
 
 from onnxport.errors import SaveError
-from onnxport.files import saving
+from onnxport.program import saving
 
 
 def edges_of(graph: ir.Graph, target: ir.Value, node: Node, linked: Mapping[int, Node]) -> list[ir.Value]:

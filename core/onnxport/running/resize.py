@@ -9,17 +9,17 @@ import torch
 from torch.export.graph_signature import ConstantArgument, InputKind
 from torch.utils import _pytree as pytree
 
-from onnxport.capturing.arguments import flatten_arguments
-from onnxport.dtypes import dense
+from onnxport.capture.call import flatten_arguments
 from onnxport.errors import InputError
-from onnxport.running import runtime
+from onnxport.program import runtime
 from onnxport.running.sizes import Sizes
+from onnxport.vocabulary.dtypes import dense
 
 if TYPE_CHECKING:
     import onnx_ir as ir
     from torch.export import ExportedProgram
 
-    from onnxport.program import ONNXProgram
+    from onnxport.program.onnx_program import ONNXProgram
 
 
 _NOISY = (torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.complex64, torch.complex128)

@@ -14,10 +14,10 @@ from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.export import ExportedProgram
 
 from onnxport.capturing.subclasses import plain_tensors, with_plain_weights
-from onnxport.dtypes import ONNX_TO_TORCH
+from onnxport.emit.weights import TorchTensor
 from onnxport.errors import WeightError
-from onnxport.files.reweight import names_of
-from onnxport.weights import TorchTensor
+from onnxport.program.reweight import names_of
+from onnxport.vocabulary.dtypes import ONNX_TO_TORCH
 
 _KIND = "pkg.torch.export.graph_signature.InputSpec.kind"
 _LISTED = 3

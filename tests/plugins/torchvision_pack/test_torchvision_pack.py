@@ -6,8 +6,9 @@ import onnxport
 import pytest
 import torch
 import torchvision
-from onnxport import plugins
-from onnxport.registry import operator_named, signature_mismatch
+from onnxport.host import discovery
+from onnxport.host.records import operator_named
+from onnxport.host.registry import signature_mismatch
 
 NAMES = ("nms", "roi_align", "ps_roi_align", "roi_pool", "ps_roi_pool", "deform_conv2d")
 BOXES = torch.tensor([[0.0, 0, 4, 4], [1, 1, 5, 5]]), torch.tensor([0.5, 0.6])
@@ -19,7 +20,7 @@ class Nms(torch.nn.Module):
 
 
 def test_found_by_its_entry_point():
-    (info,) = (info for info in plugins.load().infos if info.name == "torchvision")
+    (info,) = (info for info in discovery.load().infos if info.name == "torchvision")
     assert info.distribution == "onnxport-torchvision"
     assert info.version and not info.error
     assert info.translations == 8
@@ -29,7 +30,7 @@ def test_found_by_its_entry_point():
 def test_parameters_are_the_schemas(name):
     target = operator_named(f"torchvision::{name}")
     for opset in (18, 22):
-        candidates = plugins.registry_for(None, opset).candidates(target)
+        candidates = discovery.registry_for(None, opset).candidates(target)
         assert candidates and candidates[0].plugin == "torchvision"
         assert not any(signature_mismatch(record.function, target) for record in candidates)
 
@@ -47,6 +48,6 @@ def test_refused_without_the_pack():
 
 
 def test_advice_where_the_pack_is_not_installed(monkeypatch):
-    monkeypatch.setattr(plugins, "installed_plugins", dict)
+    monkeypatch.setattr(discovery, "installed_plugins", dict)
     with pytest.raises(onnxport.UnsupportedOperatorsError, match="pip install onnxport-torchvision"):
         onnxport.export(Nms().eval(), BOXES, plugins=())

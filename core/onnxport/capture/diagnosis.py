@@ -1,0 +1,212 @@
+"""Why a capture failed or froze a dimension: the line of the model, the condition, and what to do about it."""
+
+from __future__ import annotations
+
+import contextlib
+import linecache
+import os
+import re
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import sympy
+import torch
+from torch._dynamo.exc import UserError
+from torch.export import ExportedProgram
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode, ShapeEnv
+
+from onnxport.capture.below_autograd import needs_gradients
+
+if TYPE_CHECKING:
+    from onnxport.capture.dynamic_shapes import Asked
+    from onnxport.capture.request import Leaf, Request
+
+_LIBRARIES = (os.path.dirname(torch.__file__), os.path.dirname(sympy.__file__))
+_STANDARD = os.path.dirname(os.__file__)
+_patching = threading.RLock()
+
+# Programs -------------------------------------------------------------------------------------------------------------
+
+
+def captured(program: ExportedProgram, request: Request) -> Iterator[tuple[Leaf, int | None, Asked, Any]]:
+    """Everything that was asked for, with the size that it has in the program."""
+    values = {node.name: node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder"}
+    specs = [s for s in program.graph_signature.input_specs if s.kind.name == "USER_INPUT"]
+    for spec, leaf in zip(specs, request.leaves, strict=False):
+        value = values.get(spec.arg.name)
+        for axis, asked in leaf.asked.items():
+            if axis is not None and isinstance(value, torch.Tensor):
+                yield leaf, axis, asked, value.shape[axis]
+            elif axis is None and not isinstance(value, torch.Tensor):
+                yield leaf, axis, asked, leaf.value if value is None else value
+
+
+def expression_of(size: Any) -> Any:
+    """The sympy expression of a symbolic size; None for a number."""
+    expression = getattr(getattr(size, "node", None), "expr", None)
+    return None if expression is None or expression.is_number else expression
+
+
+def fixed(program: ExportedProgram, size: Any) -> int | None:
+    """The one value that a size can have; None when it can have several."""
+    expression = expression_of(size)
+    if expression is None:
+        return int(size)
+    bounds = program.range_constraints.get(expression)
+    if bounds is not None and bounds.lower == bounds.upper:
+        return int(bounds.lower)
+    for guard in (g.expr for g in guards(program)):  # captures that know of no 0 and 1 may keep the unsolved equation
+        if isinstance(guard, sympy.Eq) and guard.free_symbols == {expression}:
+            difference = sympy.expand(guard.lhs - guard.rhs)
+            slope = difference.coeff(expression, 1)
+            rest = difference - slope * expression
+            if slope.is_number and slope != 0 and rest.is_number:  # linear; Mod(12, s) == 0, say, has many solutions
+                return int(-rest / slope)
+    return None
+
+
+def frozen(program: ExportedProgram, request: Request) -> Iterator[tuple[Leaf, int | None, Asked, Any, int]]:
+    """What had to come out dynamic and didn't, with the one value that it has."""
+    for leaf, axis, asked, size in captured(program, request):
+        value = fixed(program, size) if asked.contract else None
+        if value is not None:
+            yield leaf, axis, asked, size, value
+
+
+def guards(program: ExportedProgram) -> list[Any]:
+    """The conditions on symbols (``expr``) that the capture put down."""
+    for node in program.graph.nodes:
+        env = getattr(getattr(node.meta.get("val"), "fake_mode", None), "shape_env", None)
+        if env is not None:
+            return list(getattr(env, "guards", ()))
+    return []
+
+
+def reason(program: ExportedProgram, size: Any, lines: Callable[[Any], str] | None) -> tuple[str, str]:
+    """The condition that made a size static, as text, and the line of the model; empty where they are unknown."""
+    symbol = getattr(getattr(size, "node", None), "_expr", None)
+    line = lines(symbol) if lines is not None and symbol is not None else ""
+    return (guard_text(program, symbol) if symbol is not None else ""), line
+
+
+def guard_text(program: ExportedProgram, symbol: Any) -> str:
+    texts = [str(guard.expr) for guard in guards(program) if symbol in guard.expr.free_symbols]
+    return f" [{re.sub(rf'{symbol}(?![0-9])', 'size', texts[0])}]" if texts else ""
+
+
+# Errors ---------------------------------------------------------------------------------------------------------------
+
+
+def user_line(error: BaseException) -> str:
+    """``file:line: code`` of the model at which an error arose; empty when it is unknown."""
+    line = innermost(traceback.extract_tb(error.__traceback__))
+    if line:
+        return line
+    places = re.findall(r'File "([^"]+)", line (\d+)', str(error))
+    return next((_place(file, int(number)) for file, number in reversed(places) if not _is_library(file)), "")
+
+
+def innermost(frames: Iterable[traceback.FrameSummary]) -> str:
+    for frame in reversed(list(frames)):
+        if frame.lineno is not None and not _is_library(frame.filename):
+            return _place(frame.filename, frame.lineno)
+    return ""
+
+
+def _place(file: str, number: int) -> str:
+    return f"{file}:{number}: {linecache.getline(file, number).strip()}"
+
+
+def _is_library(file: str) -> bool:
+    if file.startswith(("<", *(folder + os.sep for folder in (*_LIBRARIES, *_own_folders())))):
+        return True
+    return file.startswith(_STANDARD + os.sep) and "site-packages" not in file
+
+
+def _own_folders() -> Iterator[str]:
+    """Where onnxport, its built-in plugins and its packs are: replaced functions stand between a model and torch."""
+    for name, module in list(sys.modules.items()):
+        if name.startswith("onnxport") and "." not in name and getattr(module, "__file__", None):
+            yield os.path.dirname(str(module.__file__))
+
+
+def is_constraint(error: Exception) -> bool:
+    text = str(error)
+    return "Constraints violated" in text or "user-specified ranges" in text or "Suggested fixes" in text
+
+
+def is_data_dependent(error: Exception) -> bool:
+    return isinstance(error, GuardOnDataDependentSymNode) or "data-dependent" in str(error).lower()
+
+
+def constraint_message(error: Exception) -> str:
+    text = (
+        str(error)
+        .partition("\n\nThe error above occurred")[0]
+        .replace(' For more information, run with TORCH_LOGS="+dynamic".', "")
+    )
+    return f"The model contradicts dynamic_shapes: {text}"
+
+
+def brief(error: Exception) -> str:
+    text = str(error).partition("\n\nThe error above occurred")[0]
+    kept = [line for line in text.splitlines() if line.strip() and "http" not in line and "TORCH" not in line]
+    kept = kept or [text.strip().partition("http")[0]]
+    more = ["    ..."] if len(kept) > 12 else []
+    return f"{type(error).__name__}: " + "\n    ".join([line.rstrip() for line in kept[:12]] + more)
+
+
+def advice(error: Exception) -> str:
+    text = str(error)
+    if is_data_dependent(error):
+        return (
+            "The forward branches or sizes something on the values of a tensor. Use torch.cond or torch.where for "
+            "the branch; for "
+            "a size, tell torch.export its range with torch._check(...)."
+        )
+    if needs_gradients(error):
+        return (
+            "The forward takes a gradient of what requires none: give an example input that requires it "
+            "(x.requires_grad_()), as the model itself needs it, or call x.requires_grad_() in forward."
+        )
+    if "no fake impl" in text:
+        return "A custom operator has no shape function: register one with torch.library.register_fake."
+    if "PackedParams" in text or "quantized tensor" in text or "torch.ops.quantized." in text:
+        return (
+            "Not all of eager-mode quantization can be exported: quantize with PT2E (torchao.quantization.pt2e) or "
+            "with torchao.quantization.quantize_."
+        )
+    if "meta" in text and "same device" in text:
+        return "The model is on the meta device: make the example inputs there, too."
+    if "not a known type" in text:
+        return "The forward returns a class that pytree doesn't know: return a dict or register a Container."
+    if isinstance(error, UserError) or type(error).__module__.startswith("torch._dynamo"):
+        return "Change the forward as the messages say; torch.export.draft_export(...) lists all obstacles."
+    return "Run model(*args, **kwargs) first: if that fails as well, the example inputs don't fit the model."
+
+
+@contextlib.contextmanager
+def watched(found: list[tuple[Any, str]]) -> Iterator[None]:
+    """Note each symbol that is replaced, with the line of the model; torch.export keeps none in non-strict mode."""
+    original = getattr(ShapeEnv, "_set_replacement", None)
+    if original is None:
+        yield
+        return
+    thread = threading.get_ident()
+
+    def noting(env: Any, symbol: Any, *args: Any, **kwargs: Any) -> Any:
+        known = env.replacements.get(symbol)
+        result = original(env, symbol, *args, **kwargs)
+        if threading.get_ident() == thread and env.replacements.get(symbol) != known:
+            found.append((symbol, innermost(traceback.extract_stack())))
+        return result
+
+    with _patching:
+        ShapeEnv._set_replacement = noting  # type: ignore[method-assign, assignment]
+        try:
+            yield
+        finally:
+            ShapeEnv._set_replacement = original  # type: ignore[method-assign]

@@ -1,0 +1,106 @@
+"""What a caller asked for, in one form: the arguments, their leaves, and what was asked of each."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from onnxport.capture import pytrees
+
+if TYPE_CHECKING:
+    from onnxport.capture.dynamic_shapes import Asked
+
+
+@dataclass
+class Leaf:
+    """One leaf of the example inputs.
+
+    Attributes:
+        path: readable place, such as ``past_key_values.0.key``.
+        value: the example: a tensor, or a constant.
+        asked: what was asked of it: by axis of a tensor, or under the key None for a number that becomes an input.
+    """
+
+    path: str
+    value: Any
+    asked: dict[int | None, Asked] = field(default_factory=dict)
+
+    @property
+    def is_input(self) -> bool:
+        """Whether it becomes an input of the ONNX model, rather than a constant."""
+        return isinstance(self.value, torch.Tensor) or None in self.asked
+
+
+@dataclass
+class Request:
+    """What the caller asked for.
+
+    Attributes:
+        args: positional arguments, normalised.
+        kwargs: keyword arguments, as they were given.
+        arguments: name and value of each argument that is given, in the order of the leaves.
+        bound: the same as forward's own signature names and orders it; empty where that can't be bound to the call.
+        variadic: the name in ``bound`` of forward's ``**kwargs``; empty where the call has none.
+        signature: the signature that forward has while it is captured, where its own differs from the call.
+        leaves: the leaves of ``args`` and ``kwargs``.
+        dynamic_shapes: in the form that ``torch.export.export`` takes; None when nothing is dynamic.
+        requested: by path of a leaf, by axis, the name (or Dim) that was asked for; None where no name was given.
+        input_names: names of the inputs, in order.
+        output_names: names of the outputs, in order.
+        output_axes: by name of an output, by axis, the dimension name that ``dynamic_axes`` gave.
+        additional: the ``AdditionalInputs`` that the captured program must accept.
+        passthrough: ``dynamic_shapes`` is a spec that only torch.export reads.
+        limits: conditions on dynamic sizes that the captured program takes for granted, each with the line of the model
+            that asked, empty for an operator; filled by the capture.
+    """
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    arguments: list[tuple[str, Any]] = field(default_factory=list)
+    bound: dict[str, Any] = field(default_factory=dict)
+    variadic: str = ""
+    signature: inspect.Signature | None = None
+    leaves: list[Leaf] = field(default_factory=list)
+    dynamic_shapes: Any = None
+    input_names: list[str] = field(default_factory=list)
+    output_names: list[str] = field(default_factory=list)
+    output_axes: dict[str, dict[int, str]] = field(default_factory=dict)
+    additional: Any = None
+    passthrough: bool = False
+    limits: dict[str, str] = field(default_factory=dict)
+
+    def path_of(self, name: str) -> str:
+        """The readable place of an argument: those of forward's ``**kwargs`` are below its name."""
+        return f"{self.variadic}.{name}" if name in self.bound.get(self.variadic, ()) else name
+
+    @property
+    def requested(self) -> dict[str, dict[int | None, Any]]:
+        """By path of a leaf and axis, what was asked for."""
+        return {leaf.path: {k: a.name or a.dim for k, a in leaf.asked.items()} for leaf in self.leaves if leaf.asked}
+
+
+def leaves_of(request: Request) -> list[tuple[str, Any]]:
+    """The leaves of a call's arguments with their readable paths, in the order in which torch.export flattens them."""
+    return [pair for name, value in request.arguments for pair in walk(request.path_of(name), value)]
+
+
+def walk(path: str, value: Any) -> list[tuple[str, Any]]:
+    """All leaves below a value with their readable paths, in pytree's order."""
+    if not pytrees.is_registered(value):
+        return [(path, value)]
+    keys, items = pytrees.children(value)
+    return [
+        pair
+        for key, item in zip(keys, items, strict=True)
+        for pair in walk(f"{path}.{key}" if path else str(key), item)
+    ]
+
+
+def described(value: Any) -> str:
+    """A short word for an example input."""
+    if isinstance(value, torch.Tensor):
+        return f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}"
+    return repr(value)[:60]

@@ -1,0 +1,1 @@
+"""What translations emit ONNX nodes with: the builder, sizes, tensors, schemas, weights, local functions."""

@@ -1,0 +1,392 @@
+"""Local functions of a model: bodies that are emitted once and called by name.
+
+A body is emitted as a graph of its own, apart from the one around it. What it needs from there becomes inputs: its
+arguments, the symbolic sizes that no argument's shape tells, and large constants. Small constants become `Constant`
+nodes, since a function has no initializers. Bodies that come out equal are one function.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import onnx_ir as ir
+import torch.fx
+from onnx_ir import AttributeType, DataType
+
+from onnxport.emit import literals
+from onnxport.emit.fingerprints import Structure, content
+from onnxport.emit.scopes import Scope, graphs_of, nodes_of
+from onnxport.emit.symbols import Size
+from onnxport.emit.tensor import Tensor
+from onnxport.vocabulary import provenance
+from onnxport.vocabulary.dtypes import SYMBOLIC
+
+if TYPE_CHECKING:
+    import sympy
+
+    from onnxport.emit.builder import Builder
+
+_CONSTANT_BYTES = 1024
+"""Larger constants are initializers of the model that every call passes, so that the file holds them once."""
+
+
+class Functions:
+    """The functions that were emitted for a model, to find those that can be called again.
+
+    Attributes:
+        calls: by what a body was emitted for, how its function is called.
+        bodies: functions by what they consist of.
+        constants: large constants by what they hold.
+    """
+
+    def __init__(self) -> None:
+        self.calls: dict[Any, Call] = {}
+        self.bodies: dict[Any, ir.Function] = {}
+        self.constants: dict[Any, ir.TensorProtocol] = {}
+
+
+class Body:
+    """The inside of a function while it is emitted, and the symbols that it reads from the graph around it."""
+
+    def __init__(self, op: Builder, scopes: Sequence[Scope], outer: Body | None) -> None:
+        self._op = op
+        self._scopes = scopes
+        self._outer = outer
+        self.symbols: dict[sympy.Basic, Tensor] = {}
+
+    def capture(self, symbol: sympy.Basic) -> tuple[Tensor, None] | None:
+        """An input for a symbol that is known around the function; None where it isn't."""
+        place = self._place(symbol)
+        if place is None:
+            return None
+        tensor, axis = place
+        dtype = tensor.dtype if axis is None else DataType.INT64
+        if dtype is not DataType.BOOL:
+            dtype = DataType.INT64 if dtype.is_integer() else DataType.DOUBLE
+        made = Tensor(self._op.unique(self._op.symbols.text(symbol)), dtype, ir.Shape([1]))
+        self.symbols[symbol] = made
+        self._op.scopes[0].bindings[symbol] = (made, None)
+        return made, None
+
+    def _place(self, symbol: sympy.Basic) -> tuple[Tensor, int | None] | None:
+        for scope in reversed(self._scopes):
+            if symbol in scope.bindings:
+                return scope.bindings[symbol]
+        return None if self._outer is None else self._outer._place(symbol)
+
+
+@dataclass
+class Call:
+    """How a function stands for a body that was emitted for certain arguments.
+
+    Attributes:
+        function: the function.
+        sources: what each of its inputs is given: the place of an argument, a symbol, or a constant.
+        results: for each result of the body, the place of an argument that it is, the output of the function that it
+            is, as a 1-tuple, or None.
+        outputs: element type, None where an attribute decides it, and complex flag of each output of the function.
+        single: the body gives one tensor, not a sequence.
+    """
+
+    function: ir.Function | None
+    sources: list[int | sympy.Basic | ir.TensorProtocol]
+    results: list[int | tuple[int] | None]
+    outputs: list[tuple[DataType | None, bool]]
+    single: bool = False
+
+    def emit(self, op: Builder, arguments: Sequence[Tensor], attributes: dict[str, Any] | None = None) -> list[Any]:
+        """Call the function; the results of the body. A body that computes nothing needs no call."""
+        if self.function is None:
+            return [arguments[r] if isinstance(r, int) else None for r in self.results]
+        given = []
+        for source in self.sources:
+            if isinstance(source, int):
+                given.append(arguments[source])
+            elif isinstance(source, ir.TensorProtocol):
+                given.append(_passed(op, source))
+            else:
+                given.append(op.symbols.vector(source))
+        dtypes = [dtype for dtype, _ in self.outputs]
+        domain, name = self.function.domain, self.function.name
+        made = op.call(domain, name, *given, outputs=len(dtypes), dtypes=dtypes, **(attributes or {}))
+        values = list(made) if isinstance(made, tuple) else [made]
+        values = [op.as_complex(v) if flag else v for v, (_, flag) in zip(values, self.outputs)]
+        return [values[r[0]] if isinstance(r, tuple) else None if r is None else arguments[r] for r in self.results]
+
+
+def define(
+    op: Builder,
+    domain: str,
+    name: str,
+    arguments: Sequence[Tensor],
+    emit: Callable[[list[Tensor]], Sequence[Tensor | None]],
+    *,
+    names: Sequence[str] = (),
+    root: str | None = None,
+    attributes: Sequence[ir.Attr] = (),
+) -> Call:
+    """Emit a body as a function of the model, or find the function that has the same body.
+
+    Args:
+        domain: the function's domain.
+        name: its name; other bodies of this name get a number behind it.
+        arguments: tensors around the function that its inputs stand for.
+        emit: takes the inputs, returns the results; None for one that there isn't.
+        names: names of the inputs.
+        root: path of the module whose call the body is; metadata in the body is relative to it.
+        attributes: the function's attribute parameters.
+
+    Raises:
+        ValueError: the body uses a tensor of the graph around it that is no argument.
+    """
+    before = len(op.complex_tensors)
+    with _body(op, root) as body:
+        inputs = []
+        for i, argument in enumerate(arguments):
+            label = op.unique(names[i] if i < len(names) else "input")
+            inputs.append(Tensor(label, argument.dtype, argument.shape, is_complex=argument.is_complex))
+            if argument.is_complex:
+                op.complex_tensors.append(inputs[-1])
+        for tensor in inputs:
+            if tensor.shape is not None:
+                op.symbols.bind_shape(tensor, tensor.shape)
+        results = list(emit(inputs))
+        places, outputs = _results(op, inputs, results)
+        nodes, constants = _constants(op)
+        nodes += op.scopes[0].nodes
+        sources: list[Any] = []
+        parameters: list[Tensor] = []
+        for source, tensor in [*enumerate(inputs), *body.symbols.items(), *constants]:
+            if tensor.uses():
+                sources.append(source)
+                parameters.append(tensor)
+    kinds: list[tuple[DataType | None, bool]] = [(tensor.dtype, tensor.is_complex) for tensor in outputs]
+    for tensor in op.complex_tensors[before:]:
+        if tensor.shape is not None:
+            tensor.shape = ir.Shape([*tensor.shape, 2])
+    del op.complex_tensors[before:]
+    if not outputs:
+        return Call(None, [], places, [])
+    imports = {node.domain: op.domains[node.domain] for node in nodes_of(nodes)} | {"": op.opset}
+    _expect_closed(f"{domain}::{name}", nodes, {id(tensor) for tensor in parameters})
+    graph = ir.Graph(parameters, outputs, nodes=nodes, opset_imports=imports, name=name)
+    return Call(_shared(op, domain, name, graph, attributes), sources, places, kinds)
+
+
+def call(
+    op: Builder,
+    domain: str,
+    name: str,
+    body: Callable[..., Any] | torch.fx.GraphModule,
+    inputs: Sequence[Any],
+    key: Any,
+    attributes: dict[str, Any],
+) -> Any:
+    """Emit the call of a function, and its body where no equal one was emitted: see :meth:`Builder.function`."""
+    references = {k: literals.any_attribute(name, k, v) for k, v in attributes.items()}
+    if isinstance(body, torch.fx.GraphModule):
+        inputs = _with_own_symbols(op, body, inputs)
+    structure = Structure(op)
+    is_graph = isinstance(body, torch.fx.GraphModule)
+    identity = structure.value(body) if is_graph else (body if key is None else key)
+    kinds = tuple((k, a.type) for k, a in sorted(references.items()))
+    signature = (domain, name, identity, tuple(structure.value(value) for value in inputs), kinds)
+    tensors = [value for value in inputs if isinstance(value, Tensor)]
+    single = False
+
+    def emit(parameters: list[Tensor]) -> list[Tensor | None]:
+        nonlocal single
+        following = iter(parameters)
+        values = [next(following) if isinstance(value, Tensor) else value for value in inputs]
+        if is_graph:
+            return [op.tensor(result) for result in op.inline(body, *values)]
+        outer, op.node = op.node, None
+        try:
+            results = body(*values, **{k: ir.RefAttr(k, k, a.type) for k, a in references.items()})  # type: ignore[operator]
+        finally:
+            op.node = outer
+        single = not isinstance(results, (list, tuple))
+        return [op.tensor(result) for result in ([results] if single else results)]
+
+    made = op.local.calls.get(signature)
+    if made is None:
+        parameters = [ir.Attr(k, a.type, None) for k, a in references.items()]
+        root = provenance.module_path(op.node) if is_graph and op.node is not None else None
+        made = define(op, domain, name, tensors, emit, root=root, attributes=parameters)
+        made.single = single
+        op.local.calls[signature] = made
+    results = made.emit(op, tensors, attributes)
+    return results[0] if made.single else tuple(results)
+
+
+def _with_own_symbols(op: Builder, body: torch.fx.GraphModule, inputs: Sequence[Any]) -> list[Any]:
+    """Sizes that the body has a symbol of its own for are passed as tensors, which that symbol is then read from."""
+    placeholders = [node.meta.get("val") for node in body.graph.nodes if node.op == "placeholder"]
+    given = []
+    for fake, value in zip(placeholders, inputs):
+        own = isinstance(value, Size) and isinstance(fake, SYMBOLIC) and fake.node.expr != value.expr
+        given.append(op.tensor(value) if own else value)
+    return given
+
+
+@contextlib.contextmanager
+def _body(op: Builder, root: str | None) -> Iterator[Body]:
+    """Let the builder emit a graph that shares nothing with the one around it but the symbols."""
+    outer = op.scopes, op.initializers, op.constants, op.taken, op.within, op.root
+    body = Body(op, op.scopes, op.within)
+    op.scopes, op.initializers, op.constants, op.taken, op.within, op.root = [Scope()], {}, {}, {}, body, root
+    try:
+        yield body
+    finally:
+        op.scopes, op.initializers, op.constants, op.taken, op.within, op.root = outer
+
+
+def _passed(op: Builder, data: ir.TensorProtocol) -> Tensor:
+    """A large constant of a function as an initializer where the function is called; one for all calls."""
+    found = op.constants.get(id(data))
+    if found is None:
+        data.name = op.unique("const")
+        found = Tensor(data.name, data.dtype, ir.Shape(data.shape.numpy()), const_value=data)
+        op.scope.remember(op.constants, id(data), found)
+        op.scope.remember(op.initializers, data.name, found)
+    return found
+
+
+def reachable(op: Builder, graph: Iterable[ir.Node]) -> list[ir.Function]:
+    """The functions that a graph's nodes call, however deep, in the order in which they were made."""
+    wanted: set[Any] = set()
+    pending: list[Iterable[ir.Node]] = [graph]
+    while pending:
+        for node in nodes_of(pending.pop()):
+            key = node.op_identifier()
+            if node.domain and key in op.functions and key not in wanted:
+                wanted.add(key)
+                pending.append(op.functions[key])
+    return [function for key, function in op.functions.items() if key in wanted]
+
+
+def _results(
+    op: Builder, inputs: Sequence[Tensor], results: Sequence[Tensor | None]
+) -> tuple[list[int | tuple[int] | None], list[Tensor]]:
+    """Where each result is found, and the outputs: nodes' results, each once."""
+    own = {id(value) for node in op.scopes[0].nodes for value in node.outputs}
+    arguments = {id(tensor): i for i, tensor in enumerate(inputs)}
+    places: list[int | tuple[int] | None] = []
+    outputs: dict[int, tuple[int, Tensor]] = {}
+    for result in results:
+        if result is None:
+            places.append(None)
+        elif id(result) in arguments:
+            places.append(arguments[id(result)])
+        else:
+            if id(result) not in outputs:
+                made = result
+                if id(result) not in own:
+                    made = op.Identity(result)
+                    made = op.as_complex(made, result.shape) if result.is_complex else made
+                outputs[id(result)] = len(outputs), made
+            places.append((outputs[id(result)][0],))
+    return places, [tensor for _, tensor in outputs.values()]
+
+
+def _constants(op: Builder) -> tuple[list[ir.Node], list[tuple[ir.TensorProtocol, Tensor]]]:
+    """The body's constants: nodes for small ones, inputs for the others."""
+    nodes = []
+    passed = []
+    for tensor in op.initializers.values():
+        data = tensor.const_value
+        if data is None or not tensor.uses():
+            continue
+        if data.nbytes > _CONSTANT_BYTES:
+            key = data.dtype, tuple(data.shape), hashlib.sha256(data.tobytes()).digest()
+            passed.append((op.local.constants.setdefault(key, data), tensor))
+            tensor.const_value = None
+        else:
+            nodes.append(constant_node(tensor, data))
+    return nodes, passed
+
+
+def constant_node(value: ir.Value, data: ir.TensorProtocol) -> ir.Node:
+    """A node that gives a constant; it takes the place of an initializer."""
+    attribute = ir.Attr("value", AttributeType.TENSOR, data)
+    return ir.Node("", "Constant", [], [attribute], outputs=[value], name=f"node_{value.name}")
+
+
+def _expect_closed(label: str, nodes: Iterable[ir.Node], known: set[int]) -> None:
+    """Functions see nothing of the graph around them, unlike subgraphs."""
+    for node in nodes:
+        for value in node.inputs:
+            if value is not None and id(value) not in known:
+                raise ValueError(f"the body of {label} uses {value.name}, which is no argument of it: pass it")
+        for graph in graphs_of(node):
+            _expect_closed(label, graph, known | {id(value) for value in graph.inputs})
+        known.update(id(value) for value in node.outputs)
+
+
+def _shared(op: Builder, domain: str, name: str, graph: ir.Graph, attributes: Sequence[ir.Attr]) -> ir.Function:
+    """The function of this body: one that is there already, where nothing differs but element types and shapes."""
+    key = (domain, name, tuple(a.name for a in attributes), *_described(graph))
+    known = op.local.bodies.get(key)
+    if known is None:
+        free = (n for n in _numbered(name) if (domain, n, "") not in op.functions)
+        function = ir.Function(domain, next(free), graph=graph, attributes=attributes)
+        op.functions[function.identifier()] = op.local.bodies[key] = function
+        op.domains.setdefault(domain, 1)
+        return function
+    for mine, other in zip(_values(known), _values(graph)):
+        if mine.dtype is not other.dtype:
+            mine.type = None
+        if mine.shape is not None and other.shape is not None and len(mine.shape) == len(other.shape):
+            dims = [d if d == o else ir.SymbolicDim(None) for d, o in zip(mine.shape, other.shape)]
+            mine.shape = mine.shape if dims == list(mine.shape) else ir.Shape(dims)
+        else:
+            mine.shape = None
+    return known
+
+
+def _numbered(name: str) -> Iterable[str]:
+    yield name
+    count = 2
+    while True:
+        yield f"{name}_{count}"
+        count += 1
+
+
+def _values(graph: ir.Graph | ir.Function) -> Iterable[ir.Value]:
+    yield from graph.inputs
+    for node in graph:
+        yield from node.outputs
+        for inner in graphs_of(node):
+            yield from _values(inner)
+
+
+def _described(graph: ir.Graph, known: dict[int, int] | None = None) -> tuple[Any, ...]:
+    """A graph but for its names, element types and shapes."""
+    places = {} if known is None else known
+    for value in graph.inputs:
+        places[id(value)] = len(places)
+    nodes = []
+    for node in graph:
+        inputs = tuple(None if value is None else places[id(value)] for value in node.inputs)
+        attributes = tuple((k, _attribute(a, places)) for k, a in sorted(node.attributes.items()))
+        nodes.append((node.domain, node.op_type, node.overload, inputs, attributes, len(node.outputs)))
+        for value in node.outputs:
+            places[id(value)] = len(places)
+    return len(graph.inputs), tuple(nodes), tuple(places[id(value)] for value in graph.outputs)
+
+
+def _attribute(attribute: ir.Attr, places: dict[int, int]) -> Any:
+    if attribute.is_ref():
+        return attribute.type, attribute.ref_attr_name
+    value = attribute.value
+    if attribute.type is AttributeType.TENSOR:
+        return content(value)
+    if attribute.type is AttributeType.GRAPH:
+        return _described(value, dict(places))
+    if attribute.type is AttributeType.GRAPHS:
+        return tuple(_described(graph, dict(places)) for graph in value)
+    return attribute.type, repr(value)

@@ -1,0 +1,138 @@
+"""ONNX operator schemas, each reduced once per opset to what emitting a node needs."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import onnx
+import onnx_ir as ir
+from onnx_ir import DataType
+
+_ELEMENT_TYPES = {
+    "tensor(float)": DataType.FLOAT,
+    "tensor(double)": DataType.DOUBLE,
+    "tensor(float16)": DataType.FLOAT16,
+    "tensor(bfloat16)": DataType.BFLOAT16,
+    "tensor(int8)": DataType.INT8,
+    "tensor(int16)": DataType.INT16,
+    "tensor(int32)": DataType.INT32,
+    "tensor(int64)": DataType.INT64,
+    "tensor(uint8)": DataType.UINT8,
+    "tensor(uint16)": DataType.UINT16,
+    "tensor(uint32)": DataType.UINT32,
+    "tensor(uint64)": DataType.UINT64,
+    "tensor(bool)": DataType.BOOL,
+    "tensor(string)": DataType.STRING,
+    "tensor(complex64)": DataType.COMPLEX64,
+    "tensor(complex128)": DataType.COMPLEX128,
+}
+
+
+_FLOAT8 = frozenset(
+    {DataType.FLOAT8E4M3FN, DataType.FLOAT8E4M3FNUZ, DataType.FLOAT8E5M2, DataType.FLOAT8E5M2FNUZ, DataType.FLOAT8E8M0}
+)
+#: What converts, or passes its operands to a body: there the narrow type itself is meant.
+_CONVERTS = frozenset({"Cast", "CastLike", "BitCast", "QuantizeLinear", "DequantizeLinear", "If", "Loop", "Scan"})
+#: What else onnxruntime 1.32 has kernels for, from the version of the operator on; none of them for float8e8m0.
+_MOVES_FLOAT8 = {"Identity": 19, "Shape": 19, "Reshape": 21, "Transpose": 21}
+
+
+@dataclass(frozen=True, slots=True)
+class OpSpec:
+    """What emitting one operator needs.
+
+    Attributes:
+        inputs: type of each input: a type variable's name, or a ``DataType`` where only one is allowed.
+        min_inputs: how many there must be.
+        variadic: the last input repeats.
+        homogeneous: all repetitions share one type.
+        outputs: type of each output, as for ``inputs``.
+        min_outputs: results to make when the caller doesn't say.
+        attributes: the attribute's type by name.
+        without: type variables that take float32, with the narrow types that they don't take: bfloat16, float8.
+    """
+
+    name: str
+    domain: str
+    inputs: tuple[str | DataType, ...]
+    min_inputs: int
+    variadic: bool
+    homogeneous: bool
+    outputs: tuple[str | DataType, ...]
+    variadic_outputs: bool
+    min_outputs: int
+    attributes: dict[str, ir.AttributeType]
+    since: int
+    without: frozenset[tuple[str, DataType]] = frozenset()
+
+
+def _types(schema: onnx.defs.OpSchema) -> dict[str, str | DataType]:
+    """Each type variable as itself, or as the single element type it allows."""
+    types: dict[str, str | DataType] = {}
+    for constraint in schema.type_constraints:
+        allowed = constraint.allowed_type_strs
+        single = _ELEMENT_TYPES.get(allowed[0]) if len(allowed) == 1 else None
+        types[constraint.type_param_str] = single if single is not None else constraint.type_param_str
+    return types
+
+
+@functools.cache
+def spec_of(name: str, opset: int, domain: str = "") -> OpSpec | None:
+    """The newest version of an operator that is not above ``opset``; None where there is none."""
+    try:
+        schema = onnx.defs.get_schema(name, opset, domain)
+    except onnx.defs.SchemaError:
+        return None
+    if schema.deprecated:
+        return None
+    types = _types(schema)
+
+    def kind(formal: onnx.defs.OpSchema.FormalParameter) -> str | DataType:
+        return types.get(formal.type_str) or _ELEMENT_TYPES.get(formal.type_str) or formal.type_str
+
+    variadic = onnx.defs.OpSchema.FormalParameterOption.Variadic
+    inputs, outputs = schema.inputs, schema.outputs
+    return OpSpec(
+        name=name,
+        domain=domain,
+        inputs=tuple(kind(formal) for formal in inputs),
+        min_inputs=schema.min_input,
+        variadic=bool(inputs) and inputs[-1].option == variadic,
+        homogeneous=bool(inputs) and inputs[-1].is_homogeneous,
+        outputs=tuple(kind(formal) for formal in outputs),
+        variadic_outputs=bool(outputs) and outputs[-1].option == variadic,
+        min_outputs=max(1, schema.min_output),
+        attributes={
+            key: ir.AttributeType(int(attr.type.value))  # type: ignore[attr-defined]
+            for key, attr in schema.attributes.items()
+        },
+        since=schema.since_version,
+        without=frozenset(_without(schema)),
+    )
+
+
+def _without(schema: onnx.defs.OpSchema) -> Iterator[tuple[str, DataType]]:
+    """See :attr:`OpSpec.without`; float8 also where onnxruntime lacks the kernel."""
+    taken = _FLOAT8 if schema.name in _CONVERTS else frozenset()
+    if schema.since_version >= _MOVES_FLOAT8.get(schema.name, 1 << 30):
+        taken = _FLOAT8 - {DataType.FLOAT8E8M0}
+    for constraint in schema.type_constraints:
+        allowed = constraint.allowed_type_strs
+        if "tensor(float)" in allowed:
+            yield from ((constraint.type_param_str, dtype) for dtype in _FLOAT8 - taken)
+            if "tensor(bfloat16)" not in allowed:
+                yield constraint.type_param_str, DataType.BFLOAT16
+
+
+@functools.cache
+def first_opset(name: str) -> int | None:
+    """The opset that introduced an operator of the default domain; None where ONNX has no such operator."""
+    versions = [s.since_version for s in onnx.defs.get_all_schemas_with_history() if s.name == name and not s.domain]
+    return min(versions, default=None)
+
+
+def ir_version(opset: int) -> int:
+    """The ONNX IR version to write for an opset: 10, which runtimes have read since 2024, or what the opset needs."""
+    return max(10, onnx.helper.find_min_ir_version_for([onnx.helper.make_opsetid("", opset)], ignore_unknown=True))

@@ -1,0 +1,104 @@
+"""The values and nodes of a graph under construction: onnx_ir's own, with what a translator needs to remember."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import onnx_ir as ir
+
+from onnxport.vocabulary import provenance
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import torch.fx
+
+
+class Concrete(type(ir.Value)):  # type: ignore[misc]
+    """The metaclass of values and sizes: their instances are told by type.
+
+    onnx_ir's classes are protocols, whose ``isinstance`` costs microseconds where the answer is no.
+    """
+
+    __instancecheck__ = type.__instancecheck__
+    __subclasscheck__ = type.__subclasscheck__
+
+
+class Tensor(ir.Value, metaclass=Concrete):
+    """An ONNX value.
+
+    Attributes:
+        dtype: element type; that of the components for a complex tensor.
+        shape: ints and :class:`Size`; the logical shape, without the trailing axis of 2, for a complex tensor.
+            None where it isn't known.
+        is_complex: the value holds complex numbers as a real tensor with a trailing axis of 2.
+    """
+
+    __slots__ = ("accepted", "is_complex")
+
+    if TYPE_CHECKING:
+        # ir.Value allows for values of no known type; those that a translation sees have one. A shape's dims
+        # are `int | Size`, and where it may be missing the translation knows best.
+        dtype: ir.DataType
+        shape: Any
+
+    def __init__(
+        self,
+        name: str | None,
+        dtype: ir.DataType | None,
+        shape: ir.Shape | None = None,
+        *,
+        is_complex: bool = False,
+        const_value: ir.TensorProtocol | None = None,
+    ) -> None:
+        super().__init__(
+            name=name,
+            shape=shape,
+            type=None if dtype is None else ir.TensorType(dtype),
+            const_value=const_value,
+        )
+        self.is_complex = is_complex
+        #: it has its final name and shape: an input, a weight, or the checked result of an FX node
+        self.accepted = False
+
+
+class Node(ir.Node):
+    """An ONNX node that remembers the FX node it comes from and the translation that emitted it.
+
+    The metadata strings are made when they are first read (by a user, or by saving), not while translating.
+
+    Attributes:
+        alike: for the call of a module's function, the FX nodes that the body was made of, and those of this call.
+    """
+
+    __slots__ = ("_level", "_module", "_root", "alike", "fx_node", "origin")
+
+    def __init__(
+        self,
+        *args: Any,
+        fx_node: torch.fx.Node | None,
+        origin: Any,
+        level: str,
+        root: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.fx_node = fx_node
+        self.origin = origin
+        self._level = level
+        self._root = root
+        self._module: str | None = None
+        self.alike: tuple[Sequence[torch.fx.Node], Sequence[torch.fx.Node]] = (), ()
+
+    def stands_for(self, module: str) -> None:
+        """It calls the function of a module: its provenance is that of the module's call, not of one FX node."""
+        self._module = module
+
+    @property
+    def metadata_props(self) -> dict[str, str]:  # type: ignore[override]
+        """Provenance of the node as strings, with the documented keys."""
+        if self._metadata_props is None and self._module is not None:
+            self._metadata_props = provenance.call_properties(self.fx_node, self._module, self._level, self._root)
+        elif self._metadata_props is None:
+            self._metadata_props = provenance.node_properties(self.fx_node, self.origin, self._level, self._root)
+        return self._metadata_props

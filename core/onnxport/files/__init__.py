@@ -1,1 +1,0 @@
-"""Models and weights on disk."""

@@ -1,0 +1,1 @@
+"""A captured program as a graph of pure operators, and constants folded."""

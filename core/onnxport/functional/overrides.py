@@ -1,0 +1,40 @@
+"""Which nodes a table or a third party is to translate: nothing computes or inlines them before."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from torch.fx import Node
+
+from onnxport.errors import Unsupported
+from onnxport.translate.decompose import Decomposer
+
+if TYPE_CHECKING:
+    from onnxport.host.registry import Registry
+
+
+class Overrides:
+    """What the registry says of nodes.
+
+    Args:
+        registry: of the call.
+    """
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._decomposer = Decomposer(registry.decompositions)
+        self._exist = registry.has_overrides()
+
+    def of(self, node: Node) -> bool:
+        """A table or a third party translates the node, or a step of the decomposition that it is to be expanded by."""
+        if not self._exist or node.op != "call_function":
+            return False
+        target: Any = node.target
+        candidates = self._registry.candidates(target)
+        if candidates or not hasattr(target, "_schema"):
+            return bool(candidates and candidates[0].tier)
+        try:
+            steps = self._decomposer.expand(node).graph_module.graph.nodes
+        except Unsupported:  # then it is refused, unless it can be computed now
+            return False
+        return any(map(self.of, steps))

@@ -1,0 +1,331 @@
+"""Discovery: the built-in plugin, installed ones by their entry points, and what a call chooses of them.
+
+Plugins are loaded once per process for each choice. One that can't be imported, or whose hook
+raises, is recorded with its error and skipped; the others, and exports that need them, go on. One
+that was asked for, by name or as an object, and can't be imported or has no valid hooks, is an error.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import logging
+import os
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from importlib import import_module
+from typing import Any
+
+import importlib_metadata
+import pluggy
+
+from onnxport.errors import PluginError
+from onnxport.host import checking, hookspecs, order, preferences
+from onnxport.host.calls import Hooks
+from onnxport.host.checking import unknown_operator
+from onnxport.host.hookspecs import PROJECT, Container, Pass
+from onnxport.host.info import PluginInfo
+from onnxport.host.records import BUILTIN_TIER, THIRD_PARTY_TIER, Resolver, Translation
+from onnxport.host.registry import Registry
+from onnxport.vocabulary.checks import listed, shown
+
+logger = logging.getLogger(__name__)
+
+ENVIRONMENT_VARIABLE = "ONNXPORT_PLUGINS"
+BUILTIN = "builtin"
+# By name: the core holds no operators, and the plugin that does gets no other privilege than to be here.
+_BUILTIN_MODULE = "onnxport_builtin"
+_KNOWN_PACKS = {"torchvision": "onnxport-torchvision"}
+PACKS_GROUP = "onnxport.packs"
+"""Entry points by which any distribution tells, without being imported, which pack serves an operator namespace: the
+name is the namespace, the value the pack's distribution."""
+
+
+class Plugins:
+    """The plugins of one choice, loaded.
+
+    Args:
+        chosen: names of installed plugins and plugin objects, apart from the built-in, in the order in which they are
+            preferred where they are of equal rank; ``None`` for all installed, of which none is preferred.
+
+    Attributes:
+        hooks: their hooks; ``hooks.manager`` is the pluggy manager that holds them.
+
+    Raises:
+        PluginError: a name that no installed plugin bears; or one of those that were asked for can't be loaded.
+    """
+
+    def __init__(self, chosen: Sequence[object] | None = None) -> None:
+        self.hooks = Hooks(hookspecs, checking.CHECKS)
+        self._infos: list[PluginInfo] = []
+        self._info_of: dict[str, PluginInfo] = {}
+        self._registries: dict[int, Registry] = {}
+        self._returned: dict[str, list[Any]] = {}
+        self._positions: dict[str, int] = {}
+        self._register(import_module(_BUILTIN_MODULE), PluginInfo(BUILTIN, PROJECT, tier=BUILTIN_TIER))
+        installed = installed_plugins() if chosen is None or any(isinstance(c, str) for c in chosen) else {}
+        if chosen is None:
+            for entry_point in reversed(list(installed.values())):  # pluggy calls what was registered last first
+                self._load(entry_point)
+        else:
+            self._load_chosen(chosen, installed)
+        self._infos[1:] = self._infos[:0:-1]
+
+    @property
+    def manager(self) -> pluggy.PluginManager:
+        """The pluggy manager that holds the plugins."""
+        return self.hooks.manager
+
+    def _load_chosen(self, chosen: Sequence[object], installed: Mapping[str, importlib_metadata.EntryPoint]) -> None:
+        """Load what was asked for: none of it can be left out in silence."""
+        named = {choice for choice in chosen if isinstance(choice, str)} | {BUILTIN}
+        plugins: dict[str, object] = {}
+        for choice in chosen:
+            if isinstance(choice, str):
+                if choice != BUILTIN and choice not in installed:
+                    known = ", ".join([BUILTIN, *installed])
+                    raise PluginError(f"no installed plugin is named {choice!r}; there are: {known}.", plugins=[choice])
+                plugins[choice] = choice
+            elif not any(choice is other for other in plugins.values()):
+                base = str(getattr(choice, "__name__", None) or type(choice).__name__)
+                numbers = itertools.count(2)
+                name = base
+                while name in plugins or name in named:  # objects of one class
+                    name = f"{base}_{next(numbers)}"
+                plugins[name] = choice
+        plugins.pop(BUILTIN, None)
+        for name, choice in reversed(plugins.items()):
+            if isinstance(choice, str):
+                self._load(installed[choice], is_required=True)
+            else:
+                self._register(choice, PluginInfo(name), is_required=True)
+        self._positions = {name: position for position, name in enumerate(plugins)}
+
+    def _load(self, entry_point: importlib_metadata.EntryPoint, *, is_required: bool = False) -> None:
+        distribution = entry_point.dist
+        info = PluginInfo(
+            entry_point.name,
+            distribution.name if distribution else "",
+            distribution.version if distribution else "",
+        )
+        try:
+            plugin = entry_point.load()
+        except (Exception, SystemExit) as error:  # a pack's import may raise anything; none of it is ours to fail by
+            if is_required:
+                raise PluginError(
+                    f"The plugin {info.label} can't be imported: {type(error).__name__}: {error}. Mend or update it, "
+                    f"or leave it out of plugins=[...] and {ENVIRONMENT_VARIABLE}.",
+                    plugins=[info.name],
+                ) from error
+            self._keep(info)
+            info.fail("import failed", error)
+            return
+        self._register(plugin, info, is_required=is_required)
+
+    def _register(self, plugin: object, info: PluginInfo, *, is_required: bool = False) -> None:
+        self._keep(info)
+        try:
+            self.hooks.register(plugin, info)
+        except PluginError as error:
+            if is_required:
+                raise PluginError(
+                    f"The plugin {info.label} can't be used: {error}. Correct its hooks, or leave it out of "
+                    f"plugins=[...] and {ENVIRONMENT_VARIABLE}.",
+                    plugins=[info.name],
+                ) from error.__cause__
+            info.fail("not a valid plugin", error.__cause__ or error)
+
+    def _keep(self, info: PluginInfo) -> None:
+        self._infos.append(info)
+        self._info_of[info.name] = info
+
+    @functools.cached_property
+    def _base(self) -> Registry:
+        records = [record for items in self.hooks.call("onnxport_translations") for record in items]
+        for name, count in Counter(record.plugin for record in records).items():
+            self._info_of[name].translations = count
+        for record in records:
+            if record.tier and isinstance(record.target, str) and (wrong := unknown_operator(record.target)):
+                self._info_of[record.plugin].warn(f"{record.function_name} translates no operator: {wrong}")
+        decompositions: dict[Any, Callable[..., Any]] = {}
+        for found in reversed(self.hooks.call("onnxport_decompositions")):
+            decompositions.update(found)
+        asks = self.manager.hook.onnxport_resolve.get_hookimpls()
+        resolvers = [Resolver("", THIRD_PARTY_TIER, self._resolve)] if asks else []
+        return Registry(records, resolvers, decompositions, positions=self._positions)
+
+    def _resolve(self, target: object, opset: int) -> Iterable[Translation] | None:
+        return self.hooks.call("onnxport_resolve", target=target, opset=opset)  # type: ignore[no-any-return]
+
+    @property
+    def infos(self) -> list[PluginInfo]:
+        """What was loaded, and what failed, in order; with their translations counted."""
+        _ = self._base  # compiling counts them
+        self._info_of[BUILTIN].version = _own_version()  # reading metadata takes longer than compiling
+        return self._infos
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the plugins that were loaded, without those that failed to import."""
+        return [info.name for info in self._infos if self.manager.has_plugin(info.name)]
+
+    @property
+    def failures(self) -> list[PluginInfo]:
+        """Those that failed, wholly or in a hook."""
+        return [info for info in self.infos if info.error]
+
+    def registry(self, opset: int) -> Registry:
+        """The translations of these plugins at an opset; compiled once."""
+        found = self._registries.get(opset)
+        if found is None:
+            found = self._registries[opset] = self._base.at_opset(opset)
+        return found
+
+    def preferring(self, prefer: Mapping[Any, Any] | None, opset: int) -> Registry:
+        """The translations at an opset, with the caller's choice among plugins of equal rank.
+
+        Args:
+            prefer: the name of a plugin by operator: by qualified name, ``OpOverload`` or Python callable.
+
+        Raises:
+            InputError: ``prefer`` is no dict of such.
+            PluginError: a plugin that isn't loaded, or that has no translation of the operator.
+        """
+        registry = self.registry(opset)
+        return registry if prefer is None else preferences.applied(registry, prefer, self._info_of)
+
+    def containers(self) -> Sequence[Container]:
+        """Classes that hold tensors, of all plugins."""
+        return self._once("onnxport_containers")
+
+    def fx_passes(self) -> Sequence[Pass]:
+        """Steps over the FX graph, of all plugins, in their order.
+
+        Raises:
+            PluginError: one of them can't be placed.
+        """
+        return order.ordered({}, self._once("onnxport_fx_passes"))
+
+    def ir_passes(self) -> Sequence[Pass]:
+        """Steps over the ONNX model, of all plugins."""
+        return self._once("onnxport_ir_passes")
+
+    def _once(self, hook: str) -> Sequence[Any]:
+        if hook not in self._returned:
+            self._returned[hook] = [item for items in self.hooks.call(hook) for item in items]
+        return self._returned[hook]
+
+    def patches(self, model: Any) -> list[AbstractContextManager[Any]]:
+        """Fresh context managers for one capture of a model, the built-ins' first: the innermost see a call first."""
+        found = self.hooks.call("onnxport_patches", model=model)
+        return [manager for items in reversed(found) for manager in items]
+
+    def add_commands(self, app: Any) -> None:
+        """Let plugins add commands to the command line's ``typer.Typer``."""
+        self.hooks.call("onnxport_commands", app=app)
+
+    def advice(self, target: str) -> str:
+        """What could serve an operator that nothing serves: a known pack, or a plugin that failed. Empty if unknown."""
+        namespace = target.partition("::")[0]
+        for info in self.failures:
+            if namespace in (info.name, info.distribution):
+                return f"plugin {info.name!r} would serve it, but failed: {info.error}"
+        if namespace in installed_plugins() and namespace not in self.names:
+            return f"plugin {namespace!r} is installed, but left out by plugins=[...] or {ENVIRONMENT_VARIABLE}"
+        named = {entry.name: entry.value for entry in importlib_metadata.entry_points(group=PACKS_GROUP)}
+        pack = {**_KNOWN_PACKS, **named}.get(namespace)
+        return f"pip install {pack}" if pack and namespace not in self.names else ""
+
+
+@functools.cache
+def _own_version() -> str:
+    try:
+        return importlib_metadata.version(PROJECT)
+    except importlib_metadata.PackageNotFoundError:  # run from a checkout that isn't installed
+        return ""
+
+
+@functools.cache
+def installed_plugins() -> Mapping[str, importlib_metadata.EntryPoint]:
+    """Entry points of the group ``onnxport`` by name, not imported."""
+    found: dict[str, importlib_metadata.EntryPoint] = {}
+    for entry_point in importlib_metadata.entry_points(group=PROJECT):
+        if entry_point.name == BUILTIN or entry_point.name in found:
+            logger.warning("onnxport plugin name %r is taken; %s is skipped", entry_point.name, entry_point.value)
+        else:
+            found[entry_point.name] = entry_point
+    return found
+
+
+@functools.cache
+def _environment_choice() -> tuple[str, ...] | None:
+    """Plugin names of the environment variable; ``None`` when it isn't set. Read once per process."""
+    text = os.environ.get(ENVIRONMENT_VARIABLE)
+    if text is None:
+        return None
+    return tuple(name for part in text.strip().strip("()").split(",") if (name := part.strip()))
+
+
+class _Same:
+    """A plugin object as a key: plugins are told by what they are, not by what they compare equal to."""
+
+    def __init__(self, plugin: object) -> None:
+        self.plugin = plugin
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and other.plugin is self.plugin
+
+    def __hash__(self) -> int:
+        return id(self.plugin)
+
+
+_loaded: dict[tuple[object, ...] | None, Plugins] = {}
+_lock = threading.RLock()
+
+
+def load(plugins: Iterable[object] | None = None) -> Plugins:
+    """The plugins that a call chooses, loaded once per process.
+
+    Args:
+        plugins: names of installed plugins, or plugin modules and objects. The built-ins are always
+            there: an empty sequence leaves them alone. ``None`` means the names in the environment variable
+            ``ONNXPORT_PLUGINS`` (separated by commas; empty for the built-ins alone) or, where that
+            isn't set, all installed plugins.
+
+    Raises:
+        PluginError: ``plugins`` is no sequence, or a string, or holds a name that no installed plugin bears, or one
+            of them can't be imported or has no valid hooks.
+    """
+    if isinstance(plugins, str):
+        raise PluginError(f"plugins must be a sequence of names, such as plugins=[{plugins!r}], not a string.")
+    given = () if plugins is None else listed(plugins)
+    if given is None or any(each is None or isinstance(each, (int, float, complex, bytes)) for each in given):
+        raise PluginError(
+            f"plugins={shown(plugins)}: give a list of names of plugins, or of plugin modules and objects."
+        )
+    chosen = _environment_choice() if plugins is None else tuple(given)
+    key = None if chosen is None else tuple(c if isinstance(c, str) else _Same(c) for c in chosen)
+    with _lock:
+        loaded = _loaded.get(key)
+        if loaded is None:
+            loaded = _loaded[key] = Plugins(chosen)
+        return loaded
+
+
+def registry_for(plugins: Sequence[object] | None, opset: int) -> Registry:
+    """The compiled translations of :func:`load`'s plugins at ``opset``.
+
+    Raises:
+        PluginError: as :func:`load`.
+    """
+    return load(plugins).registry(opset)
+
+
+def forget() -> None:
+    """Drop all loaded plugins and the environment's choice, so that the next use discovers them anew."""
+    with _lock:
+        _loaded.clear()
+        installed_plugins.cache_clear()
+        _environment_choice.cache_clear()

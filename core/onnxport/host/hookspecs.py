@@ -1,0 +1,191 @@
+"""The hooks that a plugin of onnxport may implement: the whole contract between the core and its plugins.
+
+A plugin is a module (or any object) with functions marked by :data:`hookimpl`. It is found by its
+entry point in the group ``onnxport``::
+
+    [project.entry-points.onnxport]
+    mypack = "mypack.onnx"
+
+Every hook is optional, and called when plugins are loaded, or once per export where it says so;
+never for each node. A hook that raises, or returns something else than it says, is reported by
+``onnxport plugins`` and skipped; it doesn't break exports that can do without it.
+
+pluggy calls the hooks, so its options work: ``tryfirst``, ``trylast``, ``wrapper``, ``hookwrapper``,
+``specname`` and ``optionalhook``. Plugins are called in the order of ``plugins=[...]``, the built-ins
+last; a wrapper gets the results of the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+
+if TYPE_CHECKING:
+    import torch
+    import typer
+    from torch._ops import OpOverload
+
+    from onnxport.host.records import Translation
+
+PROJECT = "onnxport"
+
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """A class whose instances hold tensors and may stand among a model's inputs or outputs.
+
+    Attributes:
+        cls: the class.
+        flatten: gives ``(children, context)`` of an instance; ``context`` must be hashable or comparable.
+        unflatten: makes an instance from ``(children, context)``.
+        names: gives one name a child from an instance, for the names of the model's inputs and outputs.
+        serialized_name: the name under which an ExportedProgram keeps the class; by default its qualified name.
+    """
+
+    cls: type
+    flatten: Callable[[Any], tuple[list[Any], Any]]
+    unflatten: Callable[[Iterable[Any], Any], Any]
+    names: Callable[[Any], list[str]] | None = None
+    serialized_name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """A named step over an FX graph module or an ONNX model.
+
+    Attributes:
+        name: unique among all passes of its kind; reports count its changes under it.
+        function: changes its argument in place, and returns how many changes it made.
+        before: name of the pass directly before which it runs.
+        after: name of the pass behind which it runs. With neither, it runs last.
+        plugin: name of the plugin that brought it; filled when the plugin is loaded.
+    """
+
+    name: str
+    function: Callable[[Any], int]
+    before: str | None = None
+    after: str | None = None
+    plugin: str = field(default="", compare=False)
+
+
+@hookspec
+def onnxport_translations() -> Iterable[Translation]:  # type: ignore[empty-body]
+    """Translations of operators. Called once, when the plugin is loaded.
+
+    ::
+
+        from onnxport import collect, hookimpl, translation
+
+        @translation("mypack::scaled_add")
+        def scaled_add(op, x, y, scale):
+            return op.Add(x, op.Mul(y, scale))
+
+        @hookimpl
+        def onnxport_translations():
+            return collect(scaled_add)       # or collect(module), for all of a module's functions
+
+    Don't import the library that defines the operators here: name them as strings.
+    """
+
+
+@hookspec(firstresult=True)
+def onnxport_resolve(target: object, opset: int) -> Iterable[Translation] | None:
+    """Translations for a target that no record names, such as a whole namespace. The first answer is taken.
+
+    Called once for each unknown target and opset. Return ``None`` for targets of others. The records' own
+    target is ignored. ::
+
+        @hookimpl
+        def onnxport_resolve(target, opset):
+            if getattr(target, "namespace", "") == "mypack":
+                return [Translation(target, functools.partial(emit_as_custom_op, name=target.name()))]
+    """
+
+
+@hookspec
+def onnxport_decompositions() -> Mapping[OpOverload, Callable[..., Any]]:  # type: ignore[empty-body]
+    """Functions that compute an operator by others; used where no translation takes a node.
+
+    Called once, when the plugin is loaded; it goes before torch's own decomposition of the operator. ::
+
+        @hookimpl
+        def onnxport_decompositions():
+            return {torch.ops.mypack.norm2.default: lambda x: (x * x).sum().sqrt()}
+    """
+
+
+@hookspec
+def onnxport_containers() -> Iterable[Container]:  # type: ignore[empty-body]
+    """Classes that hold tensors, for models that take or return them. Called once, when they are first needed.
+
+    ::
+
+        @hookimpl
+        def onnxport_containers():
+            return [Container(State, lambda s: ([s.hidden, s.cell], None), lambda c, _: State(*c),
+                              names=lambda s: ["hidden", "cell"])]
+
+    A class that is registered as a pytree node already stays as it is.
+    """
+
+
+@hookspec
+def onnxport_patches(model: torch.nn.Module) -> Iterable[AbstractContextManager[Any]]:  # type: ignore[empty-body]
+    """Context managers that are active while a model is captured. Called for each export.
+
+    For libraries whose forward can't be captured as it is. Undo everything on exit. ``model`` is what is captured, for
+    those that change some of its modules; leave the parameter out where it doesn't matter. ::
+
+        @hookimpl
+        def onnxport_patches():
+            return [unittest.mock.patch("mylib.attention.use_fused_kernel", False)]
+    """
+
+
+@hookspec
+def onnxport_fx_passes() -> Iterable[Pass]:  # type: ignore[empty-body]
+    """Steps over the functional FX graph, before translation. Called once, when they are first needed.
+
+    A step gets a ``GraphModule`` and changes it in place. It keeps placeholders and the order of the outputs, and
+    gives new nodes the fake result that others have in ``node.meta["val"]``. ``before`` and ``after`` name other
+    plugins' steps: the core has none of its own.
+
+    ::
+
+        @hookimpl
+        def onnxport_fx_passes():
+            return [Pass("mypack.fuse_scaled_add", fuse_scaled_add)]
+    """
+
+
+@hookspec
+def onnxport_ir_passes() -> Iterable[Pass]:  # type: ignore[empty-body]
+    """Steps over the ONNX model (``onnx_ir.Model``), with ``optimize=True``. Called once, when they are first needed.
+
+    ``ONNXProgram.optimize`` runs them too. A name that is taken, or a place that doesn't exist, is a PluginError. ::
+
+        @hookimpl
+        def onnxport_ir_passes():
+            return [Pass("mypack.pack_weights", pack_weights, after="dead_code")]
+    """
+
+
+@hookspec
+def onnxport_commands(app: typer.Typer) -> None:
+    """Add commands to the command line. Called when it starts.
+
+    ::
+
+        @hookimpl
+        def onnxport_commands(app):
+            @app.command("mypack-info")
+            def info() -> None:
+                typer.echo("mypack serves 12 operators")
+    """

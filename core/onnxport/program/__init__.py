@@ -1,0 +1,1 @@
+"""The exported model: run, save, load, other weights."""

@@ -1,0 +1,71 @@
+"""Copies of programs: deep ones, and those that travel by pickle."""
+
+from __future__ import annotations
+
+import pickle
+from typing import TYPE_CHECKING, Any
+
+import onnx
+import onnx_ir as ir
+
+from onnxport.emit.weights import TorchTensor
+from onnxport.errors import SaveError
+from onnxport.program import reweight, saving
+from onnxport.program.serialization import PROTOBUF_LIMIT
+
+if TYPE_CHECKING:
+    from onnxport.capture.call import CallSpec
+    from onnxport.program.onnx_program import ONNXProgram
+
+_ADVICE = "Save it by save(path), and open that by ONNXProgram.load(path)."
+
+
+def model_copy(model: ir.Model) -> ir.Model:
+    """A model of its own, with weights of its own. Those that stay on disk, or have no data, are shared."""
+    copied = model.clone()
+    copied.meta.update(model.meta)
+    tensors = [value.const_value for value in copied.graph.initializers.values()]
+    leaves = [leaf for tensor in tensors if isinstance(tensor, TorchTensor) for leaf in tensor.leaves()]
+    weights = {
+        leaf.source: leaf.raw.detach().clone()
+        for leaf in leaves
+        if leaf.source is not None and type(leaf) is TorchTensor and leaf.has_data
+    }
+    for value in copied.graph.initializers.values():
+        if isinstance(value.const_value, TorchTensor):
+            value.const_value = value.const_value.rebuilt(weights)
+    return copied
+
+
+def pickled(program: ONNXProgram, spec: CallSpec | None, both: bool) -> tuple[Any, tuple[Any, ...]]:
+    """What pickle takes for a program: the model as bytes, and how it is called.
+
+    Raises:
+        TypeError: a class among the arguments can't be pickled.
+        SaveError: the model is larger than 2 GiB.
+        WeightError: a weight has no data.
+    """
+    try:
+        pickle.dumps(spec)
+    except Exception as error:  # whatever a class of the caller's raises
+        raise TypeError(
+            f"An ONNXProgram whose arguments can't be pickled can't be either ({error}). {_ADVICE}"
+        ) from error
+    if saving.weight_bytes(program.model) >= PROTOBUF_LIMIT:
+        raise SaveError(f"An ONNXProgram of more than 2 GiB can't be pickled. {_ADVICE}")
+    folded = frozenset(program.model.meta.get(reweight.FOLDED, ()))
+    return _restored, (saving.to_bytes(program.model), spec, folded, both)
+
+
+def _restored(content: bytes, spec: CallSpec | None, folded: frozenset[str], both: bool) -> ONNXProgram:
+    from onnxport.program.onnx_program import ONNXProgram
+
+    model = ir.serde.deserialize_model(onnx.load_from_string(content))
+    model.meta[reweight.FOLDED] = folded
+    program = ONNXProgram(model, None)
+    program.call_spec = spec
+    if both:
+        from onnxport.torch_onnx import program_of_both
+
+        program.__class__ = program_of_both()
+    return program

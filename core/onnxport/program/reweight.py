@@ -1,0 +1,154 @@
+"""Other weights for an exported model: fake tensors filled in, or a checkpoint exchanged for another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import onnx_ir as ir
+import torch
+from torch.export.graph_signature import InputKind
+
+from onnxport.capturing.subclasses import plain_tensors, with_plain_weights
+from onnxport.emit.weights import TorchTensor, initializers_of
+from onnxport.errors import WeightError
+from onnxport.vocabulary.dtypes import ONNX_TO_TORCH
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+
+_SPEC = "pkg.torch.export.graph_signature.InputSpec"
+FOLDED = "onnxport.folded_weights"
+"""Key of `ir.Model.meta`: state-dict names whose values went into constants of the model at export time."""
+
+
+def apply_weights(
+    model: ir.Model, program: ExportedProgram | None, state_dict: Mapping[str, Any], *, strict: bool = True
+) -> None:
+    """Replace weights: see `ONNXProgram.apply_weights`."""
+    state_dict = plain_tensors(state_dict)
+    program = None if program is None else with_plain_weights(program)
+    present: dict[str, ir.TensorProtocol] = {}
+    aliases: dict[str, str] = {}
+    for name, value in model.graph.initializers.items():
+        tensor = value.const_value
+        if isinstance(tensor, TorchTensor):
+            for leaf in tensor.leaves():
+                if leaf.source is not None:
+                    present[leaf.source] = leaf
+                    aliases |= dict.fromkeys(leaf.aliases, leaf.source)
+        elif tensor is not None:
+            present[name] = tensor
+    used, unused = names_of(program)
+    folded = frozenset(model.meta.get(FOLDED, ()))
+    problems: dict[str, str] = {}
+    chosen: dict[str, torch.Tensor | TorchTensor] = {}
+    for name, given in state_dict.items():
+        target = aliases.get(name, name)
+        if target in folded or (target not in present and name in used):
+            known = _known(program, name)
+            if known is not None and not _misfit(TorchTensor(known), given) and _same(known, given):
+                continue
+            problems[name] = "computed into constants at export; export with optimize=False to replace it"
+        elif target in present:
+            problem = _misfit(present[target], given)
+            if problem:
+                problems[name] = problem
+            elif not _same(chosen.setdefault(target, given), given):
+                problems[name] = f"tied to {target} in the model, but the values given differ"
+        elif name not in unused:
+            problems[name] = "not a weight of the model"
+    missing = _missing(model, program, present, {aliases.get(name, name) for name in state_dict}) if strict else []
+    problems |= dict.fromkeys(missing, "missing")
+    if problems:
+        listing = "\n".join(f"  {name}: {problem}" for name, problem in problems.items())
+        advice = "\nGive the missing ones too; or strict=False, where they shall stay as they are." if missing else ""
+        raise WeightError(
+            f"{len(problems)} weight(s) don't fit the model; nothing was changed:\n{listing}{advice}",
+            names=list(problems),
+        )
+    for name, value in model.graph.initializers.items():
+        tensor = value.const_value
+        if isinstance(tensor, TorchTensor):
+            value.const_value = tensor.rebuilt(chosen)
+        elif name in chosen:
+            given = chosen[name]
+            value.const_value = given if isinstance(given, TorchTensor) else TorchTensor(given.detach(), name)
+
+
+def _missing(
+    model: ir.Model, program: ExportedProgram | None, present: Mapping[str, ir.TensorProtocol], given: set[str]
+) -> list[str]:
+    """The weights that a state dict of the model has, and that aren't given; and all that have no data.
+
+    A file tells its parameters and buffers from constants where onnxport or torch wrote it.
+    """
+    needed = [n for n, tensor in present.items() if isinstance(tensor, TorchTensor) and not tensor.has_data]
+    if program is not None:
+        read = {node.name for node in program.graph.nodes if node.op == "placeholder" and node.users}
+        for weight in initializers_of(program):
+            kept = weight.kind is InputKind.PARAMETER or (weight.kind is InputKind.BUFFER and weight.persistent)
+            if kept and read.intersection(weight.placeholders) and not given.intersection(weight.aliases):
+                needed.append(weight.name)
+    else:
+        for name, value in model.graph.initializers.items():
+            kind, persistent = (value.metadata_props.get(f"{_SPEC}.{key}") for key in ("kind", "persistent"))
+            if kind == "PARAMETER" or (kind == "BUFFER" and persistent != "False"):
+                needed.append(name)
+    return [name for name in dict.fromkeys(needed) if name not in given]
+
+
+def folded_weights(nodes: Iterable[torch.fx.Node], program: ExportedProgram) -> frozenset[str]:
+    """The state-dict names of the weights that the nodes' values depend on."""
+    names = {spec.arg.name: spec.target for spec in program.graph_signature.input_specs}
+    pending, seen = list(nodes), set()
+    while pending:
+        node = pending.pop()
+        if node not in seen:
+            seen.add(node)
+            pending += node.all_input_nodes
+    targets = (names.get(node.name) for node in seen if node.op == "placeholder")
+    return frozenset(target for target in targets if target is not None)
+
+
+def names_of(program: ExportedProgram | None) -> tuple[set[str], set[str]]:
+    """State-dict names of the exported program: those that its graph reads, and those that it doesn't."""
+    if program is None:
+        return set(), set()
+    read = {node.name for node in program.graph.nodes if node.op == "placeholder" and node.users}
+    names: tuple[set[str], set[str]] = (set(), set(program.state_dict))
+    for weight in initializers_of(program):
+        names[0 if read.intersection(weight.placeholders) else 1].update((weight.name, *weight.aliases))
+    return names
+
+
+def _known(program: ExportedProgram | None, name: str) -> torch.Tensor | None:
+    return None if program is None else program.state_dict.get(name, program.constants.get(name))
+
+
+def _misfit(present: ir.TensorProtocol, given: object) -> str:
+    """Say why a tensor can't take the place of another, or nothing."""
+    if not isinstance(given, (torch.Tensor, TorchTensor)):
+        return f"a tensor is needed, not {type(given).__name__}"
+    try:
+        new = given if isinstance(given, TorchTensor) else TorchTensor(given)
+    except WeightError as error:
+        return str(error)
+    if tuple(new.shape) != tuple(present.shape):
+        return f"shape {list(new.shape.numpy())} given, {list(present.shape.numpy())} expected"
+    if new.dtype is not present.dtype:
+        names = [ONNX_TO_TORCH.get(dtype, dtype) for dtype in (new.dtype, present.dtype)]
+        return f"dtype {names[0]} given, {names[1]} expected"
+    return ""
+
+
+def _same(left: torch.Tensor | TorchTensor, right: torch.Tensor | TorchTensor) -> bool:
+    if left is right:
+        return True
+    left, right = (tensor.raw if isinstance(tensor, TorchTensor) else tensor for tensor in (left, right))
+    if left.shape != right.shape or left.dtype is not right.dtype or left.device != right.device:
+        return False
+    shared = left.untyped_storage()._cdata == right.untyped_storage()._cdata
+    if shared and left.stride() == right.stride() and left.storage_offset() == right.storage_offset():
+        return True
+    return TorchTensor(left).has_data and TorchTensor(right).has_data and torch.equal(left, right)

@@ -1,0 +1,145 @@
+"""One FX node -> a small FX graph, by the decomposition that a plugin or torch has for its operator.
+
+The program is never traced again: only the node that no translation takes is expanded, under the program's own fake
+mode and shape environment, once per (operator, argument signature).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.fx
+import torch.utils._pytree as pytree
+from torch._decomp import decomposition_table
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.proxy_tensor import make_fx
+
+from onnxport.errors import Unsupported
+from onnxport.vocabulary.dtypes import SYMBOLIC
+
+
+@dataclass(frozen=True)
+class Expansion:
+    """A decomposed node.
+
+    Attributes:
+        graph_module: takes the node's tensor and symbolic arguments in their flat order.
+        positions: places of those among the flat arguments.
+        single: the node's value is one tensor, not a list.
+    """
+
+    graph_module: torch.fx.GraphModule
+    positions: tuple[int, ...]
+    single: bool
+
+    def select(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
+        """The arguments that the graph takes, of the node's own."""
+        flat = _flatten(args, kwargs)
+        return [flat[i] for i in self.positions]
+
+    def pack(self, values: list[Any]) -> Any:
+        """Flat results in the form of the node's value."""
+        return values[0] if self.single else values
+
+
+def _flatten(args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
+    flat, _ = pytree.tree_flatten((list(args), dict(kwargs)), is_leaf=lambda x: x is None)
+    return flat
+
+
+class Decomposer:
+    """Expands nodes; equal calls share one expansion.
+
+    Args:
+        decompositions: functions of plugins, which come before torch's own.
+    """
+
+    def __init__(self, decompositions: Mapping[Any, Callable[..., Any]]) -> None:
+        self._own = decompositions
+        self._cache: dict[Any, Expansion | str] = {}
+
+    def expand(self, node: torch.fx.Node) -> Expansion:
+        """The node as a graph of other operators.
+
+        Raises:
+            Unsupported: it has no decomposition, or that can't be traced with these arguments.
+        """
+        target = node.target
+        if not isinstance(target, torch._ops.OpOverload):
+            raise Unsupported("none: not an operator with a schema")
+        fakes = torch.fx.map_arg((list(node.args), dict(node.kwargs)), lambda n: n.meta.get("val"))
+        flat, spec = pytree.tree_flatten(fakes, is_leaf=lambda x: x is None)
+        if any(isinstance(value, torch.Tensor) and value.layout is not torch.strided for value in flat):
+            raise Unsupported("ONNX operators take no sparse tensors")
+        key = (target, tuple(_signature(value) for value in flat), spec)
+        found = self._cache.get(key)
+        if found is None:
+            try:
+                found = self._trace(target, flat, spec)
+            except Unsupported as refusal:
+                found = refusal.reason
+            self._cache[key] = found
+        if isinstance(found, str):
+            raise Unsupported(found)
+        return found
+
+    def _function(self, target: Any) -> Callable[..., Any]:
+        own = self._own.get(target)
+        if own is not None:
+            return own
+        table = decomposition_table.get(target)
+        if table is not None:
+            return table
+        if target._can_decompose():
+            return target.decompose
+        raise Unsupported("torch has none for this operator")
+
+    def _trace(self, target: Any, flat: list[Any], spec: Any) -> Expansion:
+        function = self._function(target)
+        positions = tuple(i for i, value in enumerate(flat) if isinstance(value, (torch.Tensor, *SYMBOLIC)))
+        single = True
+
+        def call(*values: Any) -> Any:
+            nonlocal single
+            filled = list(flat)
+            for i, value in zip(positions, values):
+                filled[i] = value
+            args, kwargs = pytree.tree_unflatten(filled, spec)
+            result = function(*args, **kwargs)
+            if result is NotImplemented:
+                raise Unsupported("torch's decomposition declines these arguments")
+            single = isinstance(result, torch.Tensor)
+            return [result] if single else list(result)
+
+        inputs = [flat[i] for i in positions]
+        mode = next((v.fake_mode for v in inputs if hasattr(v, "fake_mode")), None) or FakeTensorMode()
+        try:
+            with mode, torch.no_grad():
+                graph_module = make_fx(call, tracing_mode="real", _allow_non_fake_inputs=True)(*inputs)
+        except Unsupported:
+            raise
+        except Exception as error:  # whatever torch's own code raises is the reason that users see
+            raise Unsupported(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}") from error
+        loops = any(n.op == "call_function" and n.target is target for n in graph_module.graph.nodes)
+        if loops:
+            raise Unsupported("torch's decomposition leaves the operator as it is")
+        from onnxport.functional.program import functionalize_graph
+
+        return Expansion(functionalize_graph(graph_module), positions, single)
+
+
+def _signature(value: Any) -> Any:
+    """What the expansion depends on."""
+    if isinstance(value, torch.Tensor):
+        dims = tuple(d if isinstance(d, int) else str(d) for d in (*value.shape, *value.stride()))
+        return value.dtype, dims, value.layout
+    if isinstance(value, SYMBOLIC):
+        return str(value)
+    try:
+        hash(value)
+    except TypeError:
+        return repr(value)
+    return type(value), value

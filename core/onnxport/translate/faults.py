@@ -1,0 +1,134 @@
+"""What is said when a translation has a mistake: whose function, where it is, what it did, and what to do."""
+
+from __future__ import annotations
+
+import linecache
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from onnxport.emit.tensor import Tensor
+from onnxport.errors import TranslationError
+from onnxport.host import records
+from onnxport.vocabulary import provenance
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+    import torch.fx
+
+    from onnxport.host.records import Translation
+
+_OWN = Path(__file__).parent.parent
+_LIBRARIES = ("onnx_ir", "onnxscript", "torch", "numpy", "functools", "contextlib")
+
+
+def fault(
+    candidate: Translation | Callable[..., Any] | None,
+    node: torch.fx.Node,
+    what: str,
+    error: BaseException | None = None,
+    target: str = "",
+) -> TranslationError:
+    """A mistake of a translation.
+
+    Args:
+        candidate: the translation; a plugin's decomposition, or None for one of torch's.
+        node: the FX node.
+        what: what it did.
+        error: what it raised.
+        target: the operator, where it isn't the node's.
+    """
+    target = target or records.name_of(node.target)
+    record = candidate if isinstance(candidate, records.Translation) else None
+    if record is not None:
+        who = f"The translation {record}"
+    else:
+        who = "The decomposition" if candidate is None else f"The decomposition {_name(candidate)}"
+    module, source = provenance.module_path(node), provenance.source_line(node)
+    lines = [f"{who} of {target} {what}"]
+    if record is not None and record.tier:
+        lines.append(f"    function: {_place(record)}")
+    if error is not None and (line := _line(error)):
+        lines.append(f"    raised at: {line}")
+    lines += [f"    module: {module}", f"    source: {source}", f"    node: {node.format_node()}", _cure(record)]
+    return TranslationError(
+        "\n".join(lines),
+        target=target,
+        function=record.function_name if record is not None else _name(candidate) if candidate is not None else "",
+        plugin=record.plugin if record is not None else "",
+        module=module,
+        source=source,
+    )
+
+
+class MistakeError(Exception):
+    """A mistake of a translation that is found for it; the message goes on behind its name."""
+
+
+def told(error: Exception, emitted: Sequence[ir.Node]) -> str:
+    """What is said of an exception of a translation.
+
+    Args:
+        error: the exception.
+        emitted: the nodes that it had emitted.
+    """
+    text = str(error)
+    if isinstance(error, MistakeError):
+        return text
+    if isinstance(error, (TypeError, AttributeError)) and "NoneType" in text:
+        unknown = [v for node in emitted for v in node.outputs if v.shape is None or v.dtype is None]
+        if unknown:
+            node = unknown[-1].producer()
+            kind = "shape" if unknown[-1].shape is None else "element type"
+            name = f"{node.domain}::{node.op_type}" if node.domain else node.op_type  # type: ignore[union-attr]
+            return (
+                f"uses the {kind} of {unknown[-1].name}, the result of {name}, which isn't known: it is None. Take "
+                f"that of an input or of op.result, or compute it with op.Shape(x)"
+            )
+    if isinstance(error, NotImplementedError) and not text:
+        text = "it is not finished"
+    return f"raised {type(error).__name__}: {text}" if text else f"raised {type(error).__name__}"
+
+
+def _cure(record: Translation | None) -> str:
+    if record is None or not record.tier:
+        return "This is a bug of onnxport, not of the model: please report it."
+    if record.tier == records.TABLE_TIER:
+        return "This is a mistake in the function that custom_translation_table gives for it: correct the function."
+    return (
+        f"This is a mistake of the plugin {record.plugin!r}, not of the model: correct it, or report it to those who "
+        "wrote it; plugins=[...] leaves a plugin out."
+    )
+
+
+def _place(record: Translation) -> str:
+    """``file:line`` of a function, as the lines of tracebacks are shown."""
+    code = getattr(records.unwrapped(record.function), "__code__", None)
+    return f"{provenance.relative(code.co_filename)}:{code.co_firstlineno}" if code is not None else record.location
+
+
+def _line(error: BaseException) -> str:
+    """``file:line: code`` of the innermost frame of an exception that is neither ours nor a library's."""
+    found = ""
+    for frame, number in traceback.walk_tb(error.__traceback__):
+        path = frame.f_code.co_filename
+        module = str(frame.f_globals.get("__name__", "")).partition(".")[0]
+        if module in _LIBRARIES or _OWN in Path(path).parents:
+            continue
+        code = linecache.getline(path, number).strip()
+        found = f"{provenance.relative(path)}:{number}{f': {code}' if code else ''}"
+    return found
+
+
+def _name(function: Any) -> str:
+    function = records.inner(function)
+    return f"{function.__module__}.{function.__qualname__}"
+
+
+def described(value: Any) -> str:
+    """A value as ``FLOAT[2, n]``."""
+    if not isinstance(value, Tensor):
+        return repr(value)
+    dims = "..." if value.shape is None else ", ".join(str(dim) for dim in value.shape)
+    return f"{'?' if value.dtype is None else value.dtype.name}[{dims}]"

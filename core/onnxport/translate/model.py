@@ -1,0 +1,184 @@
+"""The outside of an ONNX model: its inputs, weights and outputs with their names and metadata, and the model itself."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import onnx_ir as ir
+import torch
+import torch.fx
+
+from onnxport.emit import local_functions as functions
+from onnxport.emit.schemas import ir_version
+from onnxport.emit.tensor import Tensor
+from onnxport.errors import InputError, Refusal, TranslationError
+from onnxport.vocabulary.display import writable
+from onnxport.vocabulary.dtypes import COMPONENT, SYMBOLIC, component_dtype
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+
+    from onnxport.emit.builder import Builder
+    from onnxport.emit.weights import Initializer
+
+#: Prefix of the metadata keys that say what an input or output is to the exported program.
+SIGNATURE = "pkg.torch.export.graph_signature"
+_ORIGINAL = "pkg.torch.onnx.original_node_name"
+#: Which of the FX node's results a value is, where it has several.
+RESULT_INDEX = "onnxport.result_index"
+_COMPLEX = "onnxport.complex"
+
+
+@dataclass
+class Names:
+    """What the file's inputs, outputs and dimensions are called.
+
+    Attributes:
+        inputs: name by placeholder of the FX graph.
+        outputs: names of the user's outputs, in order.
+        dims: name by symbol of the shape environment.
+    """
+
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    outputs: Sequence[str] = ()
+    dims: Mapping[Any, str] = field(default_factory=dict)
+
+
+@dataclass
+class Translated:
+    """The result of the walk.
+
+    Attributes:
+        model: the ONNX model.
+        refusals: operators that nothing translated; the model is of use only when there are none.
+        served: how many nodes each translation served, by (operator, translation, plugin).
+        decomposed: how many nodes of each operator were expanded by decomposition.
+        functions: the functions that stand for modules.
+        inlined: calls of modules that were to be functions and aren't, by path, with the reason.
+    """
+
+    model: ir.Model
+    refusals: list[Refusal]
+    served: Counter[tuple[str, str, str]]
+    decomposed: Counter[str]
+    functions: list[FunctionUse] = field(default_factory=list)
+    inlined: dict[str, str] = field(default_factory=dict)
+
+
+def initializer(op: Builder, weight: Initializer, node: torch.fx.Node, name: str) -> Tensor:
+    """A weight as an initializer that shares the storage of the torch tensor."""
+    fake = node.meta["val"]
+    flag = fake.dtype in COMPONENT
+    shape = op.symbols.shape(fake)
+    tensor = Tensor(name, weight.tensor.dtype, shape, is_complex=flag, const_value=weight.tensor)
+    weight.tensor.name = name
+    if flag:
+        op.complex_tensors.append(tensor)
+    properties = tensor.metadata_props
+    properties[_ORIGINAL] = node.name
+    properties[f"{SIGNATURE}.InputSpec.kind"] = weight.kind.name
+    if weight.persistent is not None:
+        properties[f"{SIGNATURE}.InputSpec.persistent"] = str(weight.persistent)
+    op.initializers[name] = tensor
+    return tensor
+
+
+def graph_input(op: Builder, node: torch.fx.Node, name: str | None, inputs: list[Tensor]) -> Any:
+    """What a placeholder stands for: a graph input, added to ``inputs``, or the number that was baked in."""
+    fake = node.meta.get("val")
+    if isinstance(fake, torch.Tensor):
+        flag = fake.dtype in COMPONENT
+        tensor = Tensor(None, component_dtype(fake.dtype), op.symbols.shape(fake), is_complex=flag)
+        if flag:
+            op.complex_tensors.append(tensor)
+    elif isinstance(fake, SYMBOLIC):
+        kinds = {torch.SymInt: ir.DataType.INT64, torch.SymFloat: ir.DataType.DOUBLE, torch.SymBool: ir.DataType.BOOL}
+        tensor = Tensor(None, kinds[type(fake)], ir.Shape([]))
+    else:
+        return fake
+    tensor.name = name if name is not None else op.unique(node.name)
+    properties = tensor.metadata_props
+    properties[_ORIGINAL] = node.name
+    properties[f"{SIGNATURE}.InputSpec.kind"] = "USER_INPUT"
+    if tensor.is_complex:
+        properties[_COMPLEX] = "1"
+    inputs.append(tensor)
+    if isinstance(fake, SYMBOLIC):
+        op.symbols.bind(fake.node.expr, tensor, None)
+        return op.symbols.of_torch(fake)
+    op.symbols.bind_shape(tensor, tensor.shape)  # type: ignore[arg-type]
+    return tensor
+
+
+def graph_output(op: Builder, value: Any, name: str | None, kind: str, taken: Sequence[Tensor]) -> Tensor:
+    """A value as a graph output. One that is also an input, a weight or another output gets an ``Identity``."""
+    if isinstance(value, str):
+        raise InputError(f"The model returns the string {value!r}, which no ONNX output can be: don't return it.")
+    tensor = op.tensor(value)
+    if tensor is None:
+        raise TranslationError("An output of the model is None.")
+    if tensor.producer() is None or any(tensor is other for other in taken):
+        flag, shape, base = tensor.is_complex, tensor.shape, tensor.name or "output"
+        origin = {key: text for key, text in tensor.metadata_props.items() if key in (_ORIGINAL, RESULT_INDEX)}
+        tensor = op.Identity(tensor)
+        tensor.shape = shape
+        tensor.metadata_props.update(origin)
+        tensor.name = op.unique(f"{base}_out")
+        if flag:
+            tensor = op.as_complex(tensor, shape)
+    if name is not None:
+        tensor.name = name
+    tensor.metadata_props[f"{SIGNATURE}.OutputSpec.kind"] = kind
+    if tensor.is_complex:
+        tensor.metadata_props[_COMPLEX] = "1"
+    return tensor
+
+
+def link(tensor: Tensor, node: torch.fx.Node, name: str) -> None:
+    """Note the FX node that a value comes from, unless it is another's already; ``name`` ends with the result's index
+    where the node has several."""
+    properties = tensor.metadata_props
+    if _ORIGINAL not in properties:
+        properties[_ORIGINAL] = node.name
+        if name != node.name:
+            properties[RESULT_INDEX] = name.removeprefix(f"{node.name}_")
+
+
+def assemble(op: Builder, inputs: list[Tensor], outputs: list[Tensor], program: ExportedProgram) -> ir.Model:
+    """The model of everything that was emitted."""
+    for tensor in op.complex_tensors:
+        if tensor.shape is not None:
+            tensor.shape = ir.Shape([*tensor.shape, 2])
+    graph = ir.Graph(
+        inputs,
+        outputs,
+        nodes=op.scopes[0].nodes,
+        initializers=[tensor for tensor in op.initializers.values() if tensor.uses()],
+        opset_imports=op.domains,
+        name="main_graph",
+    )
+    properties = graph.metadata_props
+    properties["pkg.torch.export.ExportedProgram.graph_signature"] = writable(str(program.graph_signature))
+    properties["pkg.torch.export.ExportedProgram.range_constraints"] = str(program.range_constraints)
+    used = functions.reachable(op, graph)
+    return ir.Model(graph, ir_version=ir_version(op.opset), producer_name="onnxport", functions=used)
+
+
+@dataclass
+class FunctionUse:
+    """What became of one class.
+
+    Attributes:
+        name: ``domain::name`` of the function; a class whose calls differ has several.
+        module: qualified name of the class.
+        nodes: number of nodes of the function.
+        calls: paths of the modules whose calls became calls of the function.
+    """
+
+    name: str
+    module: str
+    nodes: int
+    calls: list[str] = field(default_factory=list)
