@@ -287,8 +287,7 @@ def scatter(
     for step, shown in reversed(steps):
         args = map_aggregate(step.args, lambda a: places if a is PARENT else a)  # noqa: B023 - used at once
         several = isinstance(step.val, (tuple, list))
-        vals = pytree.tree_map(lambda item: item.to(torch.int64), step.val)
-        places = emit(step.target, args, vals, **step.kwargs)
+        places = emit(step.target, args, _placed(step), **step.kwargs)
         if several:
             places = emit(operator.getitem, (places, step.result), shown.to(torch.int64))
     flat = emit(aten.reshape.default, (root, [-1]), val.new_empty([count]))
@@ -297,6 +296,14 @@ def scatter(
     return _reshape(
         emit, None, root, val, emit(aten.index_put.default, (flat, [index], written), val.new_empty([count]))
     )
+
+
+def _placed(step: ViewStep) -> Any:
+    """The step's fake values where its parent holds places; of a list of tensors, only the parent's own results do."""
+    members = next((a for a in step.args if isinstance(a, (tuple, list)) and any(i is PARENT for i in a)), None)
+    if members is None or not isinstance(step.val, (tuple, list)):
+        return pytree.tree_map(lambda item: item.to(torch.int64), step.val)
+    return [item.to(torch.int64) if member is PARENT else item for member, item in zip(members, step.val)]
 
 
 def may_overlap(val: torch.Tensor) -> bool:

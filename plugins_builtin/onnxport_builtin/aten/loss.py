@@ -11,7 +11,8 @@ import torch
 from onnxport import DataType, Size, Tensor, Unsupported, promote, translation
 from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
-from onnxport_builtin.aten.shape import expand, product
+from onnxport_builtin.aten.reduction import NARROW_FLOATS, widen
+from onnxport_builtin.aten.shape import broadcast_shape, expand, product
 from onnxport_builtin.aten.windows import is_used
 
 if TYPE_CHECKING:
@@ -457,8 +458,10 @@ def triplet_margin_loss(
 
 
 def _norm(op: Builder, x: Tensor, axes: Sequence[int], p: float, *, keepdims: bool = False) -> Tensor:
-    """The p-norm of `x` over `axes`."""
-    listed, keep = list(axes), int(keepdims)
+    """The p-norm of `x` over `axes`; narrow floats in float32, as torch accumulates them."""
+    listed, keep = list(axes) or None, int(keepdims)
+    if x.dtype in NARROW_FLOATS:
+        return op.cast(_norm(op, widen(op, x), axes, p, keepdims=keepdims), x.dtype)
     if p == 2:
         return op.Sqrt(op.ReduceSum(op.Mul(x, x), listed, keepdims=keep))
     magnitude = op.Abs(x)
@@ -489,18 +492,24 @@ def pairwise_distance(
 
 @translation("aten::cosine_similarity")
 def cosine_similarity(op: Builder, x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -> Tensor:
-    a, b = _alike(op, x1, x2)
-    if not a.dtype.is_floating_point():
-        a, b = (op.cast(x, op.result.dtype) for x in (a, b))
-    rank = len(op.result.shape) + 1
+    rank = max(len(x1.shape), len(x2.shape))
+    axis = dim % rank if rank else 0
+    length = broadcast_shape(x1.shape, x2.shape)[axis] if rank else 1
     normal = []
-    for x in (a, b):
-        own = dim % rank - (rank - len(x.shape))
-        if own < 0:
-            normal.append(op.Div(x, op.Max(op.Abs(x), eps)))
-        else:
-            normal.append(op.Div(x, op.Max(_norm(op, x, [own], 2, keepdims=True), eps)))
-    return op.ReduceSum(op.Mul(*normal), [dim % rank], keepdims=0)
+    for x in (x1, x2):  # each in its own type, as in eager: only the product promotes
+        x = x if x.dtype.is_floating_point() else op.cast(x, DataType.FLOAT)
+        x = _along(op, x, axis - rank, length) if rank else x
+        normal.append(op.Div(x, op.Max(_norm(op, x, [axis - rank] if rank else [], 2, keepdims=True), eps)))
+    cosine = op.Mul(*_floating(op, *normal))
+    return op.ReduceSum(cosine, [axis], keepdims=0) if rank else cosine
+
+
+def _along(op: Builder, x: Tensor, axis: int, length: Dim) -> Tensor:
+    """`x` broadcast along one axis, counted from behind: what is reduced there has the length of both operands."""
+    rank = max(len(x.shape), -axis)
+    shape = [1] * (rank - len(x.shape)) + list(x.shape)
+    shape[axis] = length
+    return expand(op, x, shape)
 
 
 def _cdist(op: Builder, x1: Tensor, x2: Tensor, p: float, compute_mode: int | None) -> Tensor:
