@@ -13,6 +13,7 @@ import numpy
 import onnxruntime
 import pytest
 import torch
+import torch.utils._pytree as pytree
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -29,6 +30,20 @@ def _same_numbers() -> Iterator[None]:
     numpy.random.seed(0)
     torch.manual_seed(0)
     yield
+
+
+@pytest.fixture
+def unregistered_caches() -> Iterator[None]:
+    """No cache of transformers is a container of pytree's yet, whatever other tests have loaded."""
+    base = pytest.importorskip("transformers").cache_utils.Cache
+    tables: list[dict[Any, Any]] = [pytree.SUPPORTED_NODES, pytree.SUPPORTED_SERIALIZED_TYPES]
+    before = [{cls: table[cls] for cls in table if isinstance(cls, type) and issubclass(cls, base)} for table in tables]
+    for table, entries in zip(tables, before):
+        for cls in entries:
+            del table[cls]
+    yield
+    for table, entries in zip(tables, before):
+        table.update(entries)
 
 
 @functools.cache

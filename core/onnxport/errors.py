@@ -34,7 +34,7 @@ class Portable:
     along where it can.
 
     Attributes:
-        stays: names of attributes that are never pickled, since they are too large.
+        stays: names of attributes that are never pickled, since they are too large. A copy shares them.
     """
 
     stays: ClassVar[frozenset[str]] = frozenset()
@@ -53,10 +53,13 @@ class Portable:
         def copied(value: Any) -> Any:
             try:
                 return copy.deepcopy(value, memo)
-            except Exception:  # a program, a module or a lock: whatever it raises, both errors then share it
+            except Exception:  # a module or a lock: whatever it raises, both errors then share it
                 return value
 
-        return _made(type(self), tuple(map(copied, self.args)), _each(_state(self), copied))  # type: ignore[attr-defined]
+        state = _state(self)
+        large = {name: value for name, value in state.items() if name in self.stays}
+        copies = {**_each({name: value for name, value in state.items() if name not in large}, copied), **large}
+        return _made(type(self), tuple(map(copied, self.args)), copies)  # type: ignore[attr-defined]
 
 
 def _state(error: Any) -> dict[str, Any]:

@@ -176,11 +176,6 @@ class Rows(nn.Module):
         return torch.sparse_csr_tensor(rows, columns, values, (x.shape[0], x.shape[0])) @ x
 
 
-class Converted(nn.Module):
-    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return x.to_sparse() @ x.T, x.to_sparse_csr().to_dense(), torch.sparse.mm(x.relu().to_sparse(), x.T)
-
-
 def _edges(nodes: int, count: int) -> tuple[torch.Tensor, ...]:
     return torch.randint(nodes, (2, count)), torch.rand(count), torch.rand(nodes, 3)
 
@@ -195,7 +190,6 @@ def _rows(nodes: int) -> tuple[torch.Tensor, ...]:
     [
         (Edges(), _edges(4, 6), _edges(9, 20), ({1: "edges"}, {0: "edges"}, {0: "nodes"})),
         (Rows(), _rows(4), _rows(7), ({0: "bounds"}, {0: "edges"}, {0: "edges"}, {0: "nodes"})),
-        (Converted(), (torch.randn(3, 4),), (torch.randn(5, 4),), ({0: "rows"},)),
     ],
 )
 def test_made_in_forward(model: nn.Module, args: Any, other: Any, shapes: Any) -> None:
@@ -251,6 +245,25 @@ def test_other_weights_may_be_sparse() -> None:
 def test_places_of_an_input_are_not_known(function: Function, told: str) -> None:
     with pytest.raises(onnxport.CaptureError, match=rf"test_sparse_tensors\.py[\s\S]*{told}[\s\S]*to_dense\(\)"):
         onnxport.export(Input(function), (MATRIX.to_sparse(), torch.rand(4, 2)))
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: x.to_sparse().to_dense(),
+        lambda x: torch.sparse.mm(x.relu().to_sparse_coo(), x),
+        lambda x: x.to_sparse(layout=torch.sparse_csr) @ x,
+    ],
+)
+def test_no_operator_gives_a_sparse_tensor(function: Function) -> None:
+    with pytest.raises(onnxport.CaptureError, match=r"test_sparse_tensors\.py[\s\S]*to_sparse\(\)[\s\S]*Leave it out"):
+        onnxport.export(Input(lambda x, _: function(x)), (torch.rand(4, 4), torch.rand(4)))
+
+
+def test_conversions_of_weights_and_constants() -> None:
+    model = Buffer(MATRIX.to_sparse_csr(), lambda a, x: a.to_sparse() @ x + a.to_sparse_coo().to_sparse_csr() @ x)
+    args = (torch.rand(4, 3),)
+    expect_same(onnxport.export(model, args), model, args)
 
 
 def test_too_large_as_a_dense_one() -> None:

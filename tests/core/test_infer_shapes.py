@@ -70,7 +70,7 @@ def test_hooks_are_removed_after_an_error():
     assert not model._forward_pre_hooks
 
 
-def test_generation_with_a_growing_cache():
+def test_generation_with_a_growing_cache(unregistered_caches):
     transformers = pytest.importorskip("transformers")
     config = transformers.LlamaConfig(
         hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, vocab_size=20

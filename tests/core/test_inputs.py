@@ -523,6 +523,21 @@ def test_caches_have_readable_leaves(transformers):
         assert [leaf.axes for leaf in interface.inputs[1:]] == [one] * 4
 
 
+def test_caches_that_transformers_registered(transformers, unregistered_caches):
+    """Its exporters register caches as a flat list of tensors: names and dynamic_shapes are the same all the same."""
+    exporter_dynamo = pytest.importorskip("transformers.exporters.exporter_dynamo")
+    exporter_dynamo.register_pytree_node(transformers.DynamicCache)
+    cache = transformers.DynamicCache()
+    for layer in range(2):
+        cache.update(rand(2, 2, 3, 4), rand(2, 2, 3, 4), layer)
+    one = {2: "past"}
+    model = Lambda(lambda c: c.layers[0].keys + c.layers[1].values)
+    for form in (one, [one] * 4, [[one] * 2] * 2, [{"key": one, "value": one}] * 2):
+        request, _, interface = captured(model, (cache,), dynamic_shapes=(form,))
+        assert [leaf.path for leaf in request.leaves] == ["x.0.key", "x.0.value", "x.1.key", "x.1.value"]
+        assert [leaf.axes for leaf in interface.inputs] == [one] * 4
+
+
 def test_encoder_decoder_caches(transformers):
     caches = []
     for _ in range(2):

@@ -176,7 +176,7 @@ def test_a_report_tells_of_an_interrupt(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         export(tmp_path, Model().eval(), verbose=stop, report=True)
     (report,) = tmp_path.glob("*.md")
-    assert "Failed: KeyboardInterrupt" in report.read_text()
+    assert "Failed:\n\n```text\nKeyboardInterrupt" in report.read_text()
     assert "- functionalize: ok" in report.read_text() and "- optimize: not run" in report.read_text()
 
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import onnxport
 import pytest
 import torch
-import torch.utils._pytree as pytree
-from onnxport.capture import pytrees
 from support import expect_equal, flat_tensors, run_model
 from torch import nn
 
@@ -27,15 +25,7 @@ _SMALL = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _own_registration() -> Iterator[None]:
-    """What registers a cache with pytree first is used: here it is onnxport, whatever other tests have loaded."""
-    cls = transformers.DynamicCache
-    foreign = pytree.SUPPORTED_NODES.pop(cls, None), pytree.SUPPORTED_SERIALIZED_TYPES.pop(cls, None)
-    pytrees.register_caches()
-    yield
-    if foreign[0] is not None and foreign[1] is not None:
-        pytree.SUPPORTED_NODES[cls], pytree.SUPPORTED_SERIALIZED_TYPES[cls] = foreign
+pytestmark = pytest.mark.usefixtures("unregistered_caches")  # onnxport registers them, and no other library
 
 
 def _mistral() -> nn.Module:

@@ -70,6 +70,7 @@ def test_life_of_a_pack(environment: Environment, installed: Callable[[], None])
         "version": "1.2.3",
         "translations": 2,
         "error": "",
+        "warning": "",
     }
     assert "hello from the demo pack" in environment.run("-m", "onnxport", "demo-greeting")
     told = json.loads(environment.run("-m", "onnxport", "explain", "aten::relu", "--json"))

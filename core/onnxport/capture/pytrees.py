@@ -90,11 +90,14 @@ def is_registered(value: Any) -> bool:
 def children(value: Any) -> tuple[list[Any], list[Any]]:
     """The keys (``str`` or ``int``) and the children of a container, one level deep."""
     try:
-        pairs, _ = pytree.tree_flatten_with_path(value, is_leaf=lambda v: v is not value)
+        pairs = _pairs_of_cache(value)
+        if pairs is None:
+            below, _ = pytree.tree_flatten_with_path(value, is_leaf=lambda v: v is not value)
+            pairs = [(path[0], child) for path, child in below]
     except ValueError:  # registered without key paths
         leaves = pytree.tree_leaves(value, is_leaf=lambda v: v is not value)
         return list(range(len(leaves))), leaves
-    return [_key(path[0]) for path, _ in pairs], [child for _, child in pairs]
+    return [_key(key) for key, _ in pairs], [child for _, child in pairs]
 
 
 def _key(entry: Any) -> Any:
@@ -152,6 +155,19 @@ def _flatten_cache_with_keys(cache: Any) -> tuple[list[Any], Any]:
         pytree.SequenceKey(i) for i in range(len(items))
     ]
     return list(zip(keys, items, strict=True)), context
+
+
+def _pairs_of_cache(value: Any) -> list[tuple[Any, Any]] | None:
+    """The children of a cache whose class somebody else registered, where the order of its leaves is the same.
+
+    The exporters of transformers register caches as a flat list of tensors without names.
+    """
+    node = pytree.SUPPORTED_NODES.get(type(value))
+    if _CACHE_MODULE not in sys.modules or not _is_cache(value) or node is None or node.flatten_fn is _flatten_cache:
+        return None
+    pairs, _ = _flatten_cache_with_keys(value)
+    leaves = [pytree.tree_leaves(tree) for tree in ([item for _, item in pairs], value)]
+    return pairs if [*map(id, leaves[0])] == [*map(id, leaves[1])] else None
 
 
 def _flatten_layer(layer: Any) -> tuple[dict[str, Any], Any]:

@@ -78,7 +78,8 @@ def infer_dynamic_shapes(model: torch.nn.Module, inputs: Sequence[Any] | Callabl
     if len(found) < 2:
         raise InputError("What is dynamic shows only in two calls or more: give more inputs.", parameter="inputs")
     example = found[-1]
-    columns = [Column(leaves) for leaves in zip(*(request.leaves for request in found), strict=True)]
+    rest = f"{example.variadic}."  # the file names inputs by the keyword, whether forward takes it by **kwargs or not
+    columns = [Column(leaves, rest) for leaves in zip(*(request.leaves for request in found), strict=True)]
     names = _named([size for column in columns for size in column.varying.values()], columns)
     for column, leaf in zip(columns, example.leaves, strict=True):
         for axis, sizes in column.varying.items():
@@ -95,12 +96,12 @@ class Column:
     """One leaf over all calls.
 
     Attributes:
-        path: its readable path.
+        path: its readable path, below forward's ``**kwargs``.
         varying: the sizes in each call, by axis (None for a number), where they differ.
     """
 
-    def __init__(self, leaves: Sequence[Leaf]) -> None:
-        self.path = leaves[0].path
+    def __init__(self, leaves: Sequence[Leaf], rest: str) -> None:
+        self.path = leaves[0].path.removeprefix(rest)
         self.varying: dict[int | None, tuple[Any, ...]] = {}
         values = [leaf.value for leaf in leaves]
         first = values[0]

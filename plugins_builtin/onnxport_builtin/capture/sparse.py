@@ -1,8 +1,8 @@
 """Sparse tensors, which ONNX operators don't take, as dense ones.
 
-While an export captures, the sparse weights and constants of a model are dense, what makes a sparse tensor in forward
-makes a dense one, and functions for sparse tensors take those. Where a function needs the places of the elements
-(``values()``, a softmax over them), they are known of weights and constants; elsewhere that is an error.
+While an export captures, the sparse weights and constants of a model are dense, functions that make sparse tensors of
+indices and values make dense ones, and functions for sparse tensors take those. Where a function needs the places of
+the elements (``values()``, a softmax over them), they are known of weights and constants; elsewhere that is an error.
 """
 
 from __future__ import annotations
@@ -127,15 +127,23 @@ def _pattern(tensor: torch.Tensor, what: str) -> torch.Tensor:
     Raises:
         CaptureError: it is an input, or was computed: where its elements are isn't known.
     """
+    known = _known(tensor)
+    if known is not None:
+        return known
+    raise CaptureError(
+        f"{what} needs the places of a sparse tensor's elements, which are known of weights and constants alone: the "
+        "file has dense tensors. Give the indices and values as inputs, or call to_dense() first and compute with that"
+    )
+
+
+def _known(tensor: torch.Tensor) -> torch.Tensor | None:
+    """The sparse tensor itself, or the weight or constant that a dense tensor stands for; None for all others."""
     if _is_sparse(tensor):
         return tensor
     for swap in _swaps:
         if tensor is swap.dense or tensor is swap.space[swap.key]:  # torch.export puts a fake one there
             return swap.sparse
-    raise CaptureError(
-        f"{what} needs the places of a sparse tensor's elements, which are known of weights and constants alone: the "
-        "file has dense tensors. Give the indices and values as inputs, or call to_dense() first and compute with that"
-    )
+    return None
 
 
 def _mask(tensor: torch.Tensor, what: str) -> torch.Tensor:
@@ -190,6 +198,15 @@ def _of_pattern(name: str) -> Callable[[Any], Any]:
 
 
 def _itself(self: torch.Tensor, *_args: Any, **_kwargs: Any) -> torch.Tensor:
+    return self
+
+
+def _to_sparse(self: torch.Tensor, *_args: Any, **_kwargs: Any) -> torch.Tensor:
+    if _known(self) is None:
+        raise CaptureError(
+            "Tensor.to_sparse() of an input or a computed tensor: ONNX has no operator that gives a sparse tensor. "
+            "Leave it out: a dense tensor has the same values, and torch.sparse.mm takes it too"
+        )
     return self
 
 
@@ -288,9 +305,9 @@ def _replaced() -> Iterable[Replacement]:
         },
         tensor: {
             **dict.fromkeys(
-                ("coalesce", "to_sparse", "to_sparse_coo", "to_sparse_csr", "to_sparse_csc", "to_sparse_bsr",
-                 "to_sparse_bsc"), _itself,
+                ("coalesce", "to_sparse_csr", "to_sparse_csc", "to_sparse_bsr", "to_sparse_bsc"), _itself,
             ),
+            **dict.fromkeys(("to_sparse", "to_sparse_coo"), _to_sparse),
             "to_dense": _to_dense, "smm": torch.mm, "sspaddmm": torch.addmm, "sparse_mask": _sparse_mask,
             "is_coalesced": lambda self: True,
         },
