@@ -53,4 +53,5 @@ def onnxport_patches(model: Any) -> list[AbstractContextManager[None]]:
         import_module(f"{__name__}.capture.pools").pools(),
         import_module(f"{__name__}.capture.parts").parts(),
         import_module(f"{__name__}.capture.equations").unsolved_equations(),
+        import_module(f"{__name__}.capture.tensors_of_sizes").tensors_of_sizes(),
     ]

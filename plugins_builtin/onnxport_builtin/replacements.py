@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import threading
+import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
@@ -33,7 +34,9 @@ class Replacements:
                     original = getattr(owner, name)
                     self._originals.append((owner, name, original, name in vars(owner)))
                     replacement = wrapper(original)
-                    setattr(owner, name, functools.wraps(original)(replacement) if callable(original) else replacement)
+                    if isinstance(replacement, types.FunctionType):
+                        functools.update_wrapper(replacement, original)
+                    setattr(owner, name, replacement)
         try:
             yield
         finally:

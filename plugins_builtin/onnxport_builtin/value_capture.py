@@ -6,7 +6,6 @@ These are changes to torch 2.14 that last while an export captures:
   it knows those of a few more: ``if (torch.tensor(std) == 0).any()`` of a normalization is decided.
 - Python's ``max`` and ``min`` of sizes are symbolic in a non-strict capture, but not of quotients of sizes: those
   compare, and the answer for the example's sizes is the graph's. Here they are symbolic too.
-- A tensor made of a quotient of sizes, ``torch.as_tensor(length / 2)``, would hold the example's.
 - ``linspace`` takes a plain number of steps, so a dynamic one would become the example's: grids of pixels come out
   with the height and width of the example. Here it is arithmetic on ``arange``.
 """
@@ -39,7 +38,6 @@ def _replaced() -> Iterator[Replacement]:
     if hasattr(non_strict_utils, "_tensor_min_max"):
         yield non_strict_utils, "_tensor_min_max", _of_quotients
     yield torch, "linspace", _any_steps
-    yield torch, "as_tensor", _of_numbers
 
 
 _replacements = Replacements(_replaced)
@@ -53,15 +51,6 @@ def _of_quotients(original: Callable[..., Any]) -> Callable[..., Any]:
         return (torch.sym_max if kwargs["tensor_callable"] is torch.maximum else torch.sym_min)(*args)
 
     return extreme
-
-
-def _of_numbers(original: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
-    def as_tensor(data: Any, dtype: torch.dtype | None = None, device: Any = None) -> torch.Tensor:
-        if not isinstance(data, torch.SymFloat):
-            return original(data, dtype=dtype, device=device)
-        return torch.full((), data, dtype=dtype or torch.get_default_dtype(), device=device)
-
-    return as_tensor
 
 
 def _any_steps(original: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
