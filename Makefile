@@ -3,13 +3,14 @@
 VENV ?= .venv
 PYTHON ?= python3
 PYTEST_ARGS ?=
+FUZZ_ARGS ?=
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PACK := $(wildcard plugins/torchvision/pyproject.toml)
 PACK_INSTALLED := $(if $(PACK),$(VENV)/.installed-torchvision-pack)
 PACK_SOURCES := $(if $(PACK),$(PACK) $(shell find plugins/torchvision -name '*.py' -not -path '*/build/*'))
 
-.PHONY: example test lint bench conformance grid promises docs clean
+.PHONY: example test lint bench conformance fuzz grid promises docs clean
 
 example: $(INSTALLED)  ## export a torchvision model, check it, and run it against eager torch
 	$(BIN)/python docs/example.py
@@ -29,6 +30,9 @@ conformance: $(INSTALLED)  ## torch's operator database through export and onnxr
 
 grid: $(INSTALLED)  ## the tests that are left out of `make test`: larger models at every opset, ...
 	$(BIN)/python -m pytest -n 2 -m grid $(PYTEST_ARGS)
+
+fuzz: $(INSTALLED)  ## 10,000 random programs against eager torch; prints the shortest form of each that is wrong
+	$(BIN)/python -W ignore tests/fuzz/run.py --count 10000 --jobs 2 $(FUZZ_ARGS)
 
 docs: $(INSTALLED)  ## the site, in site/; dead links fail
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c tests/constraints.txt --editable '.[docs]'

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import linecache
 import os
 import re
@@ -120,6 +121,7 @@ def _place(file: str, number: int) -> str:
     return f"{file}:{number}: {linecache.getline(file, number).strip()}"
 
 
+@functools.lru_cache(maxsize=4096)  # asked for each frame of each condition
 def _is_library(file: str) -> bool:
     if file.startswith(("<", *(folder + os.sep for folder in (*_LIBRARIES, *_own_folders())))):
         return True

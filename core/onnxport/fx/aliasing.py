@@ -424,11 +424,17 @@ class Rewriter:
         raise self.refusal("its out= tensor is not returned")
 
     def _resized(self, old: Node, alias: Alias, val: torch.Tensor) -> Alias:
-        names = sum(entry is alias for entry in self.env.values())
-        if alias.parent or alias.views or names > 1 or old.op == "placeholder":
-            raise self.refusal("it resizes a tensor that has views")
-        new = self.env[old] = Alias(alias.node, val)
-        return new
+        """A tensor that an operator gives another shape, on a storage of its own.
+
+        Eager keeps the storage: what shares it may not be used from here on. torch's own retracing keeps the old shape.
+        """
+        sharing = [n for n, entry in self.env.items() if isinstance(entry, Alias) and entry.root is alias.root]
+        ahead = {user for n in sharing if n is not old for user in n.users if not is_assertion(user.target)}
+        if not ahead <= {self.origin, *self.env} or any(n.op == "placeholder" for n in sharing):
+            advice = "give out= a tensor of the result's shape, or an empty one that shares no memory"
+            raise self.refusal(f"it resizes a tensor that shares memory with another: {advice}", final=True)
+        self.env[old] = Alias(alias.node, val)
+        return self.env[old]  # type: ignore[no-any-return]
 
     def _targets(self, value: Any) -> Any:
         if value is None or (isinstance(value, Node) and isinstance(self.fakes.get(value), torch.Tensor)):

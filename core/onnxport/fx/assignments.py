@@ -39,6 +39,8 @@ def _fill_(rewriter: Rewriter, node: Node, alias: Alias) -> Node:
 
 def _copy_(rewriter: Rewriter, node: Node, alias: Alias) -> Node:
     source: Any = node.args[1]
+    if not isinstance(source, Node) or not isinstance(rewriter.fakes.get(source), torch.Tensor):
+        return _fill(rewriter, alias, map_arg(source, rewriter.read))  # x.copy_(0.5)
     if rewriter.env[source] is alias:
         return rewriter.current(alias)
     val = rewriter.fakes[source]
