@@ -16,13 +16,9 @@ import sys
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
-
-if TYPE_CHECKING:
-    from onnxport.program.onnx_program import ONNXProgram
-    from onnxport.verify import VerificationResult
 
 
 class Portable:
@@ -346,8 +342,8 @@ class VerificationError(OnnxExporterError):
     """
 
     stays = frozenset({"program"})
-    program: ONNXProgram | None = None
-    result: VerificationResult | None = None
+    program: Any = None
+    result: Any = None
 
 
 class MutationError(OnnxExporterError):

@@ -23,15 +23,13 @@ from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.export import ExportedProgram
 
 from onnxport import passes
-from onnxport.capture.arguments import Interface, Request, interface_of, prepare
+from onnxport.capture.arguments import Exportable, Interface, Request, example_arguments_of, interface_of, prepare
 from onnxport.capture.attempts import capture, check_dynamic
 from onnxport.capture.exporting import TRACING
 from onnxport.capturing.subclasses import with_plain_weights
 from onnxport.emit.weights import initializers_of
 from onnxport.errors import InputError, MutationError, OpsetError, Refusal, plain
-from onnxport.exportable import ExportableModule, example_arguments_of
 from onnxport.functional.folding import fold_constants
-from onnxport.functional.overrides import Overrides
 from onnxport.functional.passes import with_passes
 from onnxport.functional.program import FunctionalProgram, functionalize
 from onnxport.fx.regions import keeping
@@ -46,6 +44,7 @@ from onnxport.program.saving import is_file, path_of, require_flags
 from onnxport.report import Run
 from onnxport.running.kernels import MissingKernel, missing_kernels
 from onnxport.translate import script
+from onnxport.translate.overrides import Overrides
 from onnxport.translate.walk import Names, Translated, Translator, raise_refusals
 from onnxport.vocabulary.callers import warn
 from onnxport.vocabulary.checks import classes_of, is_empty, observer_of, path_argument, shown
@@ -100,7 +99,7 @@ def export(
     """Export a model to ONNX.
 
     Args:
-        model: a module in eval mode, an :class:`ExportableModule`, or an ``ExportedProgram``, which is taken as it is.
+        model: a module in eval mode, an ``ExportableModule``, or an ``ExportedProgram``, which is taken as it is.
         args: example positional inputs. Tensors become inputs of the ONNX model, everything else is baked in.
         f: where to save the model: a path or a binary file open for writing; nothing is written when left out.
         kwargs: example keyword inputs.
@@ -319,7 +318,7 @@ def _captured(
     output_names: Sequence[str] | None,
 ) -> tuple[Request, ExportedProgram, Interface]:
     """The first arrow: what the caller gave, as an exported program and its named inputs and outputs."""
-    if isinstance(model, (ExportableModule, torch.onnx.ExportableModule)):
+    if isinstance(model, Exportable):
         own_args, own_kwargs = example_arguments_of(model)
         args, kwargs = own_args if is_empty(args) else args, own_kwargs if is_empty(kwargs) else kwargs
         dynamic_shapes = model.dynamic_shapes() if is_empty(dynamic_shapes) else dynamic_shapes

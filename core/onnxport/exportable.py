@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from onnxport.capture.arguments import example_arguments_of
+from onnxport.export import export
 from onnxport.vocabulary.checks import wrong
 
 if TYPE_CHECKING:
@@ -77,23 +79,8 @@ class ExportableModule(torch.nn.Module, abc.ABC):
         Raises:
             OnnxExporterError: as `onnxport.export`.
         """
-        from onnxport.export import export
-
         program = export(self, **{**self.export_arguments(), **kwargs})
         if program is None:
             wanted = "True, or leave it out: to_onnx gives an ONNXProgram"
             raise wrong("dynamo", kwargs.get("dynamo"), wanted)
         return program
-
-
-def example_arguments_of(module: Any) -> tuple[Any, Any]:
-    """What an exportable module's `example_arguments` returns.
-
-    Raises:
-        InputError: it is no pair.
-    """
-    given = module.example_arguments()
-    if not isinstance(given, (tuple, list)) or len(given) != 2:
-        wanted = "a pair: a tuple of forward's positional arguments, and a dict of its keyword arguments or None"
-        raise wrong("example_arguments()", given, wanted)
-    return given[0], given[1]

@@ -204,7 +204,11 @@ def _mode(model: Any, training: Any) -> Iterator[None]:
 def program_of_both() -> type[ONNXProgram]:
     """onnxport's program, for tools that test for torch's class."""
     bases = (ONNXProgram, torch.onnx.ONNXProgram)
-    return type("ONNXProgram", bases, {"__module__": ONNXProgram.__module__, "__doc__": ONNXProgram.__doc__})
+    return type(
+        "ONNXProgram",
+        bases,
+        {"__module__": ONNXProgram.__module__, "__doc__": ONNXProgram.__doc__, "_kind": staticmethod(program_of_both)},
+    )
 
 
 __all__ = ["as_torch_onnx"]

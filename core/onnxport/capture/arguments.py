@@ -7,7 +7,7 @@ program and the request into an :class:`Interface`: the final names of inputs, o
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
 from torch.export import ExportedProgram
@@ -20,7 +20,7 @@ from onnxport.capture.interface import InputLeaf, Interface, input_names_of, int
 from onnxport.capture.request import Leaf, Request, leaves_of
 from onnxport.errors import ArgumentError, DynamicShapesError, InputError, NamesError
 from onnxport.vocabulary.callers import warn
-from onnxport.vocabulary.checks import listed, shown
+from onnxport.vocabulary.checks import listed, shown, wrong
 from onnxport.vocabulary.dtypes import SYMBOLIC
 
 if TYPE_CHECKING:
@@ -42,6 +42,32 @@ _CONSTANTS = (
 
 
 # Arguments -----------------------------------------------------------------------------------------------------------
+
+
+@runtime_checkable
+class Exportable(Protocol):
+    """A module that carries its example arguments, names and dynamic shapes: onnxport's own class, or torch's."""
+
+    def example_arguments(self) -> tuple[tuple[Any, ...], dict[str, Any] | None]: ...
+
+    def dynamic_shapes(self) -> Any: ...
+
+    def input_names(self) -> Sequence[str] | None: ...
+
+    def output_names(self) -> Sequence[str] | None: ...
+
+
+def example_arguments_of(module: Any) -> tuple[Any, Any]:
+    """What an exportable module's `example_arguments` returns.
+
+    Raises:
+        InputError: it is no pair.
+    """
+    given = module.example_arguments()
+    if not isinstance(given, (tuple, list)) or len(given) != 2:
+        wanted = "a pair: a tuple of forward's positional arguments, and a dict of its keyword arguments or None"
+        raise wrong("example_arguments()", given, wanted)
+    return given[0], given[1]
 
 
 def prepare(

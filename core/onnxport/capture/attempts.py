@@ -49,8 +49,7 @@ from onnxport.vocabulary.dtypes import dense
 from onnxport.vocabulary.notes import note
 
 if TYPE_CHECKING:
-    from onnxport.capture.dynamic_shapes import Asked
-    from onnxport.capture.request import Request
+    from onnxport.capture.request import Asked, Request
 
 logger = logging.getLogger("onnxport")
 

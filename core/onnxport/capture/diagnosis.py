@@ -22,8 +22,7 @@ from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode, S
 from onnxport.capture.below_autograd import needs_gradients
 
 if TYPE_CHECKING:
-    from onnxport.capture.dynamic_shapes import Asked
-    from onnxport.capture.request import Leaf, Request
+    from onnxport.capture.request import Asked, Leaf, Request
 
 _LIBRARIES = (os.path.dirname(torch.__file__), os.path.dirname(sympy.__file__))
 _STANDARD = os.path.dirname(os.__file__)

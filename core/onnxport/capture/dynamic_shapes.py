@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import sympy
@@ -18,7 +17,7 @@ import torch.utils._pytree as pytree
 from torch.export import Dim
 
 from onnxport.capture import pytrees
-from onnxport.capture.request import described
+from onnxport.capture.request import Asked, described
 from onnxport.errors import DynamicAxis, DynamicShapesError
 
 if TYPE_CHECKING:
@@ -27,36 +26,6 @@ if TYPE_CHECKING:
 _HINT = type(Dim.AUTO)
 _OPERATORS = (ast.Add, ast.Sub, ast.Mult, ast.FloorDiv)
 _PLAIN = (dict, list, tuple)
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What was asked of one axis, or of a number.
-
-    Attributes:
-        dim: as the caller gave it: a string, a ``Dim`` or a hint.
-        name: the dimension name, such as ``batch`` or ``2*seq``; None for a hint.
-        expression: the arithmetic over names, for a name that is more than one word.
-        contract: it must come out dynamic.
-        automatic: the name was made up, so that it says nothing about which axes are of one size.
-    """
-
-    dim: Any
-    name: str | None = None
-    expression: sympy.Expr | None = None
-    contract: bool = True
-    automatic: bool = False
-
-    @property
-    def label(self) -> str:
-        """The name for the file; empty when there is none."""
-        return self.name or ""
-
-    @property
-    def bounds(self) -> tuple[int, int | None]:
-        """The least and the greatest size that the caller allows."""
-        low, high = getattr(self.dim, "min", None), getattr(self.dim, "max", None)
-        return (low if isinstance(low, int) else 0), (high if isinstance(high, int) else None)
 
 
 def asked_for(dim: Any) -> Asked | None:

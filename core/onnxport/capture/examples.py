@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.utils._pytree as pytree
 
-from onnxport.capture.dynamic_shapes import Asked, places, solved
+from onnxport.capture.dynamic_shapes import places, solved
+from onnxport.capture.request import Asked
 from onnxport.vocabulary.dtypes import dense
 
 if TYPE_CHECKING:

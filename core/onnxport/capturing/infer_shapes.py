@@ -13,9 +13,9 @@ from torch.export import Dim
 
 from onnxport.capture.arguments import prepare
 from onnxport.capture.below_autograd import needs_gradients
-from onnxport.capture.dynamic_shapes import Asked, asked_for, torch_shapes
+from onnxport.capture.dynamic_shapes import asked_for, torch_shapes
 from onnxport.capture.pytrees import recognize
-from onnxport.capture.request import Leaf, Request
+from onnxport.capture.request import Asked, Leaf, Request
 from onnxport.errors import InputError, OnnxExporterError
 from onnxport.vocabulary.checks import call_arguments, listed, takes, wrong
 

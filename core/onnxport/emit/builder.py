@@ -389,7 +389,7 @@ class Builder(ComplexValues):
         """What the FX node gives, one entry a tensor."""
         value = self.node.meta.get("val") if self.node is not None else None
         fakes = value if isinstance(value, (list, tuple)) else [value]
-        return [Result(fake, self.symbols) for fake in fakes if isinstance(fake, torch.Tensor)]
+        return [Result(fake, self.symbols.shape(fake)) for fake in fakes if isinstance(fake, torch.Tensor)]
 
     @property
     def result(self) -> Result:

@@ -21,7 +21,7 @@ from onnxport.emit.weights import TorchTensor, has_data
 from onnxport.vocabulary.dtypes import SYMBOLIC
 
 if TYPE_CHECKING:
-    from onnxport.emit.builder import Builder
+    from onnxport.emit.emitter import Emitter
 
 _SMALL = 1024
 """Bytes: constants up to this size are described by what they hold."""
@@ -37,7 +37,7 @@ class Structure:
         fresh: the symbols that weren't bound when they were met, in that order.
     """
 
-    def __init__(self, op: Builder) -> None:
+    def __init__(self, op: Emitter) -> None:
         self._op = op
         self._expressions: dict[sympy.Basic, Any] = {}
         self._shapes: dict[int, Any] = {}

@@ -28,7 +28,7 @@ from onnxport.vocabulary.dtypes import SYMBOLIC
 if TYPE_CHECKING:
     import sympy
 
-    from onnxport.emit.builder import Builder
+    from onnxport.emit.emitter import Emitter
 
 _CONSTANT_BYTES = 1024
 """Larger constants are initializers of the model that every call passes, so that the file holds them once."""
@@ -52,7 +52,7 @@ class Functions:
 class Body:
     """The inside of a function while it is emitted, and the symbols that it reads from the graph around it."""
 
-    def __init__(self, op: Builder, scopes: Sequence[Scope], outer: Body | None) -> None:
+    def __init__(self, op: Emitter, scopes: Sequence[Scope], outer: Body | None) -> None:
         self._op = op
         self._scopes = scopes
         self._outer = outer
@@ -98,7 +98,7 @@ class Call:
     outputs: list[tuple[DataType | None, bool]]
     single: bool = False
 
-    def emit(self, op: Builder, arguments: Sequence[Tensor], attributes: dict[str, Any] | None = None) -> list[Any]:
+    def emit(self, op: Emitter, arguments: Sequence[Tensor], attributes: dict[str, Any] | None = None) -> list[Any]:
         """Call the function; the results of the body. A body that computes nothing needs no call."""
         if self.function is None:
             return [arguments[r] if isinstance(r, int) else None for r in self.results]
@@ -119,7 +119,7 @@ class Call:
 
 
 def define(
-    op: Builder,
+    op: Emitter,
     domain: str,
     name: str,
     arguments: Sequence[Tensor],
@@ -178,7 +178,7 @@ def define(
 
 
 def call(
-    op: Builder,
+    op: Emitter,
     domain: str,
     name: str,
     body: Callable[..., Any] | torch.fx.GraphModule,
@@ -223,7 +223,7 @@ def call(
     return results[0] if made.single else tuple(results)
 
 
-def _with_own_symbols(op: Builder, body: torch.fx.GraphModule, inputs: Sequence[Any]) -> list[Any]:
+def _with_own_symbols(op: Emitter, body: torch.fx.GraphModule, inputs: Sequence[Any]) -> list[Any]:
     """Sizes that the body has a symbol of its own for are passed as tensors, which that symbol is then read from."""
     placeholders = [node.meta.get("val") for node in body.graph.nodes if node.op == "placeholder"]
     given = []
@@ -234,7 +234,7 @@ def _with_own_symbols(op: Builder, body: torch.fx.GraphModule, inputs: Sequence[
 
 
 @contextlib.contextmanager
-def _body(op: Builder, root: str | None) -> Iterator[Body]:
+def _body(op: Emitter, root: str | None) -> Iterator[Body]:
     """Let the builder emit a graph that shares nothing with the one around it but the symbols."""
     outer = op.scopes, op.initializers, op.constants, op.taken, op.within, op.root
     body = Body(op, op.scopes, op.within)
@@ -245,7 +245,7 @@ def _body(op: Builder, root: str | None) -> Iterator[Body]:
         op.scopes, op.initializers, op.constants, op.taken, op.within, op.root = outer
 
 
-def _passed(op: Builder, data: ir.TensorProtocol) -> Tensor:
+def _passed(op: Emitter, data: ir.TensorProtocol) -> Tensor:
     """A large constant of a function as an initializer where the function is called; one for all calls."""
     found = op.constants.get(id(data))
     if found is None:
@@ -256,7 +256,7 @@ def _passed(op: Builder, data: ir.TensorProtocol) -> Tensor:
     return found
 
 
-def reachable(op: Builder, graph: Iterable[ir.Node]) -> list[ir.Function]:
+def reachable(op: Emitter, graph: Iterable[ir.Node]) -> list[ir.Function]:
     """The functions that a graph's nodes call, however deep, in the order in which they were made."""
     wanted: set[Any] = set()
     pending: list[Iterable[ir.Node]] = [graph]
@@ -270,7 +270,7 @@ def reachable(op: Builder, graph: Iterable[ir.Node]) -> list[ir.Function]:
 
 
 def _results(
-    op: Builder, inputs: Sequence[Tensor], results: Sequence[Tensor | None]
+    op: Emitter, inputs: Sequence[Tensor], results: Sequence[Tensor | None]
 ) -> tuple[list[int | tuple[int] | None], list[Tensor]]:
     """Where each result is found, and the outputs: nodes' results, each once."""
     own = {id(value) for node in op.scopes[0].nodes for value in node.outputs}
@@ -293,7 +293,7 @@ def _results(
     return places, [tensor for _, tensor in outputs.values()]
 
 
-def _constants(op: Builder) -> tuple[list[ir.Node], list[tuple[ir.TensorProtocol, Tensor]]]:
+def _constants(op: Emitter) -> tuple[list[ir.Node], list[tuple[ir.TensorProtocol, Tensor]]]:
     """The body's constants: nodes for small ones, inputs for the others."""
     nodes = []
     passed = []
@@ -327,7 +327,7 @@ def _expect_closed(label: str, nodes: Iterable[ir.Node], known: set[int]) -> Non
         known.update(id(value) for value in node.outputs)
 
 
-def _shared(op: Builder, domain: str, name: str, graph: ir.Graph, attributes: Sequence[ir.Attr]) -> ir.Function:
+def _shared(op: Emitter, domain: str, name: str, graph: ir.Graph, attributes: Sequence[ir.Attr]) -> ir.Function:
     """The function of this body: one that is there already, where nothing differs but element types and shapes."""
     key = (domain, name, tuple(a.name for a in attributes), *_described(graph))
     known = op.local.bodies.get(key)

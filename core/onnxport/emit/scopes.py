@@ -15,7 +15,6 @@ from onnxport.vocabulary.dtypes import COMPONENT, onnx_dtype
 from onnxport.vocabulary.opsets import MAX_OPSET
 
 if TYPE_CHECKING:
-    from onnxport.emit.symbols import Symbols
     from onnxport.emit.tensor import Tensor
 
 _GRAPH_KINDS = (AttributeType.GRAPH, AttributeType.GRAPHS)
@@ -43,10 +42,10 @@ class Result:
 
     __slots__ = ("dtype", "is_complex", "shape")
 
-    def __init__(self, fake: torch.Tensor, symbols: Symbols) -> None:
+    def __init__(self, fake: torch.Tensor, shape: ir.Shape) -> None:
         self.is_complex = fake.dtype in COMPONENT
         self.dtype = COMPONENT[fake.dtype] if self.is_complex else onnx_dtype(fake.dtype)
-        self.shape = symbols.shape(fake)
+        self.shape = shape
 
 
 @functools.cache

@@ -21,7 +21,8 @@ from onnxport.errors import Unsupported
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from onnxport.emit.builder import Builder, Tensor
+    from onnxport.emit.emitter import Emitter
+    from onnxport.emit.tensor import Tensor
 
 
 class Size(ir.SymbolicDim, metaclass=Concrete):
@@ -108,7 +109,7 @@ class Symbols:
         names: requested dimension names by symbol.
     """
 
-    def __init__(self, op: Builder, names: dict[sympy.Basic, str] | None = None) -> None:
+    def __init__(self, op: Emitter, names: dict[sympy.Basic, str] | None = None) -> None:
         self._op = op
         self._names: dict[sympy.Basic, str] = dict(names or {})
         self._sizes: dict[tuple[sympy.Basic, str], Size] = {}

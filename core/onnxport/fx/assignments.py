@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch.fx import Node
@@ -13,10 +13,35 @@ from torch.fx.node import map_arg
 
 from onnxport.fx.views import is_same_shape, is_same_size, sizes_of
 
-if TYPE_CHECKING:
-    from onnxport.fx.aliasing import Alias, Rewriter
-
 aten = torch.ops.aten
+
+
+class Alias(Protocol):
+    """What is asked of a tensor that is written."""
+
+    val: torch.Tensor
+
+    @property
+    def parent(self) -> Any: ...
+
+
+class Rewriter(Protocol):
+    """What is asked of what copies the graph: its values, and its ways to emit nodes and to write."""
+
+    env: dict[Node, Any]
+    fakes: Any
+
+    def emit(self, *args: Any, **kwargs: Any) -> Any: ...
+
+    def read(self, *args: Any, **kwargs: Any) -> Any: ...
+
+    def current(self, *args: Any, **kwargs: Any) -> Any: ...
+
+    def store(self, *args: Any, **kwargs: Any) -> Any: ...
+
+    def alias(self, *args: Any, **kwargs: Any) -> Any: ...
+
+    def refusal(self, *args: Any, **kwargs: Any) -> Any: ...
 
 
 def _fill(rewriter: Rewriter, alias: Alias, value: Any) -> Node:

@@ -7,9 +7,9 @@ described (:mod:`onnxport.emit.fingerprints`); the first call of a description i
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import onnx_ir as ir
 import torch
@@ -27,9 +27,31 @@ from onnxport.vocabulary import provenance
 from onnxport.vocabulary.dtypes import SYMBOLIC
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     import sympy
 
-    from onnxport.translate.walk import Translator
+    from onnxport.emit.builder import Builder
+
+
+class Walk(Protocol):
+    """What is asked of the translator, which translates single nodes."""
+
+    op: Builder
+    env: dict[torch.fx.Node, Any]
+    skipped: frozenset[torch.fx.Node]
+
+    def visit(self, node: torch.fx.Node) -> None: ...
+
+    def is_constant(self, node: torch.fx.Node) -> bool: ...
+
+    def is_overridden(self, target: Any) -> bool: ...
+
+    def accept(self, node: torch.fx.Node, value: Any, candidate: Any = None) -> Any: ...
+
+    def refusals(self) -> int: ...
+
+    def tentatively(self) -> AbstractContextManager[list[str]]: ...
 
 
 @dataclass(eq=False)
@@ -104,7 +126,7 @@ class ModuleFunctions:
 
     def __init__(
         self,
-        translator: Translator,
+        translator: Walk,
         selection: Selection,
         weights: Iterable[str],
         graph_module: torch.fx.GraphModule,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from onnxport.errors import PluginError
 from onnxport.host import spelling
@@ -11,7 +12,6 @@ from onnxport.host.records import Conflict
 
 if TYPE_CHECKING:
     from onnxport.host.records import Key, Translation
-    from onnxport.host.registry import Registry
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,25 @@ class Explanation:
     of_sizes: bool = False
 
 
-def explain(registry: Registry, target: object) -> Explanation:
+class Table(Protocol):
+    """What is asked of a registry."""
+
+    opset: int
+    decompositions: Mapping[Any, Callable[..., Any]]
+    conflicts: dict[str, Conflict] | None
+
+    def targets(self) -> list[Key]: ...
+
+    def collecting(self) -> Table: ...
+
+    def candidates(self, target: object) -> tuple[Translation, ...]: ...
+
+    def settled(self, candidates: Sequence[Translation]) -> Iterator[str]: ...
+
+    def rejected(self, key: Key) -> list[tuple[Translation, str]]: ...
+
+
+def explain(registry: Table, target: object) -> Explanation:
     """See :meth:`onnxport.host.registry.Registry.explain`."""
     from onnxport.host.records import inner, key_of, name_of, operator_named
 

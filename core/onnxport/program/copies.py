@@ -14,8 +14,9 @@ from onnxport.program import reweight, saving
 from onnxport.program.serialization import PROTOBUF_LIMIT
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from onnxport.capture.call import CallSpec
-    from onnxport.program.onnx_program import ONNXProgram
 
 _ADVICE = "Save it by save(path), and open that by ONNXProgram.load(path)."
 
@@ -37,8 +38,8 @@ def model_copy(model: ir.Model) -> ir.Model:
     return copied
 
 
-def pickled(program: ONNXProgram, spec: CallSpec | None, both: bool) -> tuple[Any, tuple[Any, ...]]:
-    """What pickle takes for a program: the model as bytes, and how it is called.
+def pickled(model: ir.Model, spec: CallSpec | None, kind: Callable[[], type[Any]]) -> tuple[Any, tuple[Any, ...]]:
+    """What pickle takes for a program: the model as bytes, how it is called, and what gives its class.
 
     Raises:
         TypeError: a class among the arguments can't be pickled.
@@ -51,21 +52,15 @@ def pickled(program: ONNXProgram, spec: CallSpec | None, both: bool) -> tuple[An
         raise TypeError(
             f"An ONNXProgram whose arguments can't be pickled can't be either ({error}). {_ADVICE}"
         ) from error
-    if saving.weight_bytes(program.model) >= PROTOBUF_LIMIT:
+    if saving.weight_bytes(model) >= PROTOBUF_LIMIT:
         raise SaveError(f"An ONNXProgram of more than 2 GiB can't be pickled. {_ADVICE}")
-    folded = frozenset(program.model.meta.get(reweight.FOLDED, ()))
-    return _restored, (saving.to_bytes(program.model), spec, folded, both)
+    folded = frozenset(model.meta.get(reweight.FOLDED, ()))
+    return _restored, (saving.to_bytes(model), spec, folded, kind)
 
 
-def _restored(content: bytes, spec: CallSpec | None, folded: frozenset[str], both: bool) -> ONNXProgram:
-    from onnxport.program.onnx_program import ONNXProgram
-
+def _restored(content: bytes, spec: CallSpec | None, folded: frozenset[str], kind: Callable[[], type[Any]]) -> Any:
     model = ir.serde.deserialize_model(onnx.load_from_string(content))
     model.meta[reweight.FOLDED] = folded
-    program = ONNXProgram(model, None)
+    program = kind()(model, None)
     program.call_spec = spec
-    if both:
-        from onnxport.torch_onnx import program_of_both
-
-        program.__class__ = program_of_both()
     return program

@@ -49,6 +49,10 @@ class ComputedValues(dict[str, torch.Tensor]):
         return super().__getitem__(key) if isinstance(key, str) else tuple(self.values())[key]
 
 
+def _plain_kind() -> type[ONNXProgram]:
+    return ONNXProgram
+
+
 class ONNXProgram:
     """An ONNX model that can be called with torch tensors.
 
@@ -62,6 +66,8 @@ class ONNXProgram:
         model: the model, as onnx_ir represents it.
         exported_program: the program that was exported; None for a model that was loaded from a file or unpickled.
     """
+
+    _kind = staticmethod(_plain_kind)  # gives the class of a copy by pickle, which may be one that is made at run time
 
     def __init__(self, model: ir.Model, exported_program: torch.export.ExportedProgram | None = None) -> None:
         if not isinstance(model, ir.Model):
@@ -410,7 +416,7 @@ class ONNXProgram:
     def __reduce__(self) -> Any:
         from onnxport.program.copies import pickled
 
-        return pickled(self, self.call_spec, type(self) is not ONNXProgram)
+        return pickled(self.model, self.call_spec, type(self)._kind)
 
     def __str__(self) -> str:
         return plain(self.model)

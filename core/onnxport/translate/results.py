@@ -127,7 +127,7 @@ class Results:
             value = op.cast(value, component_dtype(fake.dtype)) if fake.dtype not in COMPONENT else value
         if not isinstance(value, Tensor):
             raise fault(candidate, node, f"returned {type(value).__name__}, a tensor was expected")
-        expected = Result(fake, op.symbols)
+        expected = Result(fake, op.symbols.shape(fake))
         found = None if inferred is None else inferred.get(id(value))
         if value.dtype is None:
             value.dtype = expected.dtype if found is None or found.dtype is None else DataType(found.dtype)
