@@ -13,6 +13,7 @@ import torch
 from torch.export import ExportedProgram
 from torch.fx import Graph, GraphModule, Node
 
+from onnxport.capture.call import placeholder_values
 from onnxport.capture.pytrees import recognize
 from onnxport.errors import InputError, VerificationError, plain
 from onnxport.functional.program import functionalize
@@ -21,7 +22,7 @@ from onnxport.program import runtime
 from onnxport.program.onnx_program import TRANSLATED, ONNXProgram
 from onnxport.running import reproduction
 from onnxport.running.inlining import inlined
-from onnxport.running.reference import Reference, may_tie, placeholder_values, precisions, same_choice
+from onnxport.running.reference import Reference, may_tie, precisions, same_choice
 from onnxport.running.weight_check import WeightCheck, check_weights
 from onnxport.translate.model import RESULT_INDEX
 from onnxport.verify import OutputCheck, VerificationResult, compare, opened_program, verify

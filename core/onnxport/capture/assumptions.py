@@ -17,11 +17,11 @@ import torch.utils._pytree as pytree
 from torch.export import ExportedProgram
 from torch.fx import Interpreter, Node
 
+from onnxport.capture.call import placeholder_values
 from onnxport.capture.diagnosis import guards
 from onnxport.errors import CaptureError
-from onnxport.fx.writes import is_assertion, mutated, storage_of
-from onnxport.running.reference import placeholder_values
 from onnxport.vocabulary.provenance import source_line
+from onnxport.vocabulary.storage import mutated, storage_of
 
 logger = logging.getLogger("onnxport")
 
@@ -92,6 +92,10 @@ def _inputs(program: ExportedProgram) -> Iterator[Any]:
         yield value.detach().clone() if is_written else value
 
 
+def _writes(node: Node) -> bool:
+    return isinstance(node.target, torch._ops.OpOverload) and bool(mutated(node.target))
+
+
 def _symbols(size: Any) -> Any:
     return size.node.expr.free_symbols if isinstance(size, (torch.SymInt, torch.SymFloat, torch.SymBool)) else ()
 
@@ -108,8 +112,8 @@ class _Run(Interpreter):
     def run_node(self, n: Node) -> Any:
         if n.op == "output":
             return None
-        if n.op == "call_function" and is_assertion(n.target):
-            return None  # one that doesn't hold matters where a shape followed from it
+        if n.op == "call_function" and not (n.users or _unbacked(n) or _writes(n)):
+            return None  # an assertion: one that doesn't hold matters where a shape followed from it
         value = super().run_node(n)
         for symbol, path in _unbacked(n).items():
             self._bound[symbol] = sympy.sympify(pytree.key_get(value, path))

@@ -39,11 +39,10 @@ from onnxport.capture.diagnosis import (
 )
 from onnxport.capture.dynamic_shapes import torch_shapes
 from onnxport.capture.examples import Sizes, example_of
-from onnxport.capture.exporting import TRACING, exporting, is_in_onnx_export
+from onnxport.capture.exporting import TRACING, contained, exporting, is_in_onnx_export
 from onnxport.capture.lengths import symbolic_lengths
 from onnxport.capture.quiet import quiet
 from onnxport.errors import Attempt, CaptureError, DynamicAxis, DynamicShapesError
-from onnxport.fx.transforms import contained
 from onnxport.vocabulary.callers import warn
 from onnxport.vocabulary.dtypes import dense
 from onnxport.vocabulary.notes import note

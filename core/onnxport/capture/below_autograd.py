@@ -23,7 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakIdKeyDictionary
 
 from onnxport.errors import CaptureError
-from onnxport.fx.views import may_overlap
+from onnxport.vocabulary.storage import may_overlap
 
 _GRADIENTS = re.compile("does not require grad|doesn't require gradient|grad_fn|None of the .* require gradients")
 _SIGNS = re.compile(

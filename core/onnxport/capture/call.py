@@ -18,9 +18,10 @@ from typing import Any
 import torch
 import torch.utils._pytree as pytree
 from torch.export import ExportedProgram
-from torch.export.graph_signature import ConstantArgument, InputKind
+from torch.export.graph_signature import ConstantArgument, InputKind, InputSpec
 
 from onnxport.errors import InputError
+from onnxport.vocabulary.storage import has_data
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
@@ -368,3 +369,24 @@ def _structure(spec: pytree.TreeSpec) -> str:
     if len(keys) == len(below):
         below = [f"{key!r}: {text}" for key, text in zip(keys, below, strict=True)]
     return f"{kind} of ({', '.join(below)})"
+
+
+def placeholder_values(exported: ExportedProgram, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """What each placeholder of the graph stands for."""
+    leaves = iter(flatten_arguments(exported, args, kwargs))
+    values: dict[str, Any] = {}
+    for spec in exported.graph_signature.input_specs:
+        values[spec.arg.name] = next(leaves) if spec.kind is InputKind.USER_INPUT else _weight(exported, spec)
+    empty = [name for name, v in values.items() if isinstance(v, torch.Tensor) and not has_data(v)]
+    if empty:
+        raise InputError(
+            f"The exported program has no data for {', '.join(empty[:5])}{', ...' if empty[5:] else ''}: export the "
+            "model with its weights, and pass that ExportedProgram as `exported_program`.",
+            parameter="exported_program",
+        )
+    return values
+
+
+def _weight(exported: ExportedProgram, spec: InputSpec) -> Any:
+    value = exported.state_dict.get(spec.target or "", exported.constants.get(spec.target or ""))
+    return value.detach() if isinstance(value, torch.Tensor) else value

@@ -7,9 +7,13 @@ import contextvars
 import threading
 import types
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
+from torch._C import _functorch
+from torch.autograd import forward_ad
+from torch.nn.modules.module import _global_buffer_registration_hooks
 
 #: Held while torch traces: it patches its globals meanwhile, and two threads would see each other's.
 TRACING = threading.RLock()
@@ -67,3 +71,29 @@ def exporting() -> Iterator[None]:
                 if isinstance(_patched, types.FunctionType):
                     _patched.__code__ = _original.__code__
                 torch.onnx.is_in_onnx_export = _patched
+
+
+@contextmanager
+def contained() -> Iterator[None]:
+    """Leaves no transform behind that an error has interrupted: torch 2.14 does, and then every later call is wrong.
+
+    Nor a hook on the registration of buffers, which torch 2.11 leaves. Captures take turns.
+    """
+    depth, level = _functorch.get_dynamic_layer_stack_depth(), forward_ad._current_level
+    autograd: Any = torch._C._autograd
+    hooks_allowed = autograd._saved_tensors_hooks_is_enabled()  # gradients of torch.func forbid them meanwhile
+    hooks = _global_buffer_registration_hooks
+    kept = hooks.copy()
+    try:
+        yield
+    finally:
+        if _functorch.get_dynamic_layer_stack_depth() > depth:
+            _functorch.pop_dynamic_layer_stack_and_undo_to_depth(depth)
+        while forward_ad._current_level > level:
+            forward_ad.exit_dual_level()
+        with suppress(RuntimeError):  # there is none: a strict capture may leave one that Python's counter misses
+            torch._C._exit_dual_level(level + 1)
+        for left in hooks.keys() - kept.keys():
+            del hooks[left]
+        if hooks_allowed:
+            autograd._saved_tensors_hooks_enable()

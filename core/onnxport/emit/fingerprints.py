@@ -17,8 +17,9 @@ from torch._ops import OpOverload
 
 from onnxport.emit.symbols import Size
 from onnxport.emit.tensor import Tensor
-from onnxport.emit.weights import TorchTensor, has_data
+from onnxport.emit.weights import TorchTensor
 from onnxport.vocabulary.dtypes import SYMBOLIC
+from onnxport.vocabulary.storage import has_data
 
 if TYPE_CHECKING:
     from onnxport.emit.emitter import Emitter

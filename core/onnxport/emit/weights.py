@@ -10,11 +10,12 @@ from typing import IO, Any
 import numpy as np
 import onnx_ir as ir
 import torch
-from torch._subclasses.fake_tensor import FakeTensor, unset_fake_temporarily
+from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.export.graph_signature import InputKind
 
 from onnxport.errors import InputError, WeightError
 from onnxport.vocabulary.dtypes import component_dtype
+from onnxport.vocabulary.storage import has_data
 
 CHUNK_BYTES = 4 * 1024 * 1024
 """What `TorchTensor.tofile` copies at a time, at most, when it has to copy at all."""
@@ -23,11 +24,6 @@ _PACKED = getattr(torch, "float4_e2m1fn_x2", None)  # two elements a byte, count
 _SUB_BYTE = {getattr(torch, name): 8 // bits for name, bits in (("int4", 4), ("uint4", 4), ("int2", 2), ("uint2", 2))}
 """Elements a byte of the file holds; torch keeps one in a byte."""
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-
-
-def has_data(tensor: torch.Tensor) -> bool:
-    """Tell whether a tensor holds values: false for fake tensors and those on the meta device."""
-    return not isinstance(tensor, FakeTensor) and tensor.device.type != "meta"
 
 
 class TorchTensor(ir.Tensor):

@@ -18,7 +18,7 @@ from torch.export.graph_signature import InputKind
 from torch.fx import Node, map_arg
 from torch.utils import _pytree as pytree
 
-from onnxport.emit.weights import has_data
+from onnxport.vocabulary.storage import has_data
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram

@@ -26,19 +26,17 @@ from onnxport.fx.writes import (
     RETURNS_ITSELF,
     SAME_TENSOR,
     TURNS_INTO_VIEW,
-    Written,
     frozen,
     is_assertion,
     is_inplace,
     is_kernel,
     is_silent,
     is_write,
-    mutated,
     pure_twin,
     result_dtypes,
-    storage_of,
 )
 from onnxport.vocabulary.provenance import source_line
+from onnxport.vocabulary.storage import Written, mutated, storage_of
 
 aten = torch.ops.aten
 

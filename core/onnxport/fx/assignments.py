@@ -11,7 +11,8 @@ from torch.fx import Node
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 from torch.fx.node import map_arg
 
-from onnxport.fx.views import is_same_shape, is_same_size, sizes_of
+from onnxport.fx.views import is_same_shape, sizes_of
+from onnxport.vocabulary.storage import is_same_size
 
 aten = torch.ops.aten
 

@@ -20,7 +20,8 @@ from torch.fx import Graph, GraphModule, Node
 from torch.fx._lazy_graph_module import _LazyGraphModule
 from torch.fx.node import map_arg
 
-from onnxport.fx.writes import result_dtypes, storage_of
+from onnxport.fx.writes import result_dtypes
+from onnxport.vocabulary.storage import storage_of
 
 logger = logging.getLogger(__name__)
 

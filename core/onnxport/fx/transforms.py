@@ -7,23 +7,22 @@ the tensors that they wrap as constants without data: each is found again by the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch._C import _functorch
 from torch._functorch import predispatch
-from torch.autograd import forward_ad
 from torch.fx import GraphModule, Node, traceback
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.node import map_arg
-from torch.nn.modules.module import _global_buffer_registration_hooks
 from torch.utils import _pytree as pytree
 
+from onnxport.capture.exporting import contained
 from onnxport.errors import Unsupported
 from onnxport.fx.regions import GraphWriter, attribute_of
-from onnxport.fx.writes import storage_of
+from onnxport.vocabulary.storage import storage_of
 
 _NESTING = {predispatch._vmap_increment_nesting: 1, predispatch._vmap_decrement_nesting: -1}
 _UNWRAP = getattr(predispatch, "_unwrap_for_grad", None)  # torch 2.11 records no such node
@@ -189,29 +188,3 @@ class _Resolver:
         if node not in env and node.op == "get_attr":
             return attribute_of(self.owner, str(node.target))
         return env[node]
-
-
-@contextmanager
-def contained() -> Iterator[None]:
-    """Leaves no transform behind that an error has interrupted: torch 2.14 does, and then every later call is wrong.
-
-    Nor a hook on the registration of buffers, which torch 2.11 leaves. Captures take turns.
-    """
-    depth, level = _functorch.get_dynamic_layer_stack_depth(), forward_ad._current_level
-    autograd: Any = torch._C._autograd
-    hooks_allowed = autograd._saved_tensors_hooks_is_enabled()  # gradients of torch.func forbid them meanwhile
-    hooks = _global_buffer_registration_hooks
-    kept = hooks.copy()
-    try:
-        yield
-    finally:
-        if _functorch.get_dynamic_layer_stack_depth() > depth:
-            _functorch.pop_dynamic_layer_stack_and_undo_to_depth(depth)
-        while forward_ad._current_level > level:
-            forward_ad.exit_dual_level()
-        with suppress(RuntimeError):  # there is none: a strict capture may leave one that Python's counter misses
-            torch._C._exit_dual_level(level + 1)
-        for left in hooks.keys() - kept.keys():
-            del hooks[left]
-        if hooks_allowed:
-            autograd._saved_tensors_hooks_enable()

@@ -18,7 +18,8 @@ from torch.fx.node import map_aggregate, map_arg
 from torch.utils import _pytree as pytree
 
 from onnxport.fx.regions import FOREIGN_STORAGES
-from onnxport.fx.writes import MAY_RETURN_VIEW, TURNS_INTO_VIEW, is_inplace, mutated, pure_twin, storage_of
+from onnxport.fx.writes import MAY_RETURN_VIEW, TURNS_INTO_VIEW, is_inplace, pure_twin
+from onnxport.vocabulary.storage import is_same_size, may_overlap, mutated, storage_of
 
 aten = torch.ops.aten
 
@@ -62,15 +63,6 @@ class ViewStep(NamedTuple):
                     return self.args[position]
                 return self.kwargs.get(name, argument.default_value)
         raise KeyError(name)
-
-
-def is_same_size(a: Any, b: Any) -> bool:
-    """Whether two sizes are the same number or the same expression; never adds a guard."""
-    if isinstance(a, int) and isinstance(b, int):
-        return a == b
-    if isinstance(a, torch.SymInt) and isinstance(b, torch.SymInt):
-        return bool(a.node.expr == b.node.expr)
-    return False
 
 
 def is_same_shape(a: torch.Tensor, b: torch.Tensor) -> bool:
@@ -304,24 +296,6 @@ def _placed(step: ViewStep) -> Any:
     if members is None or not isinstance(step.val, (tuple, list)):
         return pytree.tree_map(lambda item: item.to(torch.int64), step.val)
     return [item.to(torch.int64) if member is PARENT else item for member, item in zip(members, step.val)]
-
-
-def may_overlap(val: torch.Tensor) -> bool:
-    """Whether two elements of a fake tensor may lie at one place. Never adds a guard."""
-    if any(is_same_size(size, 0) for size in val.shape):
-        return False
-    reach: Any = 0
-    axes = [(stride, size) for stride, size in zip(val.stride(), val.shape) if not statically_known_true(size <= 1)]
-    for stride, size in sorted(axes, key=lambda axis: _hint(axis[0])):
-        if not statically_known_true(stride > reach):
-            return True
-        reach = reach + stride * (size - 1)
-    return False
-
-
-def _hint(size: Any) -> int:
-    """The size in the example; for sorting."""
-    return size if isinstance(size, int) else (size.node.hint if size.node.has_hint() else 0)
 
 
 _LOST_BY_TORCH = frozenset(f"aten::{name}" for name in ("unfold", "as_strided", *dict(_BY_INVERSE)[_expand].split()))

@@ -5,12 +5,14 @@ from __future__ import annotations
 import operator
 from collections.abc import Mapping
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch.fx import Node
 from torch.fx.node import map_arg
 from torch.utils import _pytree as pytree
+
+from onnxport.vocabulary.storage import mutated
 
 aten = torch.ops.aten
 
@@ -111,23 +113,6 @@ def is_inplace(target: Any) -> bool:
     return returned is not None and first is not None and first.is_write and target._schema.name.endswith("_")
 
 
-class Written(NamedTuple):
-    """An argument that an operator writes."""
-
-    name: str
-    is_out: bool
-    alias_set: frozenset[str]
-
-
-@cache
-def mutated(target: torch._ops.OpOverload) -> tuple[Written, ...]:
-    return tuple(
-        Written(argument.name, argument.is_out, frozenset(argument.alias_info.before_set))
-        for argument in target._schema.arguments
-        if argument.alias_info is not None and argument.alias_info.is_write
-    )
-
-
 @cache
 def pure_twin(target: torch._ops.OpOverload) -> torch._ops.OpOverload | None:
     """The pure operator with the same arguments, without those for `out=`.
@@ -184,10 +169,3 @@ def _one_element(node: Node) -> Any:
 
 def frozen(value: Any) -> Any:
     return tuple(map(frozen, value)) if isinstance(value, (list, tuple)) else (type(value), value)
-
-
-def storage_of(val: Any) -> int | None:
-    """What identifies the memory that a fake tensor stands for; None for what has none."""
-    if not isinstance(val, torch.Tensor) or val.layout is not torch.strided:
-        return None
-    return val.untyped_storage()._cdata

@@ -17,10 +17,11 @@ from torch.utils import _pytree as pytree
 from onnxport.capture.call import CallSpec
 from onnxport.capture.pytrees import recognize
 from onnxport.capture.request import walk
-from onnxport.emit.weights import TorchTensor, has_data
+from onnxport.emit.weights import TorchTensor
 from onnxport.errors import ArgumentError, InputError
 from onnxport.vocabulary.checks import optional, shown, wrong
 from onnxport.vocabulary.dtypes import COMPONENT, ONNX_TO_TORCH, dense
+from onnxport.vocabulary.storage import has_data
 
 ORIGIN = "pkg.torch.onnx.original_node_name"
 COMPLEX = "onnxport.complex"

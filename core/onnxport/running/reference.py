@@ -6,14 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch.export import ExportedProgram
-from torch.export.graph_signature import InputKind, InputSpec
 from torch.fx import GraphModule, Interpreter, Node
 from torch.utils import _pytree as pytree
 
-from onnxport.capture.call import flatten_arguments
-from onnxport.emit.weights import has_data
-from onnxport.errors import InputError
 from onnxport.fx.writes import is_assertion
 
 
@@ -136,24 +131,3 @@ def _value(node: Node, name: str) -> object:
             given = node.args[i] if i < len(node.args) else argument.default_value
             return node.kwargs.get(name, given)
     return None
-
-
-def placeholder_values(exported: ExportedProgram, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
-    """What each placeholder of the graph stands for."""
-    leaves = iter(flatten_arguments(exported, args, kwargs))
-    values: dict[str, Any] = {}
-    for spec in exported.graph_signature.input_specs:
-        values[spec.arg.name] = next(leaves) if spec.kind is InputKind.USER_INPUT else _weight(exported, spec)
-    empty = [name for name, v in values.items() if isinstance(v, torch.Tensor) and not has_data(v)]
-    if empty:
-        raise InputError(
-            f"The exported program has no data for {', '.join(empty[:5])}{', ...' if empty[5:] else ''}: export the "
-            "model with its weights, and pass that ExportedProgram as `exported_program`.",
-            parameter="exported_program",
-        )
-    return values
-
-
-def _weight(exported: ExportedProgram, spec: InputSpec) -> Any:
-    value = exported.state_dict.get(spec.target or "", exported.constants.get(spec.target or ""))
-    return value.detach() if isinstance(value, torch.Tensor) else value
