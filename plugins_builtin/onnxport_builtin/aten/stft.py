@@ -26,6 +26,7 @@ from onnxport_builtin.aten.fft import (
 )
 from onnxport_builtin.aten.padding import pad_axes
 from onnxport_builtin.aten.shape import Dim, iota, reshape
+from onnxport_builtin.capture import signals as _operators  # noqa: F401  # defines onnxport::istft
 
 if TYPE_CHECKING:
     from onnxport import Builder
@@ -160,7 +161,7 @@ def overlap_add(op: Builder, frames: Tensor, hop: int, batch: Dim, count: Dim, n
     return op.Transpose(added, perm=[1, 0])
 
 
-@translation("aten::istft", complex=True)
+@translation("aten::istft", "onnxport::istft", complex=True)
 def istft(
     op: Builder,
     self: Tensor,
