@@ -5,6 +5,7 @@ from __future__ import annotations
 import onnx
 import pytest
 from onnx_ir import DataType
+from onnxport import Unsupported
 from onnxport.emit import schemas
 from onnxport.vocabulary import opsets
 
@@ -25,9 +26,16 @@ def test_types_variadic_inputs_and_result_counts() -> None:
     assert schemas.spec_of("LSTM", 20).min_outputs == 1
 
 
-def test_the_first_opset_of_an_operator() -> None:
-    assert schemas.first_opset("Gelu") == 20
-    assert schemas.first_opset("Nonsense") is None
+def test_operators_that_an_opset_lacks() -> None:
+    assert isinstance(schemas.missing("Gelu", 19), Unsupported)
+    for name, words in {"Gellu": "did you mean 'Gelu'?", "Nonsense": "op.call", "Upsample": "has removed it"}.items():
+        error = schemas.missing(name, 20)
+        assert isinstance(error, AttributeError) and words in str(error)
+
+
+def test_the_opset_that_gave_an_operator_an_attribute() -> None:
+    assert schemas.first_opset_of_attribute("Cast", "saturate") == 19
+    assert schemas.first_opset_of_attribute("Cast", "colour") is None
 
 
 @pytest.mark.parametrize("opset", range(opsets.MIN_OPSET, opsets.MAX_OPSET + 1))

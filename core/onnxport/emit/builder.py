@@ -15,9 +15,9 @@ import onnx_ir as ir
 import torch
 from onnx_ir import DataType
 
-from onnxport.emit import infer, literals, local_functions
+from onnxport.emit import domains, infer, literals, local_functions
 from onnxport.emit.complex_values import ComplexValues
-from onnxport.emit.schemas import OpSpec, first_opset, spec_of
+from onnxport.emit.schemas import OpSpec, missing, spec_of
 from onnxport.emit.scopes import Result, Scope, detach
 from onnxport.emit.symbols import Size, Symbols
 from onnxport.emit.tensor import Node, Tensor
@@ -79,10 +79,7 @@ class Builder(ComplexValues):
             raise AttributeError(f"the builder has no attribute {name!r}; ONNX operators start with a capital")
         spec = spec_of(name, self.opset)
         if spec is None:
-            since = first_opset(name)
-            if since is None:
-                raise AttributeError(f"ONNX has no operator {name!r}")
-            raise Unsupported(f"needs opset {since}: {name}")
+            raise missing(name, self.opset)
 
         def emit(*inputs: Any, outputs: int | None = None, **attributes: Any) -> Any:
             return self._emit(spec, inputs, outputs, attributes)
@@ -94,15 +91,15 @@ class Builder(ComplexValues):
 
     def _emit(self, spec: OpSpec, inputs: tuple[Any, ...], outputs: int | None, attributes: dict[str, Any]) -> Any:
         given = attributes
-        attributes = {key: value for key, value in given.items() if value is not None}
+        attrs = [literals.attribute(spec, key, value) for key, value in given.items() if value is not None]
+        attributes = {attr.name: attr if attr.ref_attr_name else attr.value for attr in attrs}
         values, types = self._bind(spec, inputs)
         if not spec.without.isdisjoint(types.items()):
             return self._in_float32(spec, values, types, outputs, given)
-        count = outputs if outputs is not None else self._count(spec, attributes)
+        count = literals.count(spec.name, outputs) if outputs is not None else self._count(spec, attributes)
         dtypes = self._output_types(spec, types, attributes, count, values)
         dims = infer.dims_of(spec.name, values, attributes)
         shape = None if dims is None else self.symbols.shared(dims)
-        attrs = [literals.attribute(spec, key, value) for key, value in attributes.items()]
         return self._append("", spec.name, values, attrs, dtypes, shape)
 
     def _in_float32(
@@ -210,7 +207,7 @@ class Builder(ComplexValues):
         domain: str,
         name: str,
         *inputs: Any,
-        version: int = 1,
+        version: int | None = None,
         outputs: int = 1,
         dtypes: Sequence[DataType | torch.dtype | None] | None = None,
         overload: str = "",
@@ -219,16 +216,24 @@ class Builder(ComplexValues):
         """A node of another domain.
 
         Args:
-            domain: such as ``"com.microsoft"``; imported at ``version``.
+            domain: such as ``"com.microsoft"``.
+            version: of the domain; a model has one of each. By default the one that it has, or 1.
             inputs: tensors, None, numbers or lists; a number takes the first tensor's element type.
             outputs: number of results.
             dtypes: element type of each result; by default that of the first tensor input.
+
+        Raises:
+            ValueError: the model has another version of the domain.
         """
-        self.domains.setdefault(domain, version)
+        domain, spec = domains.require(self, domain, version, name)
         first = next((v.dtype for v in inputs if isinstance(v, Tensor)), None)
         values = [self.tensor(value, first) for value in inputs]
-        kinds = [first] * outputs if dtypes is None else [None if d is None else onnx_dtype(d) for d in dtypes]
-        attrs = [literals.any_attribute(name, key, value) for key, value in attributes.items() if value is not None]
+        kinds = (
+            [first] * literals.count(name, outputs)
+            if dtypes is None
+            else [None if d is None else onnx_dtype(d) for d in dtypes]
+        )
+        attrs = [literals.attribute(spec or name, key, value) for key, value in attributes.items() if value is not None]
         return self._append(domain, name, values, attrs, kinds, None, overload)
 
     def function(
@@ -461,7 +466,7 @@ class Builder(ComplexValues):
             yield scope
         finally:
             self.scopes.pop()
-            shared = (self.constants, self.initializers)
+            shared = (self.constants, self.initializers, self.domains)
             self.scope.journal.extend(entry for entry in scope.journal if any(entry[0] is cache for cache in shared))
 
     def mark(self) -> tuple[int, int, int]:

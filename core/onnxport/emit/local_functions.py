@@ -17,7 +17,7 @@ import onnx_ir as ir
 import torch.fx
 from onnx_ir import AttributeType, DataType
 
-from onnxport.emit import literals
+from onnxport.emit import domains, literals
 from onnxport.emit.fingerprints import Structure, content
 from onnxport.emit.scopes import Scope, graphs_of, nodes_of
 from onnxport.emit.symbols import Size
@@ -335,7 +335,7 @@ def _shared(op: Emitter, domain: str, name: str, graph: ir.Graph, attributes: Se
         free = (n for n in _numbered(name) if (domain, n, "") not in op.functions)
         function = ir.Function(domain, next(free), graph=graph, attributes=attributes)
         op.functions[function.identifier()] = op.local.bodies[key] = function
-        op.domains.setdefault(domain, 1)
+        domains.require(op, domain)
         return function
     for mine, other in zip(_values(known), _values(graph)):
         if mine.dtype is not other.dtype:

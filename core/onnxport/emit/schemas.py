@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,6 +10,8 @@ from dataclasses import dataclass
 import onnx
 import onnx_ir as ir
 from onnx_ir import DataType
+
+from onnxport.errors import Unsupported
 
 _ELEMENT_TYPES = {
     "tensor(float)": DataType.FLOAT,
@@ -127,9 +130,35 @@ def _without(schema: onnx.defs.OpSchema) -> Iterator[tuple[str, DataType]]:
 
 
 @functools.cache
-def first_opset(name: str) -> int | None:
-    """The opset that introduced an operator of the default domain; None where ONNX has no such operator."""
-    versions = [s.since_version for s in onnx.defs.get_all_schemas_with_history() if s.name == name and not s.domain]
+def _history(domain: str = "") -> dict[str, list[onnx.defs.OpSchema]]:
+    """All versions of each operator of a domain, the oldest first."""
+    found: dict[str, list[onnx.defs.OpSchema]] = {}
+    for schema in onnx.defs.get_all_schemas_with_history():
+        if schema.domain == domain:
+            found.setdefault(schema.name, []).append(schema)
+    return {name: sorted(schemas, key=lambda schema: schema.since_version) for name, schemas in found.items()}
+
+
+def missing(name: str, opset: int) -> Exception:
+    """Why an opset of the default domain lacks an operator: a newer one has it, or no one that can be written has.
+
+    Returns:
+        ``Unsupported`` in the first case, an ``AttributeError`` in the other.
+    """
+    versions = [schema.since_version for schema in _history().get(name, ()) if not schema.deprecated]
+    if versions and min(versions) > opset:
+        return Unsupported(f"needs opset {min(versions)}: {name}")
+    if versions:
+        return AttributeError(f"opset {opset} has no operator {name!r} any more: ONNX has removed it, use another one")
+    known = {each.lower(): each for each in _history()}
+    near = difflib.get_close_matches(name.lower(), known, 1, 0.75)
+    hint = f"; did you mean {known[near[0]]!r}?" if near else ": op.call(domain, name) emits one of another domain"
+    return AttributeError(f"ONNX has no operator {name!r}{hint}")
+
+
+def first_opset_of_attribute(name: str, attribute: str, domain: str = "") -> int | None:
+    """The opset that gave an operator an attribute, None where no version has it."""
+    versions = [schema.since_version for schema in _history(domain).get(name, ()) if attribute in schema.attributes]
     return min(versions, default=None)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import linecache
+import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from onnxport.host.records import Translation
 
 _OWN = Path(__file__).parent.parent
-_LIBRARIES = ("onnx_ir", "onnxscript", "torch", "numpy", "functools", "contextlib")
+_LIBRARIES = sys.stdlib_module_names - {"__main__"} | {"onnx_ir", "onnxscript", "onnx", "torch", "numpy", "sympy"}
 
 
 def fault(

@@ -19,6 +19,7 @@ from onnx_ir import AttributeType
 from torch._ops import HigherOrderOperator, OpOverload, OpOverloadPacket
 from torch.utils import _pytree as pytree
 
+from onnxport.emit import domains
 from onnxport.emit.schemas import OpSpec, spec_of
 from onnxport.emit.symbols import Size
 from onnxport.errors import TableError, Unsupported
@@ -305,7 +306,7 @@ def _call_function(op: Builder, proto: Any, given: dict[str, Any], called: Any, 
             _raise_opset(function, op.opset)
             op.functions.setdefault((each.domain, each.name, each.overload), function)
             for domain, version in function.opset_imports.items():
-                op.domains.setdefault(domain, version)
+                domains.require(op, domain, version)
     signature = signatures.signature_of(called)
     given = signatures.converted(op, signature, given, set(_parameters(proto)) - set(proto.input))
     inputs = [given.get(name) for name in proto.input]
