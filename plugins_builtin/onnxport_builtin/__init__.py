@@ -44,6 +44,7 @@ def onnxport_patches(model: Any) -> list[AbstractContextManager[None]]:
         values.known_values(),
         regions.nested_regions(),
         import_module(f"{__name__}.capture.gradients").gradients(),
+        import_module(f"{__name__}.capture.solver_memory").solver_memory(),
         import_module(f"{__name__}.capture.torchscript").torchscript_parts(model),
         import_module(f"{__name__}.capture.sparse").dense_tensors(model),
         import_module(f"{__name__}.capture.data_attribute").data_attribute(),

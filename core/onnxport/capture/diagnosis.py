@@ -122,16 +122,20 @@ def _place(file: str, number: int) -> str:
 
 @functools.lru_cache(maxsize=4096)  # asked for each frame of each condition
 def _is_library(file: str) -> bool:
-    if file.startswith(("<", *(folder + os.sep for folder in (*_LIBRARIES, *_own_folders())))):
+    if file.startswith(("<", *(folder + os.sep for folder in (*_LIBRARIES, *_own_folders(len(sys.modules)))))):
         return True
     return file.startswith(_STANDARD + os.sep) and "site-packages" not in file
 
 
-def _own_folders() -> Iterator[str]:
-    """Where onnxport, its built-in plugins and its packs are: replaced functions stand between a model and torch."""
-    for name, module in list(sys.modules.items()):
-        if name.startswith("onnxport") and "." not in name and getattr(module, "__file__", None):
-            yield os.path.dirname(str(module.__file__))
+@functools.lru_cache(1)
+def _own_folders(_modules: int) -> tuple[str, ...]:
+    """Where onnxport, its built-in plugins and its packs are: replaced functions stand between a model and torch.
+
+    Args:
+        _modules: the number of modules that are loaded; a pack may have come since the last call.
+    """
+    own = [module for name, module in list(sys.modules.items()) if name.startswith("onnxport") and "." not in name]
+    return tuple(os.path.dirname(str(module.__file__)) for module in own if getattr(module, "__file__", None))
 
 
 def is_constraint(error: Exception) -> bool:
