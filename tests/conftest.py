@@ -23,6 +23,11 @@ def pytest_configure(config: pytest.Config) -> None:
     torch.set_num_threads(1)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Private names of libraries come first: what a release changed is told before the tests that it breaks."""
+    items.sort(key=lambda item: item.path.name != "test_private_names.py")
+
+
 @pytest.fixture(autouse=True)
 def _same_numbers() -> Iterator[None]:
     """Each test draws the same random numbers, whatever ran before it."""
