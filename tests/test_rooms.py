@@ -25,7 +25,6 @@ BELOW = {
 
 #: Imports against the directions that are still to go, by file.
 REMAINING = {
-    "onnxport.functional.program": {"fx"},
     "onnxport.program.onnx_program": {"passes"},
     "onnxport.program.reweight": {"capturing"},
     "onnxport.translate.walk": {"graph"},

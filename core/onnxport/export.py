@@ -31,8 +31,7 @@ from onnxport.emit.weights import initializers_of
 from onnxport.errors import InputError, MutationError, OpsetError, Refusal, plain
 from onnxport.functional.folding import fold_constants
 from onnxport.functional.passes import with_passes
-from onnxport.functional.program import FunctionalProgram, functionalize
-from onnxport.fx.regions import keeping
+from onnxport.functional.program import Functionalizer, FunctionalProgram, TorchFunctionalizer
 from onnxport.graph.selection import Selection
 from onnxport.host.call import Call
 from onnxport.host.discovery import load
@@ -369,12 +368,12 @@ def translate_program(program: ExportedProgram, interface: Interface, settings: 
     host = settings.call.plugins
     program = with_plain_weights(program)
     with run.stage("functionalize"):
-        with keeping(settings.registry.is_overridden):
-            functional = functionalize(program, may_skip=True)
+        functionalizer: Functionalizer = next(iter(host.functionalizers()), TorchFunctionalizer())
+        functional = functionalizer.program(program, is_kept=settings.registry.is_overridden, may_skip=True)
         functional = _with_mutations(functional, settings.mutation)
         functional = with_passes(functional, host.fx_passes(), run.passes)
         run.fallback, run.dropped_assertions = functional.fallback, functional.dropped_assertions
-        overrides = Overrides(settings.registry)
+        overrides = Overrides(settings.registry, functionalizer)
         folded = fold_constants(functional, program, overrides.of) if settings.optimize else {}
     with run.stage("translate"):
         translator = Translator(
@@ -392,6 +391,7 @@ def translate_program(program: ExportedProgram, interface: Interface, settings: 
             advice=host.advice,
             seed=settings.seed,
             functions=Selection(settings.functions, program.graph_module),
+            functionalizer=functionalizer,
         )
         run.translated = translator.run()
         if settings.metadata == "none":

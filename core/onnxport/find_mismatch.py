@@ -16,8 +16,9 @@ from torch.fx import Graph, GraphModule, Node
 from onnxport.capture.call import placeholder_values
 from onnxport.capture.pytrees import recognize
 from onnxport.errors import InputError, VerificationError, plain
-from onnxport.functional.program import functionalize
+from onnxport.functional.program import Functionalizer, TorchFunctionalizer
 from onnxport.host import records
+from onnxport.host.discovery import load
 from onnxport.program import runtime
 from onnxport.program.onnx_program import TRANSLATED, ONNXProgram
 from onnxport.running import reproduction
@@ -237,7 +238,8 @@ class _Search:
     ) -> None:
         self.program = ONNXProgram(inlined(program.model), exported)
         self.args, self.kwargs, self.tolerances = args, kwargs, tolerances
-        self.module: GraphModule = program.model.meta.get(TRANSLATED) or functionalize(exported).graph_module
+        functionalizer: Functionalizer = next(iter(load().functionalizers()), TorchFunctionalizer())
+        self.module: GraphModule = program.model.meta.get(TRANSLATED) or functionalizer.program(exported).graph_module
         self.inputs = placeholder_values(exported, args, kwargs)
         self.links = _links(self.program.model.graph, self.module.graph)
         self.budget = budget

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from onnxport.functional.program import functionalize
+from onnxport_functional.functionalize import functionalize
 
 Model = tuple[torch.nn.Module, tuple[Any, ...], dict[str, Any]]
 _SEGMENTATION = ("lraspp_mobilenet_v3_large", "fcn_resnet50", "deeplabv3_mobilenet_v3_large", "deeplabv3_resnet50")

@@ -10,8 +10,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from onnxport.fx.aliasing import pure_twin
 from onnxport.host import discovery
+from onnxport_functional.aliasing import pure_twin
 
 pytestmark = pytest.mark.conformance
 

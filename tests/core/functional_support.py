@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from onnxport.functional.program import FunctionalProgram, functionalize
+from onnxport.functional.program import FunctionalProgram
+from onnxport_functional.functionalize import functionalize
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 from torch.utils import _pytree as pytree

@@ -8,6 +8,7 @@ import pytest
 import torch
 from onnxport import Unsupported
 from onnxport.translate.decompose import Decomposer
+from onnxport_functional.functionalize import functionalize_graph
 from torch.export import Dim
 
 X = torch.randn(2, 3)
@@ -36,14 +37,14 @@ def _run(decomposer: Decomposer, node: torch.fx.Node, *values: Any) -> Any:
 
 def test_torchs_decomposition_computes_the_same() -> None:
     (node,) = _nodes(lambda x: torch.nn.functional.silu(x), torch.ops.aten.silu.default)
-    torch.testing.assert_close(_run(Decomposer({}), node, X), torch.nn.functional.silu(X))
+    torch.testing.assert_close(_run(Decomposer({}, functionalize_graph), node, X), torch.nn.functional.silu(X))
 
 
 def test_several_results_are_a_list() -> None:
     (node,) = _nodes(lambda x: torch.var_mean(x, 1), torch.ops.aten.var_mean.correction) or _nodes(
         lambda x: torch.var_mean(x, 1), torch.ops.aten.var_mean.dim
     )
-    found = _run(Decomposer({}), node, X)
+    found = _run(Decomposer({}, functionalize_graph), node, X)
     for got, want in zip(found, torch.var_mean(X, 1), strict=True):
         torch.testing.assert_close(got, want)
 
@@ -53,24 +54,24 @@ def test_equal_calls_share_an_expansion() -> None:
         return torch.nn.functional.silu(torch.nn.functional.silu(x))
 
     first, second = _nodes(twice, torch.ops.aten.silu.default, dynamic=True)
-    decomposer = Decomposer({})
+    decomposer = Decomposer({}, functionalize_graph)
     assert decomposer.expand(first) is decomposer.expand(second)
 
 
 def test_a_plugins_decomposition_comes_first() -> None:
     (node,) = _nodes(lambda x: torch.nn.functional.silu(x), torch.ops.aten.silu.default)
-    own = Decomposer({torch.ops.aten.silu.default: lambda x: x * 3})
+    own = Decomposer({torch.ops.aten.silu.default: lambda x: x * 3}, functionalize_graph)
     torch.testing.assert_close(_run(own, node, X), X * 3)
 
 
 def test_what_cannot_be_expanded_says_why() -> None:
     (node,) = _nodes(lambda x: torch.linalg.eig(x @ x.mT)[0], torch.ops.aten.linalg_eig.default)
     with pytest.raises(Unsupported, match="torch has none for this operator"):
-        Decomposer({}).expand(node)
+        Decomposer({}, functionalize_graph).expand(node)
 
     def broken(x: torch.Tensor) -> torch.Tensor:
         raise ValueError("no")
 
     (node,) = _nodes(lambda x: torch.nn.functional.silu(x), torch.ops.aten.silu.default)
     with pytest.raises(Unsupported, match="ValueError: no"):
-        Decomposer({torch.ops.aten.silu.default: broken}).expand(node)
+        Decomposer({torch.ops.aten.silu.default: broken}, functionalize_graph).expand(node)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from functional_support import Model
 from onnxport.functional.folding import Folded, fold_constants
-from onnxport.functional.program import functionalize
+from onnxport_functional.functionalize import functionalize
 from torch.fx import Node
 
 X = torch.linspace(-2, 3, 24).reshape(4, 6)

@@ -9,8 +9,8 @@ import pytest
 import torch
 from functional_support import Model, check, write_targets
 from onnxport.errors import CaptureError, Unsupported
-from onnxport.functional.program import functionalize, functionalize_graph
-from onnxport.fx import aliasing
+from onnxport_functional import aliasing
+from onnxport_functional.functionalize import functionalize, functionalize_graph
 from torch.export import Dim
 from torch.fx.experimental.proxy_tensor import make_fx
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 from functional_support import Model, check
-from onnxport.functional.program import functionalize
-from onnxport.fx.regions import inline_regions
+from onnxport_functional.functionalize import functionalize
+from onnxport_functional.regions import inline_regions
 from torch.utils.checkpoint import checkpoint
 
 aten = torch.ops.aten

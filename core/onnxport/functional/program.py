@@ -1,29 +1,18 @@
-"""An exported program as a graph of pure operators: nothing in place, no assertions, no regions.
+"""The contract of functionalization: a program as a graph of pure operators, and who makes it.
 
-`fx/aliasing.py` does the work, from the alias annotations of the operators' schemas. A program that writes in a way
-that is not understood there is decomposed by torch, at the price of a second trace, and the reason is kept.
+A plugin does the work (``onnxport_functionalizers``). Without one, torch's own decomposition serves, at the price of a
+second trace.
 """
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from torch.export import ExportedProgram
-from torch.export.graph_signature import InputKind, OutputKind
+from torch.export.graph_signature import OutputKind
 from torch.fx import GraphModule, Node
-
-from onnxport.errors import CaptureError, Unsupported
-from onnxport.fx.aliasing import NotFunctionalizable, Rewriter
-from onnxport.fx.regions import attribute_of, inline_regions
-from onnxport.fx.transforms import records_transforms, without_transforms
-from onnxport.fx.views import written_view_lost_by_torch
-from onnxport.fx.writes import is_assertion, is_write, may_write
-from onnxport.vocabulary.provenance import source_line
-
-_REFUSED = "The model writes to a tensor, or transforms a function, in a way that can't be exported"
 
 
 class Mutation(NamedTuple):
@@ -61,156 +50,51 @@ class FunctionalProgram:
     """Nodes of the graph that mean nothing: assertions, and what is computed for these or for nobody."""
 
 
-def functionalize(
-    program: ExportedProgram, *, inline_subgraphs: bool = False, may_skip: bool = False
-) -> FunctionalProgram:
-    """`program` without in-place operators, assertions, dead nodes and regions; `program` itself is left as it is.
+class Functionalizer(Protocol):
+    """Makes pure graphs of captured ones."""
 
-    Args:
-        program: as torch.export gives it, or decomposed.
-        inline_subgraphs: also inline the bodies of `invoke_subgraph`.
-        may_skip: where there is nothing to do but to leave nodes out, name these in `skipped`: copying a graph costs
-            more than all else that is done about it.
+    def program(
+        self, program: ExportedProgram, *, is_kept: Callable[[Any], bool] = ..., may_skip: bool = False
+    ) -> FunctionalProgram:
+        """A program without in-place operators, assertions, dead nodes and regions; `program` is left as it is.
 
-    Raises: CaptureError when torch's own functionalization leaves a write that is not understood.
-    """
-    try:
-        return _functionalize(program, inline_subgraphs, may_skip, None)
-    except Unsupported as error:
-        reason = error.reason
-        if isinstance(error, NotFunctionalizable) and error.final:
-            raise CaptureError(f"{_REFUSED}: {reason}") from error
-    lost = written_view_lost_by_torch(program.graph_module)
-    if lost is not None:
-        raise CaptureError(
-            f"{_REFUSED}: {reason}\n{lost.format_node()} writes to a view that torch's own way doesn't keep: write to "
-            f"the tensor itself, by an index. {source_line(lost)}"
-        )
-    try:
+        Args:
+            program: as torch.export gives it, or decomposed.
+            is_kept: tells the region operators that stay calls, since a translation takes them.
+            may_skip: where there is nothing to do but to leave nodes out, name these in `skipped`.
+
+        Raises:
+            CaptureError: it has a write that can't be made pure.
+        """
+
+    def graph(self, graph_module: GraphModule) -> GraphModule:
+        """A freshly traced graph without in-place operators; `graph_module` itself when nothing has to change.
+
+        Raises:
+            Unsupported: it writes to one of its inputs.
+        """
+
+
+class TorchFunctionalizer:
+    """torch's own way: every operator is decomposed, which traces the program a second time."""
+
+    def program(
+        self, program: ExportedProgram, *, is_kept: Callable[[Any], bool] | None = None, may_skip: bool = False
+    ) -> FunctionalProgram:
         decomposed = program.run_decompositions({})
-    except Exception as error:  # what torch can't do either has the first reason
-        raise CaptureError(f"{_REFUSED}: {reason}\ntorch says: {str(error).splitlines()[0]}") from error
-    try:
-        return _functionalize(decomposed, inline_subgraphs, may_skip, reason)
-    except Unsupported as error:
-        raise CaptureError(f"{_REFUSED}: {error.reason}") from error
+        mutations: list[Mutation] = []
+        outputs: list[UserOutput] = []
+        returned = decomposed.graph.output_node().args[0]
+        for spec, arg in zip(decomposed.graph_signature.output_specs, returned):  # type: ignore[arg-type]
+            if spec.kind in (OutputKind.USER_OUTPUT, OutputKind.LOSS_OUTPUT):
+                outputs.append(UserOutput("node" if isinstance(arg, Node) else "constant", arg))
+            elif spec.kind is not OutputKind.TOKEN and isinstance(arg, Node):
+                mutations.append(Mutation(spec.kind.name, str(spec.target), arg))
+        skipped = frozenset(n for n in decomposed.graph.nodes if n.op == "call_function" and not n.users)
+        reason = "no plugin makes graphs pure"
+        return FunctionalProgram(
+            decomposed.graph_module, tuple(mutations), tuple(outputs), reason, tuple(n.name for n in skipped), skipped
+        )
 
-
-def functionalize_graph(graph_module: GraphModule, kept: Sequence[int] = ()) -> GraphModule:
-    """A nested or freshly traced graph without in-place operators, assertions, dead nodes, regions and transforms.
-
-    Args:
-        graph_module: never changed.
-        kept: positions of the inputs that it may write: their new values come behind its results.
-
-    Returns: `graph_module` itself when nothing has to change.
-    Raises: NotFunctionalizable (an `Unsupported`) when it writes to another of its inputs.
-    """
-    graph_module = _without_regions(graph_module)
-    if not kept and not _must_change(graph_module):
+    def graph(self, graph_module: GraphModule) -> GraphModule:
         return graph_module
-    rewriter = Rewriter(graph_module, functionalize_graph, written_inputs)
-    results = rewriter.run()
-    inputs = [node for node in graph_module.graph.nodes if node.op == "placeholder"]
-    for placeholder, _ in rewriter.written_inputs():
-        if inputs.index(placeholder) not in kept:
-            raise NotFunctionalizable(
-                f"the body of a higher order operator writes to {placeholder.name!r}, which lies outside: return the "
-                "new value from the body instead"
-            )
-    new = tuple(rewriter.read(inputs[position]) for position in kept)
-    rewriter.writer.graph.output((*results, *new) if new else results)
-    rewriter.writer.prune()
-    return rewriter.writer.finish()
-
-
-def written_inputs(graph_module: GraphModule) -> list[int]:
-    """Positions of the inputs that a nested graph writes to."""
-    graph_module = _without_regions(graph_module)
-    if not _must_change(graph_module):
-        return []
-    rewriter = Rewriter(graph_module, functionalize_graph, written_inputs)
-    rewriter.run()
-    inputs = [node for node in graph_module.graph.nodes if node.op == "placeholder"]
-    return [inputs.index(placeholder) for placeholder, _ in rewriter.written_inputs()]
-
-
-def _without_regions(graph_module: GraphModule) -> GraphModule:
-    graph_module = inline_regions(graph_module)
-    return without_transforms(graph_module, {}) if records_transforms(graph_module) else graph_module
-
-
-def _functionalize(
-    program: ExportedProgram, inline_subgraphs: bool, may_skip: bool, reason: str | None
-) -> FunctionalProgram:
-    graph_module = inline_regions(program.graph_module, subgraphs=inline_subgraphs)
-    signature = program.graph_signature
-    if records_transforms(graph_module, program.constants):
-        constants = {spec.arg.name: program.constants.get(str(spec.target)) for spec in signature.input_specs}
-        graph_module = without_transforms(graph_module, constants)
-    skipped = _meaningless(graph_module) if may_skip else None
-    must_copy = skipped is None and _must_change(graph_module)
-    rewriter = Rewriter(graph_module, functionalize_graph, written_inputs) if must_copy else None
-    returned = rewriter.run() if rewriter else graph_module.graph.output_node().args[0]
-    mutations: list[Mutation] = []
-    outputs: list[UserOutput] = []
-    for spec, arg in zip(signature.output_specs, returned):  # type: ignore[arg-type]
-        if spec.kind in (OutputKind.USER_OUTPUT, OutputKind.LOSS_OUTPUT):
-            outputs.append(UserOutput("node" if isinstance(arg, Node) else "constant", arg))
-        elif spec.kind is not OutputKind.TOKEN and isinstance(arg, Node):
-            mutations.append(Mutation(spec.kind.name, str(spec.target), arg))
-    if rewriter:
-        specs = {spec.arg.name: spec for spec in signature.input_specs}
-        for placeholder, alias in rewriter.written_inputs():
-            spec = specs[placeholder.name]
-            if spec.kind is InputKind.CONSTANT_TENSOR and str(spec.target).startswith("lifted_tensor_"):
-                continue  # a tensor literal in forward: made anew at each call
-            kind = {InputKind.USER_INPUT: "USER_INPUT", InputKind.PARAMETER: "PARAMETER"}.get(spec.kind, "BUFFER")
-            target = spec.arg.name if kind == "USER_INPUT" else str(spec.target)
-            mutations.append(Mutation(f"{kind}_MUTATION", target, rewriter.current(alias)))
-        rewriter.writer.graph.output((*(m.node for m in mutations), *(output.arg for output in outputs)))
-        rewriter.writer.prune()
-        graph_module = rewriter.writer.finish()
-    dropped = rewriter.dropped if rewriter else [n.name for n in reversed(skipped or ()) if is_assertion(n.target)]
-    return FunctionalProgram(
-        graph_module, tuple(mutations), tuple(outputs), reason, tuple(dropped), frozenset(skipped or ())
-    )
-
-
-def _meaningless(graph_module: GraphModule) -> dict[Node, None] | None:
-    """The nodes that can be left out, from the last to the first; None where others have to change.
-
-    Translations look at who uses the results of an operator that has several: the users of these must mean something.
-    """
-    found: dict[Node, None] = {}
-    pure: dict[int, bool] = {}  # by the target's id: operators have slow hashes
-    for node in reversed(graph_module.graph.nodes):
-        if node.op == "get_attr" and _has_changing_body(graph_module, node):
-            return None
-        if node.op not in ("call_function", "get_attr"):
-            continue
-        known = pure.get(id(node.target))
-        if known is None:
-            known = pure[id(node.target)] = not may_write(node.target) and not is_assertion(node.target)
-        if not known and is_write(node):
-            return None
-        is_unused = all(user in found for user in node.users)
-        if is_unused and node.target is operator.getitem:
-            return None
-        if is_unused or (not known and is_assertion(node.target)):
-            found[node] = None
-    return found
-
-
-def _has_changing_body(owner: GraphModule, node: Node) -> bool:
-    body = attribute_of(owner, str(node.target))
-    return isinstance(body, GraphModule) and (inline_regions(body) is not body or _must_change(body))
-
-
-def _must_change(graph_module: GraphModule) -> bool:
-    for node in graph_module.graph.nodes:
-        if node.op == "get_attr" and _has_changing_body(graph_module, node):
-            return True
-        if node.op == "call_function" and (not node.users or is_assertion(node.target) or is_write(node)):
-            return True
-    return False

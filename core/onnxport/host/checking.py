@@ -156,12 +156,22 @@ def patches(info: PluginInfo, value: Any, kept: frozenset[int]) -> list[Patch]:
     return [item if isinstance(item, Patch) and id(item) in kept else Patch(info, item) for item in items]
 
 
+def functionalizers(_info: PluginInfo, value: Any, _kept: frozenset[int]) -> list[Any]:
+    """Objects that make graphs pure."""
+    items = _listed(value, object)
+    for item in items:
+        for method in ("program", "graph"):
+            _expect(callable(getattr(item, method, None)), "a functionalizer", method, item, "a method of it")
+    return items
+
+
 CHECKS: Mapping[str, Callable[[PluginInfo, Any, frozenset[int]], Any]] = {
     "onnxport_translations": translations,
     "onnxport_resolve": resolved,
     "onnxport_decompositions": decompositions,
     "onnxport_containers": containers,
     "onnxport_patches": patches,
+    "onnxport_functionalizers": functionalizers,
     "onnxport_fx_passes": passes,
     "onnxport_ir_passes": passes,
 }

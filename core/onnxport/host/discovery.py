@@ -37,6 +37,8 @@ ENVIRONMENT_VARIABLE = "ONNXPORT_PLUGINS"
 BUILTIN = "builtin"
 # By name: the core holds no operators, and the plugin that does gets no other privilege than to be here.
 _BUILTIN_MODULE = "onnxport_builtin"
+_STAGE_MODULES = ("onnxport_functional",)
+"""Built-in plugins for stages of the pipeline; they are told as parts of the built-in one."""
 _KNOWN_PACKS = {"torchvision": "onnxport-torchvision"}
 PACKS_GROUP = "onnxport.packs"
 """Entry points by which any distribution tells, without being imported, which pack serves an operator namespace: the
@@ -65,6 +67,8 @@ class Plugins:
         self._returned: dict[str, list[Any]] = {}
         self._positions: dict[str, int] = {}
         self._register(import_module(_BUILTIN_MODULE), PluginInfo(BUILTIN, PROJECT, tier=BUILTIN_TIER))
+        for module in _STAGE_MODULES:
+            self.hooks.register(import_module(module), PluginInfo(module, PROJECT, tier=BUILTIN_TIER))
         installed = installed_plugins() if chosen is None or any(isinstance(c, str) for c in chosen) else {}
         if chosen is None:
             for entry_point in reversed(list(installed.values())):  # pluggy calls what was registered last first
@@ -199,6 +203,10 @@ class Plugins:
     def containers(self) -> Sequence[Container]:
         """Classes that hold tensors, of all plugins."""
         return self._once("onnxport_containers")
+
+    def functionalizers(self) -> Sequence[Any]:
+        """Ways to a graph without writes, of all plugins, the built-ins' last."""
+        return self._once("onnxport_functionalizers")
 
     def fx_passes(self) -> Sequence[Pass]:
         """Steps over the FX graph, of all plugins, in their order.

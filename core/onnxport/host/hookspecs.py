@@ -150,6 +150,19 @@ def onnxport_patches(model: torch.nn.Module) -> Iterable[AbstractContextManager[
 
 
 @hookspec
+def onnxport_functionalizers() -> Iterable[Any]:  # type: ignore[empty-body]
+    """Ways from a captured program to a graph without writes. Called once, when they are first needed.
+
+    Each has the methods of :class:`onnxport.functional.program.Functionalizer`: ``program`` and ``graph``. The first
+    one is used; those of third parties go before the built-in one. ::
+
+        @hookimpl
+        def onnxport_functionalizers():
+            return [MyFunctionalizer()]
+    """
+
+
+@hookspec
 def onnxport_fx_passes() -> Iterable[Pass]:  # type: ignore[empty-body]
     """Steps over the functional FX graph, before translation. Called once, when they are first needed.
 

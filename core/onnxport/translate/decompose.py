@@ -55,9 +55,15 @@ class Decomposer:
 
     Args:
         decompositions: functions of plugins, which come before torch's own.
+        pure: makes a traced graph one without writes.
     """
 
-    def __init__(self, decompositions: Mapping[Any, Callable[..., Any]]) -> None:
+    def __init__(
+        self,
+        decompositions: Mapping[Any, Callable[..., Any]],
+        pure: Callable[[torch.fx.GraphModule], torch.fx.GraphModule],
+    ) -> None:
+        self._pure = pure
         self._own = decompositions
         self._cache: dict[Any, Expansion | str] = {}
 
@@ -126,9 +132,7 @@ class Decomposer:
         loops = any(n.op == "call_function" and n.target is target for n in graph_module.graph.nodes)
         if loops:
             raise Unsupported("torch's decomposition leaves the operator as it is")
-        from onnxport.functional.program import functionalize_graph
-
-        return Expansion(functionalize_graph(graph_module), positions, single)
+        return Expansion(self._pure(graph_module), positions, single)
 
 
 def _signature(value: Any) -> Any:

@@ -10,6 +10,7 @@ from onnxport.errors import Unsupported
 from onnxport.translate.decompose import Decomposer
 
 if TYPE_CHECKING:
+    from onnxport.functional.program import Functionalizer
     from onnxport.host.registry import Registry
 
 
@@ -18,11 +19,12 @@ class Overrides:
 
     Args:
         registry: of the call.
+        functionalizer: makes what a decomposition gives pure.
     """
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, functionalizer: Functionalizer) -> None:
         self._registry = registry
-        self._decomposer = Decomposer(registry.decompositions)
+        self._decomposer = Decomposer(registry.decompositions, functionalizer.graph)
         self._exist = registry.has_overrides()
 
     def of(self, node: Node) -> bool:

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
     from torch.export import ExportedProgram
 
-    from onnxport.functional.program import FunctionalProgram
+    from onnxport.functional.program import Functionalizer, FunctionalProgram
     from onnxport.host.records import Translation
     from onnxport.host.registry import Registry
     from onnxport.translate.validity import Inferred
@@ -63,6 +63,7 @@ class Translator:
         advice: what to suggest for an operator that nothing serves.
         seed: seed of random nodes; ``op.seed`` for translations.
         functions: the module classes whose calls become functions.
+        functionalizer: makes what decompositions give pure.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class Translator:
         advice: Callable[[str], str] = lambda _target: "",
         seed: int | None = None,
         functions: Selection | None = None,
+        functionalizer: Functionalizer,
     ) -> None:
         self._program = program
         self._functional = functional
@@ -88,7 +90,7 @@ class Translator:
         self.skipped = functional.skipped
         self._interior = folded.interior if isinstance(folded, Folded) else self.skipped
         self._advice = advice
-        self._decomposer = Decomposer(table.decompositions)
+        self._decomposer = Decomposer(table.decompositions, functionalizer.graph)
         self._refused: dict[str, Refusal] = {}
         self._served: Counter[tuple[str, str, str]] = Counter()
         self._decomposed: Counter[str] = Counter()

@@ -12,14 +12,14 @@ from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
+from onnxport.kit import is_same_size, may_overlap, mutated, storage_of
 from torch.fx import GraphModule, Node
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 from torch.fx.node import map_aggregate, map_arg
 from torch.utils import _pytree as pytree
 
-from onnxport.fx.regions import FOREIGN_STORAGES
-from onnxport.fx.writes import MAY_RETURN_VIEW, TURNS_INTO_VIEW, is_inplace, pure_twin
-from onnxport.vocabulary.storage import is_same_size, may_overlap, mutated, storage_of
+from onnxport_functional.regions import FOREIGN_STORAGES
+from onnxport_functional.writes import MAY_RETURN_VIEW, TURNS_INTO_VIEW, is_inplace, pure_twin
 
 aten = torch.ops.aten
 

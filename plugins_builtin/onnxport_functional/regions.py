@@ -16,12 +16,12 @@ from functools import cache
 from typing import Any
 
 import torch
+from onnxport.kit import storage_of
 from torch.fx import Graph, GraphModule, Node
 from torch.fx._lazy_graph_module import _LazyGraphModule
 from torch.fx.node import map_arg
 
-from onnxport.fx.writes import result_dtypes
-from onnxport.vocabulary.storage import storage_of
+from onnxport_functional.writes import result_dtypes
 
 logger = logging.getLogger(__name__)
 

@@ -8,11 +8,10 @@ from functools import cache
 from typing import Any
 
 import torch
+from onnxport.kit import mutated
 from torch.fx import Node
 from torch.fx.node import map_arg
 from torch.utils import _pytree as pytree
-
-from onnxport.vocabulary.storage import mutated
 
 aten = torch.ops.aten
 

@@ -13,15 +13,25 @@ from itertools import takewhile
 from typing import Any, NamedTuple
 
 import torch
+from onnxport import Unsupported
+from onnxport.kit import Written, mutated, source_line, storage_of
 from torch.fx import GraphModule, Node
 from torch.fx.node import map_aggregate, map_arg
 from torch.utils import _pytree as pytree
 
-from onnxport.errors import Unsupported
-from onnxport.fx.assignments import VALUES, update_statistics
-from onnxport.fx.regions import GraphWriter, attribute_of
-from onnxport.fx.views import PARENT, CannotInvert, ViewStep, fakes_of, invert, is_same_shape, same_geometry, scatter
-from onnxport.fx.writes import (
+from onnxport_functional.assignments import VALUES, update_statistics
+from onnxport_functional.regions import GraphWriter, attribute_of
+from onnxport_functional.views import (
+    PARENT,
+    CannotInvert,
+    ViewStep,
+    fakes_of,
+    invert,
+    is_same_shape,
+    same_geometry,
+    scatter,
+)
+from onnxport_functional.writes import (
     PYTHON_INPLACE,
     RETURNS_ITSELF,
     SAME_TENSOR,
@@ -35,8 +45,6 @@ from onnxport.fx.writes import (
     pure_twin,
     result_dtypes,
 )
-from onnxport.vocabulary.provenance import source_line
-from onnxport.vocabulary.storage import Written, mutated, storage_of
 
 aten = torch.ops.aten
 

@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import torch
+from onnxport.kit import is_same_size
 from torch.fx import Node
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 from torch.fx.node import map_arg
 
-from onnxport.fx.views import is_same_shape, sizes_of
-from onnxport.vocabulary.storage import is_same_size
+from onnxport_functional.views import is_same_shape, sizes_of
 
 aten = torch.ops.aten
 

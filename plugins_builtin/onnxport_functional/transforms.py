@@ -12,6 +12,8 @@ from contextlib import nullcontext
 from typing import Any
 
 import torch
+from onnxport import Unsupported
+from onnxport.kit import contained, storage_of
 from torch._C import _functorch
 from torch._functorch import predispatch
 from torch.fx import GraphModule, Node, traceback
@@ -19,10 +21,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.node import map_arg
 from torch.utils import _pytree as pytree
 
-from onnxport.capture.exporting import contained
-from onnxport.errors import Unsupported
-from onnxport.fx.regions import GraphWriter, attribute_of
-from onnxport.vocabulary.storage import storage_of
+from onnxport_functional.regions import GraphWriter, attribute_of
 
 _NESTING = {predispatch._vmap_increment_nesting: 1, predispatch._vmap_decrement_nesting: -1}
 _UNWRAP = getattr(predispatch, "_unwrap_for_grad", None)  # torch 2.11 records no such node
