@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from importlib import import_module
 from typing import Any
 
-from onnxport import Translation, hookimpl
+from onnxport import Pass, Translation, hookimpl
 
 
 @hookimpl
@@ -26,6 +26,13 @@ def onnxport_decompositions() -> dict[Any, Callable[..., Any]]:
     """Operators on lists of tensors, and gradients that torch has no decomposition of."""
     modules = (import_module(f"{__name__}.{name}") for name in ("foreach", "backward_decompositions"))
     return {target: function for module in modules for target, function in module.decompositions().items()}
+
+
+@hookimpl
+def onnxport_ir_passes() -> list[Pass]:
+    """Steps over the translated model."""
+    run = import_module(f"{__name__}.passes.equal_constants").run
+    return [Pass("equal_constants", run, before="common_subexpressions")]
 
 
 @hookimpl

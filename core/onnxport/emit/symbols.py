@@ -15,6 +15,7 @@ import torch
 from onnx_ir import DataType
 from torch.utils._sympy.functions import FloorDiv, PythonMod
 
+from onnxport.emit.dimension_text import expression_of, simplified
 from onnxport.emit.tensor import Concrete
 from onnxport.errors import Unsupported
 
@@ -114,6 +115,7 @@ class Symbols:
         self._names: dict[sympy.Basic, str] = dict(names or {})
         self._sizes: dict[tuple[sympy.Basic, str], Size] = {}
         self._shapes: dict[tuple[Any, ...], ir.Shape] = {}
+        self._env: Any = None  # the shape environment of the capture, once a size of it was seen
 
     def size(self, expr: sympy.Basic, kind: str = "int") -> int | float | bool | Size:
         """The number for an expression: a Python number where it is constant."""
@@ -128,6 +130,7 @@ class Symbols:
     def of_torch(self, number: Any) -> Any:
         """A torch SymInt, SymFloat or SymBool (or plain number) as a number or :class:`Size`."""
         if isinstance(number, torch.SymInt):
+            self._env = number.node.shape_env
             return self.size(number.node.expr)
         if isinstance(number, torch.SymFloat):
             return self.size(number.node.expr, "float")
@@ -151,8 +154,11 @@ class Symbols:
         """How an expression is written in the file, with the requested names."""
         if expr in self._names:
             return self._names[expr]
-        known = {s: sympy.Symbol(self._names[s]) for s in expr.free_symbols if s in self._names}
-        return str(expr.xreplace(known) if known else expr).replace(" ", "")
+        expr = simplified(expr, getattr(self._env, "divisible", ()))
+        if expr in self._names:
+            return self._names[expr]
+        known = {s: expression_of(self._names[s]) for s in expr.free_symbols if s in self._names}
+        return str(simplified(expr.xreplace(known)) if known else expr).replace(" ", "")
 
     # Binding ---------------------------------------------------------------------------------------------------
 

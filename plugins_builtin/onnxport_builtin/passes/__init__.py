@@ -1,0 +1,1 @@
+"""Steps over a translated model, one file each."""
