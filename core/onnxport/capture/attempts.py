@@ -41,6 +41,7 @@ from onnxport.capture.dynamic_shapes import torch_shapes
 from onnxport.capture.examples import Sizes, example_of
 from onnxport.capture.exporting import TRACING, contained, exporting, is_in_onnx_export
 from onnxport.capture.lengths import symbolic_lengths
+from onnxport.capture.loops import cure, is_repeated
 from onnxport.capture.quiet import quiet
 from onnxport.errors import Attempt, CaptureError, DynamicAxis, DynamicShapesError
 from onnxport.vocabulary.callers import warn
@@ -130,11 +131,11 @@ def check_dynamic(program: ExportedProgram, request: Request, lines: Callable[[A
         found.append(f"    {where}{name} is always {value}{guard}{place}")
         axes.append(DynamicAxis(leaf.path, axis, asked.label, line, value))
     if found:
+        usual = "Change that line so that it works with any size (sizes from tensor.shape, -1 in reshape)"
         raise DynamicShapesError(
             "The model makes static what was asked to be dynamic:\n" + "\n".join(found) + "\n"
-            "Change that line so that it works with any size (sizes from tensor.shape, -1 in reshape), or leave the "
-            "axis out of "
-            'dynamic_shapes. Run with TORCH_LOGS="+dynamic" to see every decision of torch.export.',
+            f"{cure([axis.line for axis in axes], usual)}, or leave the axis out of dynamic_shapes. "
+            'Run with TORCH_LOGS="+dynamic" to see every decision of torch.export.',
             parameter="dynamic_shapes",
             axes=axes,
         )
@@ -316,8 +317,12 @@ class _Capture:
 
     def _warn_limits(self, program: ExportedProgram) -> None:
         self._request.limits = limits(program, self._request)
-        if own := [f"{text}, because of {line}" for text, line in self._request.limits.items() if line]:
-            listed = "\n    ".join(own)
+        own = {text: line for text, line in self._request.limits.items() if line}
+        lines = list(own.values())
+        if loops := [(text, line) for text, line in own.items() if lines.count(line) > 1 and is_repeated(line)]:
+            raise self._followed(loops)  # each step of the example's asked again
+        if own:
+            listed = "\n    ".join(f"{text}, because of {line}" for text, line in own.items())
             warn(
                 "The model does something else for some sizes that were asked to be dynamic. The file is right where "
                 f"these hold only:\n    {listed}"
@@ -341,11 +346,16 @@ class _Capture:
                 again = self._one("looking for the place", plan, relaxed=True)
             check_dynamic(again or program, request, self._line)
             check_dynamic(program, request)
-        raise DynamicShapesError(
+        raise self._followed(pins)
+
+    def _followed(self, conditions: Iterable[tuple[str, str]]) -> DynamicShapesError:
+        """What is made of sizes and a number all the same: conditions on sizes, with the lines of the model."""
+        listed = [f"{text}, because of {line}" if line else text for text, line in conditions]
+        usual = "Python's int() makes a size a number: use // or torch.sym_int(...) there, math.ceil or math.floor"
+        return DynamicShapesError(
             "The model makes static what follows from sizes that were asked to be dynamic:\n    "
-            + "\n    ".join(pins)
-            + "\nPython's int() and range() make a size a number: use // or torch.sym_int(...) there, math.ceil or "
-            "math.floor; or leave the axes out of dynamic_shapes.",
+            + "\n    ".join(listed)
+            + f"\n{cure([line for _, line in conditions], usual)}; or leave the axes out of dynamic_shapes.",
             parameter="dynamic_shapes",
             axes=self._axes(lambda asked: asked.contract),
         )
@@ -432,7 +442,7 @@ class _Capture:
             )
         failure = CaptureError(
             "torch.export can't capture "
-            f"{type(self._model).__name__}{f' because of {place}' if place else ''}\n{text}\n{advice(first)}",
+            f"{type(self._model).__name__}{f' because of {place}' if place else ''}\n{text}\n{advice(first, place)}",
             line=place,
             attempts=[Attempt(attempt, brief(error), user_line(error)) for attempt, error in self._errors],
         )

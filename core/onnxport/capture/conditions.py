@@ -31,10 +31,9 @@ _PERIOD = 2**10 * 3**2 * 5 * 7 * 11 * 13
 _LAYOUT = re.compile("contiguous|dense|strides|_reshape_view")
 
 
-def pinned(program: ExportedProgram, request: Request) -> list[str]:
+def pinned(program: ExportedProgram, request: Request) -> list[tuple[str, str]]:
     """The equations with a number that leave next to no sizes, each with the line of the model it comes from."""
-    found = [(text, place) for text, place, pin in _broken(program, request) if pin]
-    return [f"{text}, because of {place}" if place else text for text, place in found]
+    return [(text, place) for text, place, pin in _broken(program, request) if pin]
 
 
 def limits(program: ExportedProgram, request: Request) -> dict[str, str]:

@@ -20,6 +20,7 @@ from torch.export import ExportedProgram
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode, ShapeEnv
 
 from onnxport.capture.below_autograd import needs_gradients
+from onnxport.capture.loops import advice_at
 
 if TYPE_CHECKING:
     from onnxport.capture.request import Asked, Leaf, Request
@@ -164,9 +165,12 @@ def brief(error: Exception) -> str:
     return f"{type(error).__name__}: " + "\n    ".join([line.rstrip() for line in kept[:12]] + more)
 
 
-def advice(error: Exception) -> str:
+def advice(error: Exception, place: str = "") -> str:
+    """What to do about a capture that failed at a line of the model."""
     text = str(error)
     if is_data_dependent(error):
+        if repeated := advice_at(place):
+            return f"The forward repeats something as often as the values of a tensor say. {repeated}."
         return (
             "The forward branches or sizes something on the values of a tensor. Use torch.cond or torch.where for "
             "the branch; for "
