@@ -177,6 +177,7 @@ def export(
             run.passes |= passes.without_optimization(translated.model)
         run.count(translated.model, after=True)
         onnx_program = ONNXProgram(translated.model, program)
+        onnx_program.plugin_passes = call.plugins.ir_passes()
         if verify:  # before a file is there
             from onnxport.verify import verify as verify_program
 
@@ -394,6 +395,8 @@ def translate_program(program: ExportedProgram, interface: Interface, settings: 
             functionalizer=functionalizer,
         )
         run.translated = translator.run()
+        for problem in translator.table_use.problems(settings.call.table, functional.graph_module.graph):
+            warn(problem)
         if settings.metadata == "none":
             run.translated.model.graph.metadata_props.clear()
         if run.translated.inlined and settings.functions:

@@ -41,6 +41,7 @@ class Call:
 
     Attributes:
         plugins: those that were chosen.
+        table: the records of the table.
         registry: their translations, and those of the table.
         infos: all of them, the table last.
 
@@ -58,6 +59,7 @@ class Call:
     ) -> None:
         self.plugins = plugins
         self.registry = plugins.preferring(prefer, opset)
+        self.table: Sequence[Translation] = table
         self._table: PluginInfo | None = None
         if table:
             self._table = PluginInfo(TABLE, tier=TABLE_TIER)

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     import onnx
     import onnxruntime as ort
 
+    from onnxport.host.hookspecs import Pass
+
 IN_MEMORY_BYTES = 64 * 1024 * 1024
 """Models with more weights than this reach onnxruntime through a temporary file instead of memory."""
 
@@ -63,6 +65,7 @@ class ONNXProgram:
     with its weights and knows how it is called, but not the exported program; neither has a session.
 
     Attributes:
+        plugin_passes: those of the plugins of its export, which `optimize` runs; None for those that are installed.
         model: the model, as onnx_ir represents it.
         exported_program: the program that was exported; None for a model that was loaded from a file or unpickled.
     """
@@ -77,6 +80,7 @@ class ONNXProgram:
         self.exported_program = exported_program
         self._spec: tuple[object, CallSpec | None] = None, None
         self._path = ""
+        self.plugin_passes: Sequence[Pass] | None = None
         self._session: ort.InferenceSession | None = None
         self._remove_files: Callable[[], object] | None = None
 
@@ -321,11 +325,19 @@ class ONNXProgram:
         )
 
     def optimize(self) -> None:
-        """Simplify the graph in place: what `export(..., optimize=True)` does."""
-        from onnxport import passes
+        """Simplify the graph in place, by the passes that `export(..., optimize=True)` runs, those of plugins included.
 
+        For a model that was loaded or unpickled, the plugins are those that are installed.
+
+        Raises:
+            PluginError: a pass of a plugin can't be placed, or fails.
+        """
+        from onnxport import passes
+        from onnxport.host.discovery import load
+
+        added = load().ir_passes() if self.plugin_passes is None else self.plugin_passes
         with self._blaming_the_file():
-            passes.optimize(self.model)
+            passes.optimize(self.model, extra=added)
         self.release()
 
     def apply_weights(
@@ -402,7 +414,7 @@ class ONNXProgram:
 
     def __copy__(self) -> ONNXProgram:
         copied = type(self)(self.model, self.exported_program)
-        copied._spec, copied._path = self._spec, self._path
+        copied._spec, copied._path, copied.plugin_passes = self._spec, self._path, self.plugin_passes
         return copied
 
     def __deepcopy__(self, memo: dict[int, Any]) -> ONNXProgram:

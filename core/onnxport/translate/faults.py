@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from onnxport.host.records import Translation
 
+_OPERATORS = {"add": "Add", "sub": "Sub", "mul": "Mul", "truediv": "Div", "neg": "Neg", "pow": "Pow"}
+_OPERATORS |= {"lt": "Less", "le": "LessOrEqual", "gt": "Greater", "ge": "GreaterOrEqual", "matmul": "MatMul"}
 _OWN = Path(__file__).parent.parent
 _LIBRARIES = sys.stdlib_module_names - {"__main__"} | {"onnx_ir", "onnxscript", "onnx", "torch", "numpy", "sympy"}
 
@@ -87,6 +89,11 @@ def told(error: Exception, emitted: Sequence[ir.Node]) -> str:
                 f"uses the {kind} of {unknown[-1].name}, the result of {name}, which isn't known: it is None. Take "
                 f"that of an input or of op.result, or compute it with op.Shape(x)"
             )
+    if "set_value_magic_handler" in text and error.__traceback__ is not None:
+        methods = [frame.f_code.co_name.strip("_") for frame, _ in traceback.walk_tb(error.__traceback__)]
+        names = [name for method in methods for name in (method, method.removeprefix("r")) if name in _OPERATORS]
+        called = _OPERATORS[names[0]] if names else "Add"
+        return f"uses an operator of Python on a tensor: write op.{called}(a, b), numbers may be given as they are"
     if isinstance(error, NotImplementedError) and not text:
         text = "it is not finished"
     return f"raised {type(error).__name__}: {text}" if text else f"raised {type(error).__name__}"

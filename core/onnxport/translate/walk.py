@@ -34,6 +34,7 @@ from onnxport.translate.decompose import Decomposer
 from onnxport.translate.faults import MistakeError, fault, told
 from onnxport.translate.model import Names, Translated
 from onnxport.translate.results import Results
+from onnxport.translate.table_use import TableUse
 from onnxport.translate.validity import Validity
 from onnxport.vocabulary import provenance
 from onnxport.vocabulary.dtypes import COMPONENT, SYMBOLIC, component_dtype
@@ -92,6 +93,7 @@ class Translator:
         self._advice = advice
         self._decomposer = Decomposer(table.decompositions, functionalizer.graph)
         self._refused: dict[str, Refusal] = {}
+        self.table_use = TableUse()
         self._served: Counter[tuple[str, str, str]] = Counter()
         self._decomposed: Counter[str] = Counter()
         self._modules: list[torch.nn.Module] = []
@@ -240,7 +242,9 @@ class Translator:
         for candidate in candidates:
             result = self._attempt(candidate, node, args, kwargs, reasons)
             if result is not _FAILED:
+                self.table_use.note(candidates, candidate, reasons)
                 return result
+        self.table_use.note(candidates, None, reasons)
         if target is operator.getitem:
             return args[0][args[1]]
         reasons += self._table.why_not(target)

@@ -15,7 +15,8 @@ import torch
 
 from onnxport.errors import plain
 
-_FOLDERS = tuple(os.path.join(os.path.dirname(file), "") for file in (__file__, torch.__file__, pluggy.__file__))
+_PACKAGE = os.path.dirname(__file__)
+_FOLDERS = tuple(os.path.join(os.path.dirname(file), "") for file in (_PACKAGE, torch.__file__, pluggy.__file__))
 _FILES = frozenset(str(module.__file__) for module in (contextlib, functools, runpy))
 _PACKAGES = frozenset({"onnxport_builtin", "click", "typer"})
 
