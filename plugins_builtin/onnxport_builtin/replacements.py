@@ -31,10 +31,10 @@ class Replacements:
             self._users += 1
             if self._users == 1:
                 for owner, name, wrapper in self._find():
-                    original = getattr(owner, name)
+                    original = getattr(owner, name, None)  # a method may be missing
                     self._originals.append((owner, name, original, name in vars(owner)))
                     replacement = wrapper(original)
-                    if isinstance(replacement, types.FunctionType):
+                    if callable(original) and isinstance(replacement, types.FunctionType):
                         functools.update_wrapper(replacement, original)
                     setattr(owner, name, replacement)
         try:
@@ -46,7 +46,7 @@ class Replacements:
                     owner, name, original, is_own = self._originals.pop()
                     if is_own:
                         setattr(owner, name, original)
-                    else:  # a method that a base class has
+                    else:  # a method that a base class has, or none
                         delattr(owner, name)
 
 

@@ -7,6 +7,7 @@ symbols become ONNX arithmetic on demand, once per scope. All values are compute
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
@@ -359,7 +360,28 @@ class Symbols:
 
     def _true_div(self, a: sympy.Basic, b: sympy.Basic) -> Tensor:
         op = self._op
+        logarithm = {"OpaqueUnaryFn_log": math.log, "OpaqueUnaryFn_log2": math.log2}.get(a.func.__name__)
+        if logarithm is not None and b.is_number and 0 < (factor := float(b)) < 20:
+            base = round(math.exp(factor) if logarithm is math.log else 2**factor)
+            if base > 1 and logarithm(base) == factor:
+                return self._logarithm(a.args[0], base, exact=logarithm is math.log2)
         return op.Div(op.cast(self.vector(a), DataType.DOUBLE), op.cast(self.vector(b), DataType.DOUBLE))
+
+    def _logarithm(self, a: sympy.Basic, base: int, *, exact: bool) -> Tensor:
+        """The logarithm of a number; of powers of the base it is Python's, since a size may be its floor or ceiling.
+
+        Args:
+            exact: whether Python gives whole numbers for powers, as ``math.log2`` does and a quotient may not.
+        """
+        op, x = self._op, self._float(a)
+        powers = [base**k for k in range(int(52 / math.log2(base)) + 1)]
+        values = [float(k) if exact else math.log(power) / math.log(base) for k, power in enumerate(powers)]
+        quotient = op.Div(op.Log(x), op.const([math.log(base)], DataType.DOUBLE))
+        nearest = op.cast(
+            op.Clip(op.Round(quotient), *(op.const(v, DataType.DOUBLE) for v in (0, len(powers) - 1))), DataType.INT64
+        )
+        is_power = op.Equal(op.Gather(op.const([float(power) for power in powers], DataType.DOUBLE), nearest), x)
+        return op.Where(is_power, op.Gather(op.const(values, DataType.DOUBLE), nearest), quotient)
 
     def _power(self, a: sympy.Basic, b: sympy.Basic) -> Tensor:
         base = self.vector(a)
@@ -419,6 +441,7 @@ _EMITTERS: dict[str, Callable[..., Tensor]] = {
     "RoundToInt": lambda s, a: s._rounded("Round", a),
     "floor": lambda s, a: s._rounded("Floor", a),
     "ceiling": lambda s, a: s._rounded("Ceil", a),
+    "OpaqueUnaryFn_log2": lambda s, a: s._logarithm(a, 2, exact=True),
     "Abs": lambda s, a: s._op.Abs(s.vector(a)),
     "Identity": lambda s, a: s.vector(a),
     "Where": Symbols._where,

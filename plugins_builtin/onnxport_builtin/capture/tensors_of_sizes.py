@@ -112,7 +112,7 @@ def _of_array(original: Callable[..., Any]) -> Callable[..., Any]:
 
 def _of_number(original: Callable[..., Any]) -> Callable[..., Any]:
     def as_tensor(data: Any, *args: Any, **kwargs: Any) -> Any:
-        if torch.compiler.is_dynamo_compiling() and not args and isinstance(data, (int, float)):
+        if torch.compiler.is_dynamo_compiling() and not args and isinstance(data, int):
             return torch.tensor(data, **kwargs)  # a strict capture follows sizes into this alone, too
         return original(data, *args, **kwargs)
 

@@ -1,0 +1,257 @@
+"""Arithmetic on sizes by Python and NumPy: ``math.log(n)``, ``np.sqrt(n)``, ``divmod(n, 3)``, ``round(n, -1)``.
+
+Functions of ``math`` ask a dynamic size for the example's number, ufuncs of NumPy for methods that it lacks. While a
+non-strict capture traces, they give symbolic numbers. One that torch's sizes have no operator for is a node of this
+package's own; its value is the expression, which the translation writes.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import math
+import operator
+import re
+import sys
+import types
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from typing import Any
+
+import numpy as np
+import torch
+from torch.fx.experimental import proxy_tensor
+from torch.fx.experimental.sym_node import SymNode
+from torch.utils._sympy import functions as expressions
+
+from onnxport_builtin.capture.non_strict import while_traced
+from onnxport_builtin.replacements import Replacement, Replacements
+
+_NUMBERS = (torch.SymInt, torch.SymFloat)
+_library = torch.library.Library("onnxport", "FRAGMENT")
+
+
+def arithmetic_of_sizes(model: torch.nn.Module) -> AbstractContextManager[None]:
+    """While it is active, arithmetic of Python and NumPy follows sizes; also where the model's packages imported it."""
+    return Replacements(lambda: while_traced(functools.partial(_replaced, model))).active()
+
+
+def _replaced(model: torch.nn.Module) -> Iterator[Replacement]:
+    wrapped = {}
+    for name, function in _FUNCTIONS.items():
+        if original := getattr(math, name, None):
+            wrapped[original] = functools.partial(_on_numbers, function)
+            yield math, name, wrapped[original]
+    for module in _modules(model):
+        for name, value in list(vars(module).items()):
+            if isinstance(value, types.BuiltinFunctionType) and value in wrapped:
+                yield module, name, wrapped[value]
+    for module in {sys.modules.get(cls.__module__) for part in model.modules() for cls in type(part).__mro__}:
+        for name, substitute in (("int", _Int), ("float", _Float)):
+            if module is not None and name not in vars(module) and _is_called_alone(module, name):
+                yield module, name, lambda _, substitute=substitute: substitute
+    for owner in _NUMBERS:
+        yield owner, "__array_ufunc__", lambda _: _ufunc
+        yield owner, "round", lambda _: _as_numpy_rounds
+        yield owner, "__divmod__", lambda _: _divided
+        yield owner, "__rdivmod__", lambda _: lambda a, b: _divided(b, a)
+    yield torch.SymInt, "__round__", lambda _: _rounded
+    yield torch.SymInt, "bit_length", lambda _: lambda n: math.floor(_log2(2 * n + 1))
+
+
+def _modules(model: torch.nn.Module) -> Iterator[Any]:
+    """The modules of the packages that the model's classes come from."""
+    classes = {cls.__module__.partition(".")[0] for module in model.modules() for cls in type(module).__mro__}
+    packages = classes - {"torch", "builtins"}
+    for name, module in list(sys.modules.items()):
+        if name.partition(".")[0] in packages and hasattr(module, "__dict__"):
+            yield module
+
+
+def _on_numbers(function: Callable[..., Any], original: Callable[..., Any]) -> Callable[..., Any]:
+    """The function for symbolic numbers, the original for all others."""
+
+    def chosen(*args: Any, **kwargs: Any) -> Any:
+        is_symbolic = not kwargs and any(isinstance(arg, _NUMBERS) for arg in args)
+        result = function(*args) if is_symbolic else NotImplemented
+        return original(*args, **kwargs) if result is NotImplemented else result
+
+    return chosen
+
+
+# Numbers --------------------------------------------------------------------------------------------------------------
+
+
+def _opaque(name: str) -> Callable[[Any], Any]:
+    """A function that sympy knows nothing about but its name and its values."""
+    _library.define(f"{name}_of_a_number(Scalar self) -> Scalar")
+    target = getattr(torch.ops.onnxport, f"{name}_of_a_number").default
+    expression = getattr(expressions, f"OpaqueUnaryFn_{name}")
+
+    def function(x: Any) -> Any:
+        if not isinstance(x, _NUMBERS):
+            return getattr(math, name)(x)
+        number = torch.sym_float(x)
+        hint = getattr(math, name)(number.node.hint) if number.node.has_hint() else None
+        value = torch.SymFloat(SymNode(expression(number.node.expr), number.node.shape_env, float, hint))
+        mode = proxy_tensor.get_proxy_mode()
+        if mode is not None:
+            proxy_tensor._sym_register(mode.tracer, target, (number,), value)  # type: ignore[arg-type]
+        return value
+
+    return function
+
+
+_exp, _ln, _log2 = _opaque("exp"), _opaque("log"), _opaque("log2")
+_sin, _cos, _tanh = _opaque("sin"), _opaque("cos"), _opaque("tanh")
+
+
+def _log(x: Any, base: Any = None) -> Any:
+    return _ln(x) if base is None else _ln(x) / _ln(base)
+
+
+def _length(*sides: Any) -> Any:
+    return torch.sym_sqrt(torch.sym_float(sum(side * side for side in sides)))
+
+
+def _permutations(n: Any, k: Any = None) -> Any:
+    return math.prod(n - i for i in range(k)) if type(k) is int and 0 <= k <= 8 else NotImplemented
+
+
+def _combinations(n: Any, k: Any) -> Any:
+    ordered = _permutations(n, k)
+    return NotImplemented if ordered is NotImplemented else ordered // math.factorial(k)
+
+
+def _divided(a: Any, b: Any) -> Any:
+    if all(isinstance(number, (int, torch.SymInt)) for number in (a, b)):
+        return a // b, a % b
+    quotient = torch.sym_float(math.floor(a / b))
+    return quotient, a - quotient * b
+
+
+def _rounded(n: Any, digits: int | None = None) -> Any:
+    """Half of a unit goes to the even one, as in Python."""
+    if digits is None or digits >= 0:
+        return n
+    unit = 10**-digits
+    return (2 * n + unit - 1 + (n // unit) % 2) // (2 * unit) * unit
+
+
+def _as_numpy_rounds(x: Any, decimals: int = 0, out: Any = None) -> Any:
+    return round(x, decimals) if decimals else torch.sym_float(round(x))
+
+
+_FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "log": _log,
+    "log2": _log2,
+    "log10": lambda x: _log2(x) / math.log2(10),
+    "log1p": lambda x: _ln(1 + x),
+    "exp": _exp,
+    "exp2": lambda x: 2.0**x,
+    "expm1": lambda x: _exp(x) - 1,
+    "sqrt": lambda x: torch.sym_sqrt(torch.sym_float(x)),
+    "cbrt": lambda x: torch.sym_float(x) ** (1 / 3),
+    "sin": _sin,
+    "cos": _cos,
+    "tan": lambda x: _sin(x) / _cos(x),
+    "sinh": lambda x: (_exp(x) - _exp(-x)) / 2,
+    "cosh": lambda x: (_exp(x) + _exp(-x)) / 2,
+    "tanh": _tanh,
+    "asinh": lambda x: _ln(x + _length(x, 1)),
+    "acosh": lambda x: _ln(x + torch.sym_sqrt(torch.sym_float(x * x - 1))),
+    "atanh": lambda x: _ln((1 + x) / (1 - x)) / 2,
+    "degrees": lambda x: x * (180 / math.pi),
+    "radians": lambda x: x * (math.pi / 180),
+    "fabs": lambda x: abs(torch.sym_float(x)),
+    "hypot": _length,
+    "isqrt": lambda n: math.trunc(torch.sym_sqrt(torch.sym_float(n))),
+    "comb": _combinations,
+    "perm": _permutations,
+}
+
+# Types ----------------------------------------------------------------------------------------------------------------
+
+
+class _Conversion(type):
+    """``int`` and ``float`` in modules that the model's classes are from: of symbolic numbers they are symbolic."""
+
+    def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        if len(args) == 1 and isinstance(args[0], _NUMBERS):
+            whole = cls.__base__ is int and isinstance(args[0], torch.SymFloat)
+            return math.trunc(args[0]) if whole else args[0] if cls.__base__ is int else torch.sym_float(args[0])
+        return cls.__base__(*args, **kwargs)  # type: ignore[misc]
+
+    def __instancecheck__(cls, instance: Any) -> bool:
+        return isinstance(instance, cls.__base__)  # type: ignore[arg-type]
+
+    def __subclasscheck__(cls, subclass: type) -> bool:
+        return issubclass(subclass, cls.__base__)  # type: ignore[arg-type]
+
+    def __eq__(cls, other: object) -> bool:
+        return other is cls or other is cls.__base__
+
+    def __hash__(cls) -> int:
+        return hash(cls.__base__)
+
+
+class _Int(int, metaclass=_Conversion):
+    pass
+
+
+class _Float(float, metaclass=_Conversion):
+    pass
+
+
+@functools.lru_cache(maxsize=1024)
+def _is_called_alone(module: Any, name: str) -> bool:
+    """Whether a module's source has no place where the type itself is meant: as a dtype, or compared by identity."""
+    try:
+        source = inspect.getsource(module)
+    except (OSError, TypeError):
+        return False
+    return not re.search(rf"(\bis(\s+not)?\s+|type\s*=\s*|\.(to|type|astype|view)\(\s*){name}\b", source)
+
+
+# NumPy ----------------------------------------------------------------------------------------------------------------
+
+_UFUNCS: dict[str, Callable[..., Any]] = {
+    **{name: _FUNCTIONS[name] for name in ("log", "log2", "log10", "log1p", "exp", "exp2", "expm1", "sqrt", "cbrt")},
+    **{name: _FUNCTIONS[name] for name in ("sin", "cos", "tan", "sinh", "cosh", "tanh", "fabs", "hypot", "degrees")},
+    **{f"arc{name[1:]}": _FUNCTIONS[name] for name in ("asinh", "acosh", "atanh")},
+    "radians": _FUNCTIONS["radians"],
+    "deg2rad": _FUNCTIONS["radians"],
+    "rad2deg": _FUNCTIONS["degrees"],
+    "floor": lambda x: torch.sym_float(math.floor(x)),
+    "ceil": lambda x: torch.sym_float(math.ceil(x)),
+    "trunc": lambda x: torch.sym_float(math.trunc(x)),
+    "rint": lambda x: torch.sym_float(round(x)),
+    "divide": operator.truediv,
+    "floor_divide": operator.floordiv,
+    "remainder": operator.mod,
+    "divmod": _divided,
+    "power": operator.pow,
+    "float_power": lambda a, b: torch.sym_float(a) ** b,
+    "square": lambda x: x * x,
+    "reciprocal": lambda x: 1 / x,
+    "absolute": abs,
+    "negative": operator.neg,
+    "positive": lambda x: x,
+    "maximum": lambda a, b: torch.sym_max(a, b),
+    "minimum": lambda a, b: torch.sym_min(a, b),
+    **{name: getattr(operator, name[:3]) for name in ("add", "subtract", "multiply")},
+    **{f"{name}_equal": getattr(operator, name[0] + "e") for name in ("less", "greater", "not")},
+    **{name: getattr(operator, short) for name, short in (("less", "lt"), ("greater", "gt"), ("equal", "eq"))},
+}
+
+
+def _ufunc(self: Any, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
+    """A ufunc of symbolic numbers, and of arrays element by element."""
+    function = _UFUNCS.get(ufunc.__name__)
+    if method != "__call__" or kwargs or function is None:
+        return NotImplemented
+    values = [value.item() if isinstance(value, np.generic) else value for value in inputs]
+    if not any(isinstance(value, np.ndarray) for value in values):
+        return function(*values)
+    arrays = [np.asarray(value, dtype=object) for value in values]
+    return np.frompyfunc(function, len(arrays), ufunc.nout)(*arrays)
