@@ -10,7 +10,7 @@ PACK := $(wildcard plugins/torchvision/pyproject.toml)
 PACK_INSTALLED := $(if $(PACK),$(VENV)/.installed-torchvision-pack)
 PACK_SOURCES := $(if $(PACK),$(PACK) $(shell find plugins/torchvision -name '*.py' -not -path '*/build/*'))
 
-.PHONY: example test lint bench conformance fuzz grid promises docs clean
+.PHONY: example test lint bench conformance fuzz grid versions promises docs clean
 
 example: $(INSTALLED)  ## export a torchvision model, check it, and run it against eager torch
 	$(BIN)/python docs/example.py
@@ -34,6 +34,9 @@ grid: $(INSTALLED)  ## the tests that are left out of `make test`: larger models
 fuzz: $(INSTALLED)  ## 10,000 random programs against eager torch; prints the shortest form of each that is wrong
 	$(BIN)/python -W ignore tests/fuzz/run.py --count 10000 --jobs 2 $(FUZZ_ARGS)
 
+versions:  ## samples of the suites on the newest and the oldest libraries, each set in an environment of its own
+	$(PYTHON) tools/versions.py $(VERSIONS_ARGS)
+
 docs: $(INSTALLED)  ## the site, in site/; dead links fail
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c tests/constraints.txt --editable '.[docs]'
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
@@ -42,7 +45,7 @@ promises: $(INSTALLED)  ## docs/promises.md, from the marks of the tests
 	$(BIN)/python tests/api/promises.py
 
 clean:
-	rm -rf $(VENV) .ci-venv build dist site core/*.egg-info plugins/*/build plugins/*/*.egg-info
+	rm -rf $(VENV) .versions .ci-venv build dist site core/*.egg-info plugins/*/build plugins/*/*.egg-info
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
