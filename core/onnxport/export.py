@@ -336,7 +336,7 @@ def _captured(
             output_names=output_names,
             containers=host.containers(),
         )
-        program = capture(model, request, verbose=run.verbose, patches=host.patches(model))
+        program = capture(model, request, verbose=run.verbose, tell=run.observer, patches=host.patches(model))
         run.interface = interface_of(program, request)
     run.show_interface()
     return request, program, run.interface

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
@@ -33,6 +34,7 @@ from onnxport.capture.diagnosis import (
     guard_text,
     is_constraint,
     is_data_dependent,
+    is_final,
     reason,
     user_line,
     watched,
@@ -59,6 +61,7 @@ def capture(
     request: Request,
     *,
     verbose: bool = False,
+    tell: Callable[[str], None] | None = None,
     patches: Iterable[AbstractContextManager[Any]] = (),
 ) -> ExportedProgram:
     """Capture a model; an ``ExportedProgram`` is taken as it is.
@@ -66,7 +69,8 @@ def capture(
     Args:
         model: the module, in the mode in which it is to be captured.
         request: from :func:`onnxport.capture.arguments.prepare`.
-        verbose: print what is tried.
+        verbose: print what is tried, and how long what failed took.
+        tell: called with the same where a first attempt wasn't enough.
         patches: context managers that are active during the capture.
 
     Returns:
@@ -92,7 +96,7 @@ def capture(
             stack.enter_context(signed(model, request.signature))
             for patch in patches:
                 stack.enter_context(patch)
-            program = _Capture(model, request, verbose).run()
+            program = _Capture(model, request, verbose, tell).run()
     finally:
         for module, mode in modes:
             module.training = mode
@@ -149,8 +153,11 @@ def _is_of_outputs(error: Exception) -> bool:
 class _Capture:
     """The attempts at one capture, and their errors in order."""
 
-    def __init__(self, model: torch.nn.Module, request: Request, verbose: bool) -> None:
-        self._model, self._request, self._verbose = model, request, verbose
+    def __init__(
+        self, model: torch.nn.Module, request: Request, verbose: bool, tell: Callable[[str], None] | None
+    ) -> None:
+        self._model, self._request, self._verbose, self._tell = model, request, verbose, tell
+        self._started: list[tuple[str, float]] = []
         self._errors: list[tuple[str, Exception]] = []
         self._watched: list[tuple[Any, str]] = []
 
@@ -160,6 +167,8 @@ class _Capture:
         sizes = Sizes.of(self._request)
         plan = sizes.enlarged()
         program = self._one("non-strict", plan)
+        if program is None and is_final(self._last):
+            return self._fail(plan)
         if program is None and plan and not is_constraint(self._last) and not is_data_dependent(self._last):
             # The model may tie the sizes that were changed to others, or depend on the example's own.
             coupled = sizes.coupled()
@@ -215,9 +224,15 @@ class _Capture:
             return None
         changed = ", ".join(f"{key if isinstance(key, str) else key[1]} -> {size}" for key, size in plan.items())
         message = f"capture: torch.export, {name}{f' (example sizes {changed})' if changed else ''}"
+        self._started.append((name, time.monotonic()))
+        if len(self._started) > 1:
+            before, start = self._started[-2]
+            message += f" ({before} took {self._started[-1][1] - start:.1f} s)"
         logger.info("%s", message)
         if self._verbose:
             print(f"[onnxport] {message}")
+        elif self._tell is not None and len(self._started) > 1:
+            self._tell(message)
         for _ in range(2):
             try:
                 patch = shape_config.patch(backed_size_oblivious=True) if oblivious else contextlib.nullcontext()  # type: ignore[attr-defined]

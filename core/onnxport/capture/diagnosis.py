@@ -148,6 +148,19 @@ def is_data_dependent(error: Exception) -> bool:
     return isinstance(error, GuardOnDataDependentSymNode) or "data-dependent" in str(error).lower()
 
 
+def is_final(error: Exception) -> bool:
+    """Whether no other way to capture gives another answer: an operator without shapes, or inputs of another structure.
+
+    Neither depends on the example's sizes, nor on who follows the code.
+    """
+    return has_no_shapes(error) or "Detected mismatch between the structure of `inputs`" in str(error)
+
+
+def has_no_shapes(error: Exception) -> bool:
+    """Whether an operator has neither a meta kernel nor another function of shapes."""
+    return type(error).__name__ == "UnsupportedOperatorException" or "no fake impl" in str(error)
+
+
 def constraint_message(error: Exception) -> str:
     text = (
         str(error)
@@ -181,7 +194,7 @@ def advice(error: Exception, place: str = "") -> str:
             "The forward takes a gradient of what requires none: give an example input that requires it "
             "(x.requires_grad_()), as the model itself needs it, or call x.requires_grad_() in forward."
         )
-    if "no fake impl" in text:
+    if has_no_shapes(error):
         return "A custom operator has no shape function: register one with torch.library.register_fake."
     if "PackedParams" in text or "quantized tensor" in text or "torch.ops.quantized." in text:
         return (
