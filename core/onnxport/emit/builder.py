@@ -94,21 +94,26 @@ class Builder(ComplexValues):
         attrs = [literals.attribute(spec, key, value) for key, value in given.items() if value is not None]
         attributes = {attr.name: attr if attr.ref_attr_name else attr.value for attr in attrs}
         values, types = self._bind(spec, inputs)
-        if not spec.without.isdisjoint(types.items()):
-            return self._in_float32(spec, values, types, outputs, given)
+        if not spec.without.keys().isdisjoint(types.items()):
+            return self._in_wider(spec, values, types, outputs, given)
         count = literals.count(spec.name, outputs) if outputs is not None else self._count(spec, attributes)
         dtypes = self._output_types(spec, types, attributes, count, values)
+        kind, own = (spec.outputs[0], dtypes[0]) if dtypes else ("", None)
+        if isinstance(kind, str) and own is not None and kind not in types and spec.makes_of_attributes:
+            if wide := spec.without.get((kind, own)):
+                made = self._emit(spec, tuple(values), outputs, literals.of_type(spec, given, wide))
+                return self._cast_all(made, own)
         dims = infer.dims_of(spec.name, values, attributes)
         shape = None if dims is None else self.symbols.shared(dims)
         return self._append("", spec.name, values, attrs, dtypes, shape)
 
-    def _in_float32(
+    def _in_wider(
         self, spec: OpSpec, values: list[Any], types: dict[str, DataType], outputs: int | None, attrs: dict[str, Any]
     ) -> Any:
-        """An operator that this opset doesn't define for bfloat16 or float8, between two casts, which are exact."""
+        """An operator that this opset doesn't define for a type, between two casts, of which the first is exact."""
         last = len(spec.inputs) - 1
         wide = [
-            self.cast(value, DataType.FLOAT)
+            self.cast(value, spec.without[spec.inputs[min(i, last)], value.dtype])  # type: ignore[index]
             if isinstance(value, Tensor) and (spec.inputs[min(i, last)], value.dtype) in spec.without
             else value
             for i, value in enumerate(values)
@@ -121,6 +126,9 @@ class Builder(ComplexValues):
             own = types.get(kind) if isinstance(kind, str) else None
             narrow.append(self.cast(result, own) if own is not None and (kind, own) in spec.without else result)
         return narrow[0] if len(narrow) == 1 else tuple(narrow)
+
+    def _cast_all(self, results: Any, dtype: DataType) -> Any:
+        return tuple(self.cast(r, dtype) for r in results) if isinstance(results, tuple) else self.cast(results, dtype)
 
     def _append(
         self,

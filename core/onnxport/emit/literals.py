@@ -240,6 +240,16 @@ def special_types(
     return rule(attributes, count, values)
 
 
+def of_type(spec: OpSpec, attributes: dict[str, Any], dtype: DataType) -> dict[str, Any]:
+    """The attributes with another type for what they say to make: that of `value`, or a type's number."""
+    value = attributes.get("value")
+    if value is None:
+        key = next(key for key in ("dtype", "output_dtype", "output_datatype") if key in spec.attributes)
+        return {**attributes, key: dtype}
+    tensor = value if isinstance(value, ir.TensorProtocol) else ir.tensor(value)
+    return {**attributes, "value": ir.tensor(tensor.numpy().astype(dtype.numpy()), dtype=dtype)}
+
+
 def _cast_type(attributes: dict[str, Any], count: int, _values: Sequence[Any]) -> list[DataType | None]:
     to = attributes["to"]
     return [onnx_dtype(to) if isinstance(to, torch.dtype) else DataType(int(to))] * count

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import sympy
 import torch
 import torch.fx
 import torch.utils._pytree as pytree
@@ -122,6 +123,8 @@ class Decomposer:
 
         inputs = [flat[i] for i in positions]
         mode = next((v.fake_mode for v in inputs if hasattr(v, "fake_mode")), None) or FakeTensorMode()
+        env = getattr(mode, "shape_env", None)
+        decided = 0 if env is None else len(env.guards)
         try:
             with mode, torch.no_grad():
                 graph_module = make_fx(call, tracing_mode="real", _allow_non_fake_inputs=True)(*inputs)
@@ -132,6 +135,9 @@ class Decomposer:
         loops = any(n.op == "call_function" and n.target is target for n in graph_module.graph.nodes)
         if loops:
             raise Unsupported("torch's decomposition leaves the operator as it is")
+        for guard in [] if env is None else env.guards[decided:]:
+            if isinstance(guard.expr, sympy.Eq) and guard.expr.free_symbols and guard.expr.rhs.is_number:
+                raise Unsupported(f"torch's decomposition makes a number of a dynamic size: {guard.expr.lhs}")
         return Expansion(self._pure(graph_module), positions, single)
 
 

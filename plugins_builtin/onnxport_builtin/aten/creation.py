@@ -254,6 +254,8 @@ def kaiser_window(op: Builder, window_length: int, periodic: bool = True, beta: 
 
 @translation("aten::one_hot")
 def one_hot(op: Builder, self: Tensor, num_classes: int = -1) -> Tensor:
+    if not self.shape:  # ONNX's indices have an axis
+        return op.Reshape(one_hot(op, op.Reshape(self, [1]), num_classes), [-1])
     depth: Dim = num_classes if num_classes >= 0 else op.result.shape[-1]
     if any(d == 0 for d in op.result.shape):
         return filled(op, list(op.result.shape), 0, op.result.dtype)

@@ -124,13 +124,36 @@ def affine_grid_generator(op: Builder, theta: Tensor, size: Sequence[Dim], align
     """The places that an affine map gives for each pixel: (N, H, W, 2) or (N, D, H, W, 3)."""
     dims = list(size)[2:]
     spatial = len(dims)
-    if not is_static(dims):
-        raise Unsupported("an affine grid of symbolic sizes")  # torch's decomposition serves it
-    lines: list[Any] = [_line(dim, align_corners) for dim in dims]
-    mesh = np.meshgrid(*lines, indexing="ij")
-    base = np.stack([*reversed(mesh), np.ones_like(mesh[0])], axis=-1).reshape(-1, spatial + 1)
-    grid = op.MatMul(op.const(base, theta.dtype), op.Transpose(theta, perm=[0, 2, 1]))
+    lines: list[Any] = [_line(dim, align_corners) if isinstance(dim, int) else None for dim in dims]
+    if is_static(dims):
+        mesh = np.meshgrid(*lines, indexing="ij")
+        places = np.stack([*reversed(mesh), np.ones_like(mesh[0])], axis=-1)
+        base = op.const(places.reshape(-1, spatial + 1), theta.dtype)
+    else:
+        work = theta.dtype if theta.dtype is DataType.DOUBLE else DataType.FLOAT
+        columns = []
+        for axis in reversed(range(spatial)):
+            line = lines[axis]
+            values = _dynamic_line(op, dims[axis], align_corners, work) if line is None else op.const(line, work)
+            column = op.Reshape(values, [-1] + [1] * (spatial - axis))
+            columns.append(expand(op, column, [*dims, 1]))
+        columns.append(expand(op, op.const(1.0, work), [*dims, 1]))
+        base = op.cast(op.Reshape(op.Concat(*columns, axis=-1), [-1, spatial + 1]), theta.dtype)
+    grid = op.MatMul(base, op.Transpose(theta, perm=[0, 2, 1]))
     return reshape(op, grid, [theta.shape[0], *dims, spatial])
+
+
+def _dynamic_line(op: Builder, size: Size, align_corners: bool, work: DataType) -> Tensor:
+    """`_line` of a dynamic size, from both ends towards the middle as torch's linspace counts."""
+    count, index = op.cast(size, work), op.cast(op.Range(0, size, 1), work)
+    last = op.Sub(count, 1)
+    step = op.Div(op.const(2.0, work), op.Max(last, 1))
+    below = op.Sub(op.Mul(index, step), 1)
+    above = op.Sub(op.const(1.0, work), op.Mul(op.Sub(last, index), step))
+    line = op.Where(op.Less(index, op.Mul(last, 0.5)), below, above)
+    if align_corners:
+        return op.Where(op.Equal(last, 0), op.const(0.0, work), line)
+    return op.Div(op.Mul(line, last), count)
 
 
 # ---- columns
