@@ -99,10 +99,10 @@ class Builder(ComplexValues):
         count = literals.count(spec.name, outputs) if outputs is not None else self._count(spec, attributes)
         dtypes = self._output_types(spec, types, attributes, count, values)
         kind, own = (spec.outputs[0], dtypes[0]) if dtypes else ("", None)
-        if isinstance(kind, str) and own is not None and kind not in types and spec.makes_of_attributes:
-            if wide := spec.without.get((kind, own)):
-                made = self._emit(spec, tuple(values), outputs, literals.of_type(spec, given, wide))
-                return self._cast_all(made, own)
+        wide = spec.without.get((kind, own)) if isinstance(kind, str) and own is not None else None
+        if wide is not None and own is not None and kind not in types and spec.makes_of_attributes:
+            made = self._emit(spec, tuple(values), outputs, literals.of_type(spec, given, wide))
+            return self._cast_all(made, own)
         dims = infer.dims_of(spec.name, values, attributes)
         shape = None if dims is None else self.symbols.shared(dims)
         return self._append("", spec.name, values, attrs, dtypes, shape)
