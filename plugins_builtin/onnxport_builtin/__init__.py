@@ -60,6 +60,7 @@ def onnxport_patches(model: Any) -> list[AbstractContextManager[None]]:
         import_module(f"{__name__}.capture.autocast").autocast_in_forward(model),
         import_module(f"{__name__}.capture.pools").pools(),
         import_module(f"{__name__}.capture.parts").parts(),
+        import_module(f"{__name__}.capture.ranges").ranges(),
         import_module(f"{__name__}.capture.equations").unsolved_equations(),
         import_module(f"{__name__}.capture.tensors_of_sizes").tensors_of_sizes(),
         import_module(f"{__name__}.capture.signals").signals_of_sizes(),

@@ -107,3 +107,22 @@ def test_copies_of_numbers(value: float) -> None:
         return b, c
 
     export_and_compare(forward, (torch.randn(6, 3),), dynamic_shapes={"args": (AXES,)}, other_args=(torch.randn(9, 3),))
+
+
+RANGES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "arange": lambda a, out: torch.arange(a.numel(), out=out),
+    "linspace": lambda a, out: torch.linspace(0, 1, a.numel(), out=out),
+    "a step": lambda a, out: torch.arange(0, 2 * a.numel(), 2, out=out),
+}
+
+
+@pytest.mark.parametrize("name", RANGES)
+def test_a_range_keeps_a_shape_of_as_many_elements(name: str) -> None:
+    def forward(a: Tensor) -> tuple[Tensor, Tensor]:
+        whole = torch.zeros(a.shape, dtype=torch.float64)
+        RANGES[name](a, whole)
+        view = torch.zeros(a.shape[0], 2, 3)
+        RANGES[name](a, view[:, 1])
+        return whole, view
+
+    export_and_compare(forward, (torch.randn(6, 3),), dynamic_shapes={"args": (AXES,)}, other_args=(torch.randn(9, 3),))

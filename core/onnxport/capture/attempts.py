@@ -281,6 +281,8 @@ class _Capture:
                 axes=self._axes(lambda asked: isinstance(asked.dim, Dim), line),
             ) from error
         check_dynamic(program, self._request, lambda symbol: self._line(symbol) or user_line(self._errors[0][1]))
+        if pins := pinned(program, self._request):
+            raise self._followed(pins) from error
         for names in self._ties(program):
             other = self._separated(sizes, names, plan, relaxed=True)
             if other is not None:

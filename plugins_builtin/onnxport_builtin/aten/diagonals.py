@@ -104,8 +104,9 @@ def diagonal_scatter(op: Builder, self: Tensor, src: Tensor, offset: int = 0, di
 
 
 def _trilu(op: Builder, x: Tensor, k: Dim, upper: bool) -> Tensor:
-    # onnxruntime 1.32 has no Trilu for the narrow integers
+    # onnxruntime 1.32 has no Trilu for the narrow integers and bfloat16
     wide = int32_if_lacking(op, x, (DataType.INT8, DataType.INT16, DataType.UINT8))
+    wide = op.cast(x, DataType.FLOAT) if x.dtype == DataType.BFLOAT16 else wide
     return op.cast(op.Trilu(wide, k if k != 0 else None, upper=int(upper)), x.dtype)
 
 
