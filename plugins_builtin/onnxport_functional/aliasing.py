@@ -436,7 +436,9 @@ class Rewriter:
         """
         sharing = [n for n, entry in self.env.items() if isinstance(entry, Alias) and entry.root is alias.root]
         ahead = {user for n in sharing if n is not old for user in n.users if not is_assertion(user.target)}
-        if not ahead <= {self.origin, *self.env} or any(n.op == "placeholder" for n in sharing):
+        args, kwargs = (pytree.tree_leaves(part) for part in (self.origin.args, self.origin.kwargs))  # type: ignore[union-attr]
+        reads = old in kwargs and any(n in args for n in sharing)  # eager resizes before it reads
+        if reads or not ahead <= {self.origin, *self.env} or any(n.op == "placeholder" for n in sharing):
             advice = "give out= a tensor of the result's shape, or an empty one that shares no memory"
             raise self.refusal(f"it resizes a tensor that shares memory with another: {advice}", final=True)
         self.env[old] = Alias(alias.node, val)

@@ -97,6 +97,18 @@ def test_what_shares_its_memory_and_is_used_later_is_refused() -> None:
         export_and_compare(forward, (torch.randn(6, 3),))
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_an_operator_that_resizes_what_it_reads_is_refused() -> None:
+    """Eager resizes first, and then reads what is left."""
+
+    def forward(a: Tensor) -> Tensor:
+        b = a.clone()
+        return torch.sum(b, 0, out=b)
+
+    with pytest.raises(onnxport.CaptureError, match="resizes a tensor that shares memory"):
+        export_and_compare(forward, (torch.randn(6, 3),))
+
+
 @pytest.mark.parametrize("value", [0.5, True, 2])
 def test_copies_of_numbers(value: float) -> None:
     def forward(a: Tensor) -> tuple[Tensor, Tensor]:
