@@ -25,9 +25,7 @@ BELOW = {
 
 #: Imports against the directions that are still to go, by file.
 REMAINING = {
-    "onnxport.program.onnx_program": {"passes"},
     "onnxport.program.reweight": {"capturing"},
-    "onnxport.translate.walk": {"graph"},
 }
 
 

@@ -22,7 +22,6 @@ import torch
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.export import ExportedProgram
 
-from onnxport import passes
 from onnxport.capture.arguments import Exportable, Interface, Request, example_arguments_of, interface_of, prepare
 from onnxport.capture.attempts import capture, check_dynamic
 from onnxport.capture.exporting import TRACING
@@ -32,11 +31,11 @@ from onnxport.errors import InputError, MutationError, OpsetError, Refusal, plai
 from onnxport.functional.folding import fold_constants
 from onnxport.functional.passes import with_passes
 from onnxport.functional.program import Functionalizer, FunctionalProgram, TorchFunctionalizer
-from onnxport.graph.selection import Selection
 from onnxport.host.call import Call
 from onnxport.host.discovery import load
 from onnxport.host.records import Conflict
 from onnxport.host.registry import Registry
+from onnxport.optimize import pipeline
 from onnxport.program import reweight
 from onnxport.program.onnx_program import TRANSLATED, ONNXProgram
 from onnxport.program.saving import is_file, path_of, require_flags
@@ -172,9 +171,9 @@ def export(
         check_dynamic(program, request)  # what traces nodes again may fix sizes: a vmap's linear does in torch 2.11
         if optimize:
             with run.stage("optimize"), _without_collection():
-                run.passes |= passes.optimize(translated.model, extra=call.plugins.ir_passes())
+                run.passes |= pipeline.optimize(translated.model, call.plugins.ir_passes())
         else:
-            run.passes |= passes.without_optimization(translated.model)
+            run.passes |= pipeline.without_optimization(translated.model, call.plugins.ir_passes())
         run.count(translated.model, after=True)
         onnx_program = ONNXProgram(translated.model, program)
         onnx_program.plugin_passes = call.plugins.ir_passes()
@@ -276,7 +275,7 @@ def check(
     """
     opset = _opset(opset_version)
     call = _call(opset, custom_translation_table, plugins, prefer)
-    passes.pipeline(call.plugins.ir_passes())
+    call.plugins.ir_passes()  # which says where one can't be placed
     registry = call.registry.collecting()
     settings = Settings(opset, call, registry, functions=classes_of(functions))
     model = getattr(model, "_orig_mod", model)
@@ -391,7 +390,8 @@ def translate_program(program: ExportedProgram, interface: Interface, settings: 
             level=settings.metadata,
             advice=host.advice,
             seed=settings.seed,
-            functions=Selection(settings.functions, program.graph_module),
+            functions=settings.functions,
+            walkers=host.walkers(),
             functionalizer=functionalizer,
         )
         run.translated = translator.run()

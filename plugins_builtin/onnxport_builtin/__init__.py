@@ -30,9 +30,9 @@ def onnxport_decompositions() -> dict[Any, Callable[..., Any]]:
 
 @hookimpl
 def onnxport_ir_passes() -> list[Pass]:
-    """Steps over the translated model."""
-    run = import_module(f"{__name__}.passes.equal_constants").run
-    return [Pass("equal_constants", run, before="common_subexpressions")]
+    """What makes a model leaner."""
+    order = import_module(f"{__name__}.passes.order")
+    return [Pass(name, function, is_required=name in order.REQUIRED) for name, function in order.PASSES.items()]
 
 
 @hookimpl

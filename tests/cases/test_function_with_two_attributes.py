@@ -12,7 +12,9 @@ import onnxruntime
 import onnxscript
 import pytest
 import torch
-from onnxport.passes import PASSES, optimize
+from onnxport.host.discovery import load
+from onnxport.optimize.pipeline import optimize
+from onnxport_builtin.passes.order import PASSES
 from onnxscript import opset18 as op
 from support import expect_equal, run_model
 
@@ -249,6 +251,6 @@ def test_every_pass_leaves_what_references_say(name: str) -> None:
         model = ir.from_onnx_text(text)
         for value in [value for function in model.functions.values() for value in function.inputs]:
             value.type, value.shape = ir.TensorType(ir.DataType.FLOAT), ir.Shape([2, 2])
-        optimize(model, without=set(PASSES) - set(steps))
+        optimize(model, load(()).ir_passes(), without=set(PASSES) - set(steps))
         for got, want in zip(_run(model, x), before, strict=True):
             np.testing.assert_array_equal(got, want, err_msg=f"{name} after {steps}")

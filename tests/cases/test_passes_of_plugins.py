@@ -9,7 +9,7 @@ import pytest
 import torch
 from onnxport import Pass, PluginError, hookimpl
 from onnxport.host.order import ordered
-from onnxport.passes import PASSES
+from onnxport_builtin.passes.order import PASSES
 from pack_support import X
 
 RELU = torch.nn.ReLU()

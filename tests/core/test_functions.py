@@ -20,7 +20,9 @@ import pytest
 import torch
 from onnx_ir.passes.common import InlinePass
 from onnxport import DataType
-from onnxport.graph.components import components
+from onnxport.emit.components import components
+from onnxport.host.discovery import load
+from onnxport.optimize.pipeline import optimize
 from onnxscript import opset18
 from support import expect_equal, export_and_compare, flat_tensors, op_types
 from torch import nn
@@ -849,7 +851,7 @@ def test_passes_in_function_bodies() -> None:
                 node.outputs[0].type = ir.TensorType(DataType.INT64)
             elif node.op_type == "Add":
                 node.outputs[0].type = ir.TensorType(DataType.INT64)
-    onnxport.passes.optimize(model)
+    optimize(model, load(()).ir_passes())
     for old, new in zip(before, run(), strict=True):
         np.testing.assert_allclose(old, new)
     bodies = {f.name: [node.op_type for node in f] for f in model.functions.values()}
@@ -866,7 +868,7 @@ def test_random_functions_are_never_shared() -> None:
     <domain: "f", opset_import: ["" : 20]> Noise (x) => (y) { r = RandomNormalLike(x) y = Add(x, r) }
     <domain: "f", opset_import: ["" : 20]> Plain (x) => (y) { y = Neg(x) }"""
     model = ir.from_onnx_text(text)
-    onnxport.passes.optimize(model)
+    optimize(model, load(()).ir_passes())
     assert [node.op_type for node in model.graph] == ["Outer", "Outer", "Plain", "Sub", "Sub", "Add"]
 
 

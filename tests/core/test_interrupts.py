@@ -136,9 +136,9 @@ def test_stopped_within_a_stage(
 
         monkeypatch.setitem(decomposition_table, torch.ops.aten.silu_backward.default, stop)
     elif place == "pass":
-        from onnxport import passes
+        from onnxport.optimize import pipeline
 
-        monkeypatch.setitem(passes.PASSES, "identities", stop)
+        monkeypatch.setattr(pipeline.order, "run", stop)
     else:
         from onnxport.program import saving
 

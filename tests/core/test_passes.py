@@ -11,7 +11,9 @@ import onnxruntime
 import pytest
 import torch
 from onnx_ir.passes.common import ShapeInferencePass
-from onnxport.passes import PASSES, optimize
+from onnxport.host.discovery import load
+from onnxport.optimize.pipeline import optimize
+from onnxport_builtin.passes.order import PASSES
 from support import export_and_compare, op_types
 from torch import nn
 
@@ -171,7 +173,7 @@ def test_passes_can_be_left_out_and_unknown_ones_are_named() -> None:
 
     program = onnxport.export(Model(), (torch.randn(2, 3, 4),), optimize=False)
     assert "Transpose" in op_types(program)
-    optimize(program.model, without=["transposed_weights"])
+    optimize(program.model, load(()).ir_passes(), without=["transposed_weights"])
     assert "Transpose" in op_types(program)
     with pytest.raises(ValueError, match="No pass is called nonsense"):
-        optimize(program.model, without=["nonsense"])
+        optimize(program.model, load(()).ir_passes(), without=["nonsense"])

@@ -229,7 +229,7 @@ def test_the_other_hooks(fresh):
     loaded = discovery.load()
     assert loaded.registry(18).decompositions[GELU] is gelu
     assert loaded.containers() == [container]
-    assert loaded.fx_passes() == loaded.ir_passes() == [step]
+    assert loaded.fx_passes() == [step] and loaded.ir_passes()[-1] == step
     for _ in range(2):
         with contextlib.ExitStack() as stack:
             for manager in loaded.patches(torch.nn.Identity()):

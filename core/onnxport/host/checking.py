@@ -165,6 +165,14 @@ def functionalizers(_info: PluginInfo, value: Any, _kept: frozenset[int]) -> lis
     return items
 
 
+def walkers(_info: PluginInfo, value: Any, _kept: frozenset[int]) -> list[Any]:
+    """Functions that make walkers."""
+    items = _listed(value, object)
+    for item in items:
+        _expect(callable(item), "a walker", "it", item, "a function")
+    return items
+
+
 CHECKS: Mapping[str, Callable[[PluginInfo, Any, frozenset[int]], Any]] = {
     "onnxport_translations": translations,
     "onnxport_resolve": resolved,
@@ -172,6 +180,7 @@ CHECKS: Mapping[str, Callable[[PluginInfo, Any, frozenset[int]], Any]] = {
     "onnxport_containers": containers,
     "onnxport_patches": patches,
     "onnxport_functionalizers": functionalizers,
+    "onnxport_walkers": walkers,
     "onnxport_fx_passes": passes,
     "onnxport_ir_passes": passes,
 }

@@ -37,7 +37,7 @@ ENVIRONMENT_VARIABLE = "ONNXPORT_PLUGINS"
 BUILTIN = "builtin"
 # By name: the core holds no operators, and the plugin that does gets no other privilege than to be here.
 _BUILTIN_MODULE = "onnxport_builtin"
-_STAGE_MODULES = ("onnxport_functional",)
+_STAGE_MODULES = ("onnxport_functional", "onnxport_functions")
 """Built-in plugins for stages of the pipeline; they are told as parts of the built-in one."""
 _KNOWN_PACKS = {"torchvision": "onnxport-torchvision"}
 PACKS_GROUP = "onnxport.packs"
@@ -214,11 +214,24 @@ class Plugins:
         Raises:
             PluginError: one of them can't be placed.
         """
-        return order.ordered({}, self._once("onnxport_fx_passes"))
+        return self._ordered("onnxport_fx_passes")
 
     def ir_passes(self) -> Sequence[Pass]:
-        """Steps over the ONNX model, of all plugins."""
-        return self._once("onnxport_ir_passes")
+        """Steps over the ONNX model, of all plugins, in their order.
+
+        Raises:
+            PluginError: one of them can't be placed.
+        """
+        return self._ordered("onnxport_ir_passes")
+
+    def walkers(self) -> Sequence[Callable[..., Any]]:
+        """What makes other orders of the nodes, of all plugins, the built-ins' last."""
+        return self._once("onnxport_walkers")
+
+    def _ordered(self, hook: str) -> Sequence[Pass]:
+        found = self._once(hook)
+        own = [each for each in found if each.plugin == BUILTIN]
+        return order.ordered(own, [each for each in found if each.plugin != BUILTIN])
 
     def _once(self, hook: str) -> Sequence[Any]:
         if hook not in self._returned:

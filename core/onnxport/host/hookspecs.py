@@ -65,6 +65,7 @@ class Pass:
         function: changes its argument in place, and returns how many changes it made.
         before: name of the pass directly before which it runs.
         after: name of the pass behind which it runs. With neither, it runs last.
+        is_required: a model is wrong or can't run without it: it also runs where ``optimize=False``.
         plugin: name of the plugin that brought it; filled when the plugin is loaded.
     """
 
@@ -72,6 +73,7 @@ class Pass:
     function: Callable[[Any], int]
     before: str | None = None
     after: str | None = None
+    is_required: bool = False
     plugin: str = field(default="", compare=False)
 
 
@@ -159,6 +161,20 @@ def onnxport_functionalizers() -> Iterable[Any]:  # type: ignore[empty-body]
         @hookimpl
         def onnxport_functionalizers():
             return [MyFunctionalizer()]
+    """
+
+
+@hookspec
+def onnxport_walkers() -> Iterable[Callable[..., Any]]:  # type: ignore[empty-body]
+    """Other orders in which the nodes of a graph are translated. Called once, when they are first needed.
+
+    Each is called for an export with the arguments of :class:`onnxport.translate.model.MakeWalker`, and gives a
+    :class:`onnxport.translate.model.Walker`, or None where it has nothing to do. The first that has something to do
+    takes the nodes. ::
+
+        @hookimpl
+        def onnxport_walkers():
+            return [my_walker]
     """
 
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from onnxport.errors import PluginError
 from onnxport.host.hookspecs import Pass
 
 
-def ordered(own: Mapping[str, Callable[[Any], int]], added: Iterable[Pass]) -> list[Pass]:
+def ordered(own: Iterable[Pass], added: Iterable[Pass]) -> list[Pass]:
     """All passes in their order.
 
     Args:
-        own: the core's, by name, in their order.
+        own: the built-in ones, in their order.
         added: those of plugins, in the order in which the plugins are called. One with ``before`` stands directly
             before that pass, one with ``after`` behind it, in the order of ``added`` among themselves; one with
             neither stands last.
@@ -22,7 +23,7 @@ def ordered(own: Mapping[str, Callable[[Any], int]], added: Iterable[Pass]) -> l
         PluginError: a name is taken, a place doesn't exist, or places contradict each other; it names the plugin
             and the pass.
     """
-    passes = [Pass(name, function) for name, function in own.items()]
+    passes = [replace(each, plugin="") for each in own]
     pending = list(added)
     takers: dict[str, Pass] = {each.name: each for each in passes}
     for each in pending:

@@ -332,12 +332,12 @@ class ONNXProgram:
         Raises:
             PluginError: a pass of a plugin can't be placed, or fails.
         """
-        from onnxport import passes
         from onnxport.host.discovery import load
+        from onnxport.optimize import pipeline
 
-        added = load().ir_passes() if self.plugin_passes is None else self.plugin_passes
+        passes = load().ir_passes() if self.plugin_passes is None else self.plugin_passes
         with self._blaming_the_file():
-            passes.optimize(self.model, extra=added)
+            pipeline.optimize(self.model, passes)
         self.release()
 
     def apply_weights(

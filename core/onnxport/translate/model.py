@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch.fx
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from onnxport.emit.builder import Builder
+
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import onnx_ir as ir
 import torch
@@ -182,3 +191,63 @@ class FunctionUse:
     module: str
     nodes: int
     calls: list[str] = field(default_factory=list)
+
+
+class Walk(Protocol):
+    """What is asked of the translator, which translates single nodes."""
+
+    op: Builder
+    env: dict[torch.fx.Node, Any]
+    skipped: frozenset[torch.fx.Node]
+
+    def visit(self, node: torch.fx.Node) -> None: ...
+
+    def is_constant(self, node: torch.fx.Node) -> bool: ...
+
+    def is_overridden(self, target: Any) -> bool: ...
+
+    def accept(self, node: torch.fx.Node, value: Any, candidate: Any = None) -> Any: ...
+
+    def refusals(self) -> int: ...
+
+    def tentatively(self) -> AbstractContextManager[list[str]]: ...
+
+
+class Walker(Protocol):
+    """Translates the nodes of a graph in an order of its own.
+
+    Attributes:
+        uses: by name, the functions that it made.
+        inlined: what could not become one, by path, with the reason.
+    """
+
+    uses: dict[str, FunctionUse]
+    inlined: dict[str, str]
+
+    def walk(self, nodes: Sequence[torch.fx.Node]) -> None:
+        """Translate nodes of the graph, or of one that is inlined."""
+
+
+class MakeWalker(Protocol):
+    """Makes a walker for one export; None where it has nothing to do."""
+
+    def __call__(
+        self,
+        walk: Walk,
+        program: ExportedProgram,
+        graph_module: torch.fx.GraphModule,
+        functions: Sequence[type | str],
+        weights: Sequence[str],
+    ) -> Walker | None:
+        """Make it.
+
+        Args:
+            walk: translates single nodes.
+            program: the captured program.
+            graph_module: its functional graph, which is translated.
+            functions: the module classes of ``functions=``.
+            weights: names of the placeholders of weights.
+
+        Raises:
+            InputError: ``functions`` has a class that the model doesn't have.
+        """

@@ -11,7 +11,7 @@ import contextlib
 import copy
 import operator
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
@@ -23,16 +23,14 @@ from onnxport.emit.builder import Builder
 from onnxport.emit.complex_values import any_complex, fake_complex
 from onnxport.emit.tensor import Tensor
 from onnxport.emit.weights import Initializer
-from onnxport.errors import Refusal, TranslationError, Unsupported, UnsupportedOperatorsError
+from onnxport.errors import InputError, Refusal, TranslationError, Unsupported, UnsupportedOperatorsError
 from onnxport.functional.folding import Folded
-from onnxport.graph.module_functions import ModuleFunctions
-from onnxport.graph.selection import Selection
 from onnxport.host import records, registry
 from onnxport.host.binding import mistake
 from onnxport.translate import model
 from onnxport.translate.decompose import Decomposer
 from onnxport.translate.faults import MistakeError, fault, told
-from onnxport.translate.model import Names, Translated
+from onnxport.translate.model import MakeWalker, Names, Translated, Walker
 from onnxport.translate.results import Results
 from onnxport.translate.table_use import TableUse
 from onnxport.translate.validity import Validity
@@ -64,6 +62,7 @@ class Translator:
         advice: what to suggest for an operator that nothing serves.
         seed: seed of random nodes; ``op.seed`` for translations.
         functions: the module classes whose calls become functions.
+        walkers: what makes other orders of the nodes.
         functionalizer: makes what decompositions give pure.
     """
 
@@ -79,7 +78,8 @@ class Translator:
         level: str = "full",
         advice: Callable[[str], str] = lambda _target: "",
         seed: int | None = None,
-        functions: Selection | None = None,
+        functions: Sequence[type | str] = (),
+        walkers: Iterable[MakeWalker] = (),
         functionalizer: Functionalizer,
     ) -> None:
         self._program = program
@@ -105,9 +105,10 @@ class Translator:
         self.op.inline = self.inline
         self.op.translate = self._translate_by_name
         of_weights = [n for w in weights if w.kind is not InputKind.CONSTANT_TENSOR for n in w.placeholders]
-        chosen = None if functions is None or functions.is_empty else functions
-        walker = ModuleFunctions(self, chosen, of_weights, functional.graph_module) if chosen else None
-        self.functions = walker
+        made = (make(self, program, functional.graph_module, functions, of_weights) for make in walkers)
+        self.functions: Walker | None = next((walker for walker in made if walker is not None), None)
+        if functions and self.functions is None:
+            raise InputError("functions= needs a plugin that makes functions of module calls.", parameter="functions")
 
     def run(self) -> Translated:
         """Walk the graph and assemble the model."""

@@ -1,1 +1,1 @@
-"""Steps over a translated model, one file each."""
+"""Steps over the ONNX model that make it leaner, one file a pass."""

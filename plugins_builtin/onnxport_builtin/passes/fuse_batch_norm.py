@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 import torch
-
-from onnxport.emit.weights import TorchTensor
+from onnxport.kit import TorchTensor
 from onnxport.optimize.rewriting import add_initializer, all_nodes, attribute, forward, is_standard, sole_use
 
 

@@ -6,8 +6,7 @@ from collections.abc import Container
 from typing import Any
 
 import onnx_ir as ir
-
-from onnxport.emit.scopes import nodes_of
+from onnxport.kit import nodes_of
 from onnxport.optimize.rewriting import RANDOM, bodies, forward
 
 _GRAPHS = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)

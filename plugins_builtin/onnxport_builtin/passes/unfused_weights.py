@@ -17,9 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import onnx_ir as ir
-
-from onnxport.emit.scopes import nodes_of
-from onnxport.emit.weights import TorchTensor
+from onnxport.kit import TorchTensor, nodes_of
 from onnxport.optimize.rewriting import (
     Constants,
     add_constant,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import onnx_ir as ir
-
 from onnxport.optimize.rewriting import all_nodes, attribute, constant, is_standard, remove_if_unused
 
 _RESHAPES = ("Reshape", "Flatten", "Squeeze", "Unsqueeze")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import onnx_ir as ir
 from onnx_ir import DataType
-
 from onnxport.optimize.rewriting import all_nodes, attribute, is_standard, remove_if_unused
 
 _FLOATS = [DataType.FLOAT16, DataType.FLOAT, DataType.DOUBLE]

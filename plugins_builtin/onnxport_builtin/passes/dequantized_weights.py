@@ -15,9 +15,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 from onnx_ir import DataType
-
-from onnxport.emit.scopes import nodes_of
-from onnxport.emit.weights import TorchTensor
+from onnxport.kit import TorchTensor, nodes_of
 from onnxport.optimize.rewriting import (
     Constants,
     add_constant,

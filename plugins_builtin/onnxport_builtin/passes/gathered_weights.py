@@ -9,7 +9,6 @@ import math
 from typing import Any
 
 import onnx_ir as ir
-
 from onnxport.optimize.rewriting import all_nodes, attribute, forward, is_standard, sole_use, stored
 
 _ELEMENTWISE = frozenset(["Add", "Sub", "Mul", "Div", "Cast"])

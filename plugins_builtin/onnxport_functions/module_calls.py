@@ -9,49 +9,32 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 import torch
 import torch.fx
+from onnxport import Tensor, Unsupported
+from onnxport.kit import (
+    SYMBOLIC,
+    Call,
+    FunctionUse,
+    Node,
+    Structure,
+    Template,
+    Walk,
+    components,
+    content,
+    define,
+    nodes_of,
+    provenance,
+    small_constant,
+)
 
-from onnxport.emit.fingerprints import Structure, Template, content, small_constant
-from onnxport.emit.local_functions import Call, define
-from onnxport.emit.scopes import nodes_of
-from onnxport.emit.tensor import Node, Tensor
-from onnxport.errors import Unsupported
-from onnxport.graph.components import components
-from onnxport.graph.selection import REGION, Selection, classes
-from onnxport.translate.model import FunctionUse
-from onnxport.vocabulary import provenance
-from onnxport.vocabulary.dtypes import SYMBOLIC
+from onnxport_functions.selection import REGION, Selection, classes
 
 if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
-
     import sympy
-
-    from onnxport.emit.builder import Builder
-
-
-class Walk(Protocol):
-    """What is asked of the translator, which translates single nodes."""
-
-    op: Builder
-    env: dict[torch.fx.Node, Any]
-    skipped: frozenset[torch.fx.Node]
-
-    def visit(self, node: torch.fx.Node) -> None: ...
-
-    def is_constant(self, node: torch.fx.Node) -> bool: ...
-
-    def is_overridden(self, target: Any) -> bool: ...
-
-    def accept(self, node: torch.fx.Node, value: Any, candidate: Any = None) -> Any: ...
-
-    def refusals(self) -> int: ...
-
-    def tentatively(self) -> AbstractContextManager[list[str]]: ...
 
 
 @dataclass(eq=False)

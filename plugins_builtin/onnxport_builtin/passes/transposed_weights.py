@@ -11,10 +11,7 @@ from collections.abc import Container, Iterable, Sequence
 from typing import Any
 
 import onnx_ir as ir
-
-from onnxport.emit.scopes import nodes_of
-from onnxport.emit.weights import TorchTensor
-from onnxport.graph.components import components
+from onnxport.kit import TorchTensor, components, nodes_of
 from onnxport.optimize.rewriting import attribute, calls_by_function, is_standard, sole_use
 
 

@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-
-from onnxport.emit.scopes import nodes_of
+from onnxport.kit import nodes_of
 from onnxport.optimize.rewriting import RANDOM, add_constant, bodies, constant, has_references, remove_if_unused
 
 logger = logging.getLogger(__name__)

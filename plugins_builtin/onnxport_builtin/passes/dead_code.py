@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from onnxport.emit.scopes import graphs_of
+from onnxport.kit import graphs_of
 from onnxport.optimize.rewriting import bodies, calls_by_function, remove_if_unused
 
 if TYPE_CHECKING:

@@ -8,9 +8,8 @@ from typing import Any
 
 import torch
 import torch.fx
-
-from onnxport.errors import InputError
-from onnxport.vocabulary import provenance
+from onnxport import InputError
+from onnxport.kit import provenance
 
 #: A patch of the capture adds an entry whose key ends with ``nested_compile_region@1``, ``@2``, … to the
 #: `nn_module_stack` of the nodes of a call that is to be one of a function in any case.

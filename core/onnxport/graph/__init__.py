@@ -1,1 +1,0 @@
-"""The ONNX graph under construction: its values, scopes, schemas and local functions."""
