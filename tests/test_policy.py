@@ -23,7 +23,9 @@ ROOT = Path(__file__).resolve().parent.parent
 CORE = ROOT / "core" / "onnxport"
 BUILTINS = ROOT / "plugins_builtin"
 PACKS = ROOT / "plugins"
-BUILTIN_IMPORTS = {"onnxport", "torch", "numpy", "onnx_ir", "sympy"}
+BUILTIN_IMPORTS = {
+    *("onnxport", "torch", "numpy", "onnx_ir", "sympy", "onnx", "onnxruntime", "typer", "rich", "importlib_metadata"),
+}
 #: What built-ins, which have no privileges, and packs may import of onnxport.
 PUBLIC = {"onnxport", "onnxport.authoring", "onnxport.kit", "onnxport.optimize.rewriting"}
 BUILTIN_NAMES = {path.name for path in (ROOT / "plugins_builtin").iterdir() if (path / "__init__.py").exists()}

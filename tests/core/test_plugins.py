@@ -275,3 +275,10 @@ def test_fx_and_ir_passes_run_in_an_export(fresh):
     assert [n.op_type for n in onnxport.export(program, plugins=[Passes()]).model.graph] == ["Cos"]
     assert seen == [["Cos"]]
     assert [n.op_type for n in onnxport.export(program, plugins=()).model.graph] == ["Sin"], "the program is left alone"
+
+
+def test_stages_are_built_in() -> None:
+    loaded = discovery.load(())
+    assert [type(each).__module__ for each in loaded.functionalizers()] == ["onnxport_functional"]
+    assert [each.__module__ for each in loaded.walkers()] == ["onnxport_functions"]
+    assert not loaded.failures

@@ -36,7 +36,7 @@ def _listed(value: Any, kind: type[_T]) -> list[_T]:
     Raises:
         TypeError: it is no list, or has items of another kind.
     """
-    if isinstance(value, kind):
+    if kind is not object and isinstance(value, kind):
         raise TypeError(f"returned a {kind.__name__}: return a list of {kind.__name__} objects")
     if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):
         raise TypeError(f"expected a list of {kind.__name__} objects, got {brief(value)}")
