@@ -21,7 +21,8 @@ from onnxport.host import hookspecs
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(page for page in (ROOT / "docs").glob("*.md") if page.name != "coverage.md")
-LINKED = [*(ROOT / "docs").glob("*.md"), *ROOT.glob("*.md"), *(ROOT / "plugins").glob("*/README.md")]
+ALL_PAGES = sorted((ROOT / "docs").rglob("*.md"))
+LINKED = [*ALL_PAGES, *ROOT.glob("*.md"), *(ROOT / "plugins").glob("*/README.md")]
 
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
@@ -97,14 +98,16 @@ def test_relative_links_resolve(page: Path) -> None:
 
 def test_index_lists_every_page() -> None:
     links = set(_LINK.findall((ROOT / "docs/index.md").read_text(encoding="utf-8")))
-    assert {page.name for page in PAGES} - {"index.md"} <= links
+    assert {page.relative_to(ROOT / "docs").as_posix() for page in ALL_PAGES} - {"index.md"} <= links
 
 
 def test_the_site_has_every_page() -> None:
     """Its navigation, which `mkdocs build --strict` holds against the folder too."""
     text = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:\n")[2]
-    listed = re.findall(r"([\w-]+\.md)$", text, re.MULTILINE)
-    assert sorted(listed) == sorted(page.name for page in (ROOT / "docs").glob("*.md"))
+    listed = re.findall(r"([\w/-]+\.md)$", text, re.MULTILINE)
+    assert sorted(listed) == sorted(
+        page.relative_to(ROOT / "docs").as_posix() for page in (ROOT / "docs").rglob("*.md")
+    )
 
 
 def test_the_reference_has_every_public_name() -> None:
