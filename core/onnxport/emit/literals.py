@@ -47,6 +47,8 @@ def array(value: Any, dtype: DataType | None) -> tuple[np.ndarray, DataType]:
         if dtype is not DataType.INT64 and dtype is not DataType.UINT64 and bits >= 8:
             return wide.astype(np.int64).astype(dtype.numpy()), dtype
     with np.errstate(over="ignore", invalid="ignore"):
+        if dtype in (DataType.FLOAT16, DataType.BFLOAT16):  # torch, too, rounds twice
+            wide = wide.astype(np.float32)
         return wide.astype(dtype.numpy()), dtype
 
 

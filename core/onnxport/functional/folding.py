@@ -34,11 +34,15 @@ _OF_CONSTANTS = 1024 * 1024
 _EVALUATED = 4 * 1024 * 1024
 """Bytes: nothing larger is computed on the way, which bounds what the search costs."""
 
-_FILL = {
-    torch.ops.aten.new_zeros.default: 0,
-    torch.ops.aten.zeros_like.default: 0,
-    torch.ops.aten.new_ones.default: 1,
-    torch.ops.aten.ones_like.default: 1,
+_FILL: dict[Any, Callable[[Node], Any]] = {
+    torch.ops.aten.new_zeros.default: lambda node: 0,
+    torch.ops.aten.zeros_like.default: lambda node: 0,
+    torch.ops.aten.zero.default: lambda node: 0,
+    torch.ops.aten.new_ones.default: lambda node: 1,
+    torch.ops.aten.ones_like.default: lambda node: 1,
+    torch.ops.aten.full_like.default: lambda node: node.args[1],
+    torch.ops.aten.fill.Scalar: lambda node: node.args[1],
+    torch.ops.aten.new_full.default: lambda node: node.args[2],
 }
 """What these fill with: of their tensor they take the shape and dtype alone, so that it need not be known."""
 
@@ -89,9 +93,10 @@ def fold_constants(
                 if isinstance(attribute, torch.Tensor) and has_data(attribute):
                     known[node] = _Known(attribute, attribute.nbytes, False, False)
             elif node.op == "call_function" and node.target in _FILL and _may_fold(node) and not is_kept(node):
-                fake = node.meta["val"]
-                value = torch.full(tuple(fake.shape), _FILL[node.target], dtype=fake.dtype)
-                known[node] = _Known(value, 0, False, False)
+                fake, number = node.meta["val"], _FILL[node.target](node)
+                if isinstance(number, (bool, int, float, complex)):
+                    value = torch.empty(tuple(fake.shape), dtype=fake.dtype).fill_(number)
+                    known[node] = _Known(value, 0, False, False)
             elif node.op == "call_function" and all(source in known for source in node.all_input_nodes):
                 result = _evaluate(node, known) if _may_fold(node) and not is_kept(node) else None
                 if result is not None:

@@ -187,10 +187,12 @@ def _float_power(op: Builder, base: Tensor, exponent: float) -> Tensor:
         return op.Mul(base, base)
     if exponent == 3:
         return op.Mul(op.Mul(base, base), base)
-    if exponent == 0.5:
-        return op.Sqrt(base)
     if exponent == -1:
         return op.Reciprocal(base)
+    if base.dtype is DataType.FLOAT16:  # torch takes no further shortcut here: (-inf) ** 0.5 is inf, and NaN elsewhere
+        return op.Pow(base, op.const(exponent, base.dtype))
+    if exponent == 0.5:
+        return op.Sqrt(base)
     if exponent == -0.5:
         return op.Reciprocal(op.Sqrt(base))
     if exponent == -2:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
+from onnx_ir.tensor_adapters import to_torch_dtype
 from onnxport import DataType, Size, Tensor, Unsupported, translation
 
 from onnxport_builtin.aten.shape import expand, is_static, product, reshape
@@ -113,9 +115,9 @@ def _sampled(op: Builder, x: Tensor, grid: Tensor, interpolation: int, padding: 
     return op.Reshape(total, op.sizes([x.shape[0], x.shape[1], *out]))
 
 
-def _line(size: int, align_corners: bool) -> np.ndarray:
-    """`size` places from -1 to 1: the pixels' centres, or with `align_corners` the corners'."""
-    places = np.linspace(-1.0, 1.0, size) if size > 1 else np.zeros(size)
+def _line(size: int, align_corners: bool, dtype: torch.dtype) -> torch.Tensor:
+    """`size` places from -1 to 1, rounded as eager's: the pixels' centres, or with `align_corners` the corners'."""
+    places = torch.linspace(-1.0, 1.0, size, dtype=dtype) if size > 1 else torch.zeros(size, dtype=dtype)
     return places if align_corners or size == 0 else places * (size - 1) / size
 
 
@@ -124,11 +126,12 @@ def affine_grid_generator(op: Builder, theta: Tensor, size: Sequence[Dim], align
     """The places that an affine map gives for each pixel: (N, H, W, 2) or (N, D, H, W, 3)."""
     dims = list(size)[2:]
     spatial = len(dims)
-    lines: list[Any] = [_line(dim, align_corners) if isinstance(dim, int) else None for dim in dims]
+    kind = to_torch_dtype(theta.dtype)
+    lines: list[Any] = [_line(dim, align_corners, kind) if isinstance(dim, int) else None for dim in dims]
     if is_static(dims):
-        mesh = np.meshgrid(*lines, indexing="ij")
-        places = np.stack([*reversed(mesh), np.ones_like(mesh[0])], axis=-1)
-        base = op.const(places.reshape(-1, spatial + 1), theta.dtype)
+        mesh = torch.meshgrid(*lines, indexing="ij")
+        places = torch.stack([*reversed(mesh), torch.ones_like(mesh[0])], dim=-1)
+        base = op.const(places.reshape(-1, spatial + 1))
     else:
         work = theta.dtype if theta.dtype is DataType.DOUBLE else DataType.FLOAT
         columns = []
