@@ -54,7 +54,7 @@ def unregistered_caches() -> Iterator[None]:
 @functools.cache
 def _runtime_is_older() -> bool:
     """Than the one whose kernels were measured; 1.23 is the newest that Python 3.10 can have."""
-    table = resources.files("onnxport.running").joinpath("kernels.json").read_text("utf-8")
+    table = resources.files("onnxport_workbench").joinpath("kernels.json").read_text("utf-8")
     measured = json.loads(table)["versions"]["CPUExecutionProvider"]
     return _numbers(onnxruntime.__version__) < _numbers(measured)
 

@@ -24,9 +24,7 @@ BELOW = {
 }
 
 #: Imports against the directions that are still to go, by file.
-REMAINING = {
-    "onnxport.program.reweight": {"capturing"},
-}
+REMAINING = {}
 
 
 def _name(path: Path) -> str:

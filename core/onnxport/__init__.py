@@ -41,33 +41,37 @@ _HOME = {
     "Deferred": "host.records",
     "DataType": "vocabulary.dtypes",
     "ExportableModule": "exportable",
-    "MismatchResult": "find_mismatch",
+    "MismatchResult": "onnxport_workbench.find_mismatch",
     "ONNXProgram": "program.onnx_program",
     "Pass": "host.hookspecs",
     "Size": "emit.symbols",
     "Tensor": "emit.tensor",
     "Translation": "host.records",
-    "VerificationResult": "verify",
-    "as_torch_onnx": "torch_onnx",
+    "VerificationResult": "onnxport_workbench.verify",
+    "as_torch_onnx": "onnxport_workbench.torch_onnx",
     "check": "export",
     "collect": "host.records",
     "component_dtype": "vocabulary.dtypes",
     "export": "export",
-    "find_mismatch": "find_mismatch",
+    "find_mismatch": "onnxport_workbench.find_mismatch",
     "hookimpl": "host.hookspecs",
-    "infer_dynamic_shapes": "capturing.infer_shapes",
+    "infer_dynamic_shapes": "onnxport_workbench.infer_shapes",
     "is_in_onnx_export": "capture.attempts",
     "note": "vocabulary.notes",
     "onnx_dtype": "vocabulary.dtypes",
     "promote": "vocabulary.dtypes",
     "translation": "host.records",
-    "verify": "verify",
+    "verify": "onnxport_workbench.verify",
     "warn": "vocabulary.callers",
 }
 
 if TYPE_CHECKING:
+    from onnxport_workbench.find_mismatch import MismatchResult, find_mismatch
+    from onnxport_workbench.infer_shapes import infer_dynamic_shapes
+    from onnxport_workbench.torch_onnx import as_torch_onnx
+    from onnxport_workbench.verify import VerificationResult, verify
+
     from onnxport.capture.attempts import is_in_onnx_export
-    from onnxport.capturing.infer_shapes import infer_dynamic_shapes
     from onnxport.emit.builder import Builder
     from onnxport.emit.symbols import Size
     from onnxport.emit.tensor import Tensor
@@ -97,12 +101,9 @@ if TYPE_CHECKING:
     )
     from onnxport.export import CheckResult, check, export
     from onnxport.exportable import ExportableModule
-    from onnxport.find_mismatch import MismatchResult, find_mismatch
     from onnxport.host.hookspecs import Container, Pass, hookimpl
     from onnxport.host.records import Deferred, Translation, collect, translation
     from onnxport.program.onnx_program import ONNXProgram
-    from onnxport.torch_onnx import as_torch_onnx
-    from onnxport.verify import VerificationResult, verify
     from onnxport.vocabulary.callers import warn
     from onnxport.vocabulary.dtypes import DataType, component_dtype, onnx_dtype, promote
     from onnxport.vocabulary.notes import note
@@ -165,7 +166,7 @@ def __getattr__(name: str) -> Any:
     home = _HOME.get(name)
     if home is None:
         raise AttributeError(f"module 'onnxport' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"onnxport.{home}"), name)
+    value = getattr(importlib.import_module(home if home.startswith("onnxport_") else f"onnxport.{home}"), name)
     globals()[name] = value
     return value
 

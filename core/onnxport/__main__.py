@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from onnxport.cli import main
+from importlib import import_module
 
-main()
+import_module("onnxport_workbench.cli").main()

@@ -25,7 +25,7 @@ from torch.export import ExportedProgram
 from onnxport.capture.arguments import Exportable, Interface, Request, example_arguments_of, interface_of, prepare
 from onnxport.capture.attempts import capture, check_dynamic
 from onnxport.capture.exporting import TRACING
-from onnxport.capturing.subclasses import with_plain_weights
+from onnxport.capture.subclasses import with_plain_weights
 from onnxport.emit.weights import initializers_of
 from onnxport.errors import InputError, MutationError, OpsetError, Refusal, plain
 from onnxport.functional.folding import fold_constants
@@ -39,8 +39,7 @@ from onnxport.optimize import pipeline
 from onnxport.program import reweight
 from onnxport.program.onnx_program import TRANSLATED, ONNXProgram
 from onnxport.program.saving import is_file, path_of, require_flags
-from onnxport.report import Run
-from onnxport.running.kernels import MissingKernel, missing_kernels
+from onnxport.run import Run
 from onnxport.translate import script
 from onnxport.translate.overrides import Overrides
 from onnxport.translate.walk import Names, Translated, Translator, raise_refusals
@@ -178,11 +177,9 @@ def export(
         onnx_program = ONNXProgram(translated.model, program)
         onnx_program.plugin_passes = call.plugins.ir_passes()
         if verify:  # before a file is there
-            from onnxport.verify import verify as verify_program
-
+            eager = model if isinstance(model, torch.nn.Module) else None
             with run.stage("verify"), onnx_program:
-                eager = model if isinstance(model, torch.nn.Module) else None
-                run.verification = verify_program(onnx_program, eager, request.args, request.kwargs)
+                run.verification = _verifier(call)(onnx_program, eager, request.args, request.kwargs)
                 run.verification.raise_on_failure(onnx_program)
         if f is not None:
             with run.stage("save"):
@@ -196,8 +193,8 @@ def export(
         run.error = error
         raise
     finally:
-        if report or profile:
-            run.write(report=report, profile=profile, shown=verbose is None or verbose is True)
+        for follow in call.plugins.functions("onnxport_after_export"):
+            follow(run, report=report, profile=profile, shown=verbose is None or verbose is True)
     return onnx_program
 
 
@@ -216,7 +213,7 @@ class CheckResult:
     refusals: list[Refusal]
     operators: dict[str, int] = field(default_factory=dict)
     decomposed: dict[str, int] = field(default_factory=dict)
-    missing_kernels: list[MissingKernel] = field(default_factory=list)
+    missing_kernels: list[Any] = field(default_factory=list)
     conflicts: list[Conflict] = field(default_factory=list)
 
     @property
@@ -286,7 +283,7 @@ def check(
     operators: dict[str, int] = {}
     for (operator, *_), count in translated.served.items():
         operators[operator] = operators.get(operator, 0) + count
-    lacking = missing_kernels(translated.model)
+    lacking = [found for look in call.plugins.functions("onnxport_check") for found in look(translated.model)]
     conflicts = list((registry.conflicts or {}).values())
     return CheckResult(translated.refusals, operators, dict(translated.decomposed), lacking, conflicts)
 
@@ -391,7 +388,7 @@ def translate_program(program: ExportedProgram, interface: Interface, settings: 
             advice=host.advice,
             seed=settings.seed,
             functions=settings.functions,
-            walkers=host.walkers(),
+            walkers=host.functions("onnxport_walkers"),
             functionalizer=functionalizer,
         )
         run.translated = translator.run()
@@ -439,6 +436,13 @@ def _with_mutations(functional: FunctionalProgram, mutation: str) -> FunctionalP
         )
     warn(f"The new values of {names} are not in the exported model (mutation='drop').")
     return replace(functional, mutations=())
+
+
+def _verifier(call: Call) -> Callable[..., Any]:
+    found = call.plugins.functions("onnxport_verify")
+    if not found:
+        raise InputError("verify=True needs a plugin that verifies (onnxport_verify).", parameter="verify")
+    return found[0]
 
 
 def _call(opset: int, table: Any, plugins: Any, prefer: Any) -> Call:

@@ -14,9 +14,9 @@ from typing import Any
 import onnxport
 import pytest
 import torch
-from onnxport import cli
-from onnxport.cli_output import print_json
 from onnxport.host import spelling
+from onnxport_workbench import cli
+from onnxport_workbench.cli_output import print_json
 from typer.testing import CliRunner
 
 MODELS = """

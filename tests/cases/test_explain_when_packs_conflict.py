@@ -10,8 +10,9 @@ from typing import Any
 import onnxport
 import pytest
 import torch
-from onnxport import InputError, PluginConflictError, PluginError, Translation, cli, hookimpl, translation
+from onnxport import InputError, PluginConflictError, PluginError, Translation, hookimpl, translation
 from onnxport.host import discovery
+from onnxport_workbench import cli
 from pack_support import Pack, Unary, X
 from typer.testing import CliRunner
 

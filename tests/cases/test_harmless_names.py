@@ -14,10 +14,11 @@ import onnxport
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
-from onnxport import errors, report
-from onnxport.cli import app
-from onnxport.cli_output import PlainConsole
+from onnxport import errors
 from onnxport.vocabulary import callers, display
+from onnxport_workbench import report
+from onnxport_workbench.cli import app
+from onnxport_workbench.cli_output import PlainConsole
 from typer.testing import CliRunner
 
 EVIL = "\x1b[31mred\x1b[0m\x07|`<script>alert(1)</script>[a](http://b)\u202egnp.exe\x9b2J\r\nnext\udcff"

@@ -12,7 +12,7 @@ import onnxport
 import pytest
 import sympy
 import torch
-from onnxport.running.sizes import Sizes, parsed
+from onnxport_workbench.sizes import Sizes, parsed
 from torch.export import Dim
 
 X = torch.randn(2, 8)

@@ -13,7 +13,7 @@ import onnxport
 import onnxruntime
 import pytest
 import torch
-from onnxport.running import kernels
+from onnxport_workbench import kernels
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import onnx
 import pytest
 import torch
-from onnxport import cli
+from onnxport_workbench import cli
 from typer.testing import CliRunner
 
 MODELS = """
@@ -248,7 +248,7 @@ def test_version_and_help():
 
 
 def test_help_does_not_import_torch():
-    code = "import sys; sys.argv = ['onnxport', 'ops', '--help']; from onnxport.cli import main\n"
+    code = "import sys; sys.argv = ['onnxport', 'ops', '--help']; from onnxport_workbench.cli import main\n"
     code += "try: main()\nexcept SystemExit: sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False, capture_output=True).returncode == 0
 

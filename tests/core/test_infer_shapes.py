@@ -6,8 +6,8 @@ import pytest
 import torch
 from onnxport.capture.arguments import interface_of, prepare
 from onnxport.capture.attempts import capture
-from onnxport.capturing.infer_shapes import infer_dynamic_shapes
 from onnxport.errors import InputError
+from onnxport_workbench.infer_shapes import infer_dynamic_shapes
 
 rand = torch.rand
 

@@ -280,5 +280,5 @@ def test_fx_and_ir_passes_run_in_an_export(fresh):
 def test_stages_are_built_in() -> None:
     loaded = discovery.load(())
     assert [type(each).__module__ for each in loaded.functionalizers()] == ["onnxport_functional"]
-    assert [each.__module__ for each in loaded.walkers()] == ["onnxport_functions"]
+    assert [each.__module__ for each in loaded.functions("onnxport_walkers")] == ["onnxport_functions"]
     assert not loaded.failures

@@ -8,7 +8,7 @@ import onnxport
 import pytest
 import torch
 from onnxport.errors import WeightError
-from onnxport.verify import verify
+from onnxport_workbench.verify import verify
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 

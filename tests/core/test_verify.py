@@ -10,7 +10,7 @@ import onnxport
 import pytest
 import torch
 from onnxport.errors import InputError, VerificationError
-from onnxport.verify import TOLERANCES, VerificationResult, compare, tolerance, verify
+from onnxport_workbench.verify import TOLERANCES, VerificationResult, compare, tolerance, verify
 from test_program import INT64, Graph
 
 DYNAMIC = torch.export.Dim.DYNAMIC

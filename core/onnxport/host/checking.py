@@ -165,11 +165,11 @@ def functionalizers(_info: PluginInfo, value: Any, _kept: frozenset[int]) -> lis
     return items
 
 
-def walkers(_info: PluginInfo, value: Any, _kept: frozenset[int]) -> list[Any]:
-    """Functions that make walkers."""
+def functions(_info: PluginInfo, value: Any, _kept: frozenset[int]) -> list[Any]:
+    """Functions that the core calls itself: their errors are errors of the call."""
     items = _listed(value, object)
     for item in items:
-        _expect(callable(item), "a walker", "it", item, "a function")
+        _expect(callable(item), "an item of the list", "it", item, "a function")
     return items
 
 
@@ -180,7 +180,7 @@ CHECKS: Mapping[str, Callable[[PluginInfo, Any, frozenset[int]], Any]] = {
     "onnxport_containers": containers,
     "onnxport_patches": patches,
     "onnxport_functionalizers": functionalizers,
-    "onnxport_walkers": walkers,
+    **dict.fromkeys(("onnxport_walkers", "onnxport_verify", "onnxport_check", "onnxport_after_export"), functions),
     "onnxport_fx_passes": passes,
     "onnxport_ir_passes": passes,
 }

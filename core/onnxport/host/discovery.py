@@ -30,15 +30,12 @@ from onnxport.host.info import PluginInfo
 from onnxport.host.records import BUILTIN_TIER, THIRD_PARTY_TIER, Resolver, Translation
 from onnxport.host.registry import Registry
 from onnxport.vocabulary.checks import listed, shown
+from onnxport.vocabulary.packages import BUILTIN_PACKAGE, STAGE_PACKAGES
 
 logger = logging.getLogger(__name__)
 
 ENVIRONMENT_VARIABLE = "ONNXPORT_PLUGINS"
 BUILTIN = "builtin"
-# By name: the core holds no operators, and the plugin that does gets no other privilege than to be here.
-_BUILTIN_MODULE = "onnxport_builtin"
-_STAGE_MODULES = ("onnxport_functional", "onnxport_functions")
-"""Built-in plugins for stages of the pipeline; they are told as parts of the built-in one."""
 _KNOWN_PACKS = {"torchvision": "onnxport-torchvision"}
 PACKS_GROUP = "onnxport.packs"
 """Entry points by which any distribution tells, without being imported, which pack serves an operator namespace: the
@@ -66,8 +63,8 @@ class Plugins:
         self._registries: dict[int, Registry] = {}
         self._returned: dict[str, list[Any]] = {}
         self._positions: dict[str, int] = {}
-        self._register(import_module(_BUILTIN_MODULE), PluginInfo(BUILTIN, PROJECT, tier=BUILTIN_TIER))
-        for module in _STAGE_MODULES:
+        self._register(import_module(BUILTIN_PACKAGE), PluginInfo(BUILTIN, PROJECT, tier=BUILTIN_TIER))
+        for module in STAGE_PACKAGES:
             self.hooks.register(import_module(module), PluginInfo(module, PROJECT, tier=BUILTIN_TIER))
         installed = installed_plugins() if chosen is None or any(isinstance(c, str) for c in chosen) else {}
         if chosen is None:
@@ -224,9 +221,9 @@ class Plugins:
         """
         return self._ordered("onnxport_ir_passes")
 
-    def walkers(self) -> Sequence[Callable[..., Any]]:
-        """What makes other orders of the nodes, of all plugins, the built-ins' last."""
-        return self._once("onnxport_walkers")
+    def functions(self, hook: str) -> Sequence[Callable[..., Any]]:
+        """What a hook such as ``onnxport_verify`` gives, of all plugins, the built-ins' last."""
+        return self._once(hook)
 
     def _ordered(self, hook: str) -> Sequence[Pass]:
         found = self._once(hook)

@@ -207,6 +207,33 @@ def onnxport_ir_passes() -> Iterable[Pass]:  # type: ignore[empty-body]
 
 
 @hookspec
+def onnxport_verify() -> Iterable[Callable[..., Any]]:  # type: ignore[empty-body]
+    """What ``export(verify=True)`` does. Called once, when it is first needed; the first one is used.
+
+    Each is called with the program, the eager model or None, and the arguments of the call. It returns a result with
+    ``passed``, ``as_dict()`` and ``raise_on_failure(program)``.
+    """
+
+
+@hookspec
+def onnxport_check() -> Iterable[Callable[..., Any]]:  # type: ignore[empty-body]
+    """What ``check`` looks for in the translated model (``onnx_ir.Model``), such as kernels that a runtime lacks.
+
+    Called once, when it is first needed. Each takes the model and returns a list of findings: dataclasses with a
+    ``provider``, whose ``str`` is a line for people.
+    """
+
+
+@hookspec
+def onnxport_after_export() -> Iterable[Callable[..., Any]]:  # type: ignore[empty-body]
+    """What follows an export, whether it succeeded or failed. Called once, when it is first needed.
+
+    Each is called with the :class:`onnxport.run.Run` of the export and ``report``, ``profile`` and ``shown``: which
+    pages are wanted, and whether something may be printed.
+    """
+
+
+@hookspec
 def onnxport_commands(app: typer.Typer) -> None:
     """Add commands to the command line. Called when it starts.
 

@@ -9,7 +9,7 @@ import onnx_ir as ir
 import torch
 from torch.export.graph_signature import InputKind
 
-from onnxport.capturing.subclasses import plain_tensors, with_plain_weights
+from onnxport.capture.subclasses import plain_tensors, with_plain_weights
 from onnxport.emit.weights import TorchTensor, initializers_of
 from onnxport.errors import WeightError
 from onnxport.vocabulary.dtypes import ONNX_TO_TORCH

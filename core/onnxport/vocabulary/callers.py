@@ -14,17 +14,18 @@ import pluggy
 import torch
 
 from onnxport.errors import plain
+from onnxport.vocabulary.packages import BUILTIN_PACKAGE, STAGE_PACKAGES
 
 _PACKAGE = os.path.dirname(__file__)
 _FOLDERS = tuple(os.path.join(os.path.dirname(file), "") for file in (_PACKAGE, torch.__file__, pluggy.__file__))
 _FILES = frozenset(str(module.__file__) for module in (contextlib, functools, runpy))
-_PACKAGES = frozenset({"onnxport_builtin", "click", "typer"})
+_PACKAGES = frozenset({BUILTIN_PACKAGE, *STAGE_PACKAGES, "click", "typer"})
 
 
 def warn(message: str, category: type[Warning] = UserWarning) -> None:
     """Warn, with the file and line of whoever called onnxport.
 
-    What lies between is passed over: this package, its built-in plugin, torch, which calls hooks and contexts, and the
+    What lies between is passed over: this package, its built-in plugins, torch, which calls hooks and contexts, and the
     decorators of the standard library. A stack level counted by hand would change with each function in between.
 
     Args:

@@ -6,9 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass
-
-from onnxport.emit.tensor import Node
-from onnxport.program.runtime import ORIGIN
+from onnxport.kit import ORIGIN, Node
 
 
 def inlined(model: ir.Model) -> ir.Model:

@@ -10,25 +10,33 @@ from typing import Any, NamedTuple
 
 import onnx_ir as ir
 import torch
+from onnxport import InputError, ONNXProgram, VerificationError
+from onnxport.kit import (
+    RESULT_INDEX,
+    TRANSLATED,
+    Functionalizer,
+    TorchFunctionalizer,
+    call_arguments,
+    load,
+    optional,
+    path_argument,
+    placeholder_values,
+    plain,
+    provenance,
+    recognize,
+    records,
+    runtime,
+    tolerance_argument,
+    wrong,
+)
 from torch.export import ExportedProgram
 from torch.fx import Graph, GraphModule, Node
 
-from onnxport.capture.call import placeholder_values
-from onnxport.capture.pytrees import recognize
-from onnxport.errors import InputError, VerificationError, plain
-from onnxport.functional.program import Functionalizer, TorchFunctionalizer
-from onnxport.host import records
-from onnxport.host.discovery import load
-from onnxport.program import runtime
-from onnxport.program.onnx_program import TRANSLATED, ONNXProgram
-from onnxport.running import reproduction
-from onnxport.running.inlining import inlined
-from onnxport.running.reference import Reference, may_tie, precisions, same_choice
-from onnxport.running.weight_check import WeightCheck, check_weights
-from onnxport.translate.model import RESULT_INDEX
-from onnxport.verify import OutputCheck, VerificationResult, compare, opened_program, verify
-from onnxport.vocabulary import provenance
-from onnxport.vocabulary.checks import call_arguments, optional, path_argument, tolerance_argument, wrong
+from onnxport_workbench import reproduction
+from onnxport_workbench.inlining import inlined
+from onnxport_workbench.reference import Reference, may_tie, precisions, same_choice
+from onnxport_workbench.verify import OutputCheck, VerificationResult, compare, opened_program, verify
+from onnxport_workbench.weight_check import WeightCheck, check_weights
 
 
 class _Link(NamedTuple):

@@ -1,7 +1,7 @@
 """Which nodes of a model onnxruntime has no kernel for, by execution provider, without running anything.
 
 The table is that of the installed onnxruntime, for the providers that it was built with, and else what
-``tools/kernel_table.py`` wrote to ``kernels.json``, which names the versions that it is of.
+``kernel_table.py`` wrote to ``kernels.json``, which names the versions that it is of.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ from typing import Any
 
 import onnx
 import onnx_ir as ir
-
-from onnxport.vocabulary import provenance
+from onnxport.kit import provenance
 
 CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 _OPEN = 2**31 - 1

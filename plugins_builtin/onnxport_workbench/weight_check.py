@@ -10,14 +10,10 @@ from typing import Any, Literal
 import numpy as np
 import onnx_ir as ir
 import torch
+from onnxport import WeightError
+from onnxport.kit import ONNX_TO_TORCH, TorchTensor, names_of, plain_tensors, with_plain_weights
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.export import ExportedProgram
-
-from onnxport.capturing.subclasses import plain_tensors, with_plain_weights
-from onnxport.emit.weights import TorchTensor
-from onnxport.errors import WeightError
-from onnxport.program.reweight import names_of
-from onnxport.vocabulary.dtypes import ONNX_TO_TORCH
 
 _KIND = "pkg.torch.export.graph_signature.InputSpec.kind"
 _LISTED = 3

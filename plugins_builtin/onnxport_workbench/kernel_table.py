@@ -1,10 +1,10 @@
-"""Writes ``core/onnxport/running/kernels.json``: which operators onnxruntime's execution providers have kernels for.
+"""Writes ``kernels.json``: which operators onnxruntime's execution providers have kernels for.
 
 The CPU provider's come from the onnxruntime that is installed. Those of other providers come from the table that
 onnxruntime publishes for each release (``docs/OperatorKernels.md`` of its repository), since a build with them doesn't
 import without their libraries::
 
-    python tools/kernel_table.py [OperatorKernels.md VERSION]
+    python -m onnxport_workbench.kernel_table [OperatorKernels.md VERSION]
 
 ``VERSION`` is a release or commit, kept in the file. Without arguments, other providers keep what the file has. Only
 what a model of opset 18 or later can reach is kept.
@@ -23,7 +23,7 @@ import onnx
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as state
 
-FILE = Path(__file__).parents[1] / "core" / "onnxport" / "running" / "kernels.json"
+FILE = Path(__file__).with_name("kernels.json")
 CPU = "CPUExecutionProvider"
 KEPT = {"CUDAExecutionProvider"}
 OPEN = 2**31 - 1

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Column, Table
 
-from onnxport.cli_options import (
+from onnxport_workbench.cli_options import (
     FunctionsOption,
     JsonOption,
     ModelArgument,
@@ -31,7 +31,7 @@ from onnxport.cli_options import (
     given,
     preferred,
 )
-from onnxport.cli_output import (
+from onnxport_workbench.cli_output import (
     INTERNAL,
     OK,
     REFUSED,
@@ -44,10 +44,8 @@ from onnxport.cli_output import (
 )
 
 if TYPE_CHECKING:
-    from onnxport.host.discovery import Plugins
-    from onnxport.host.explaining import Explanation
-    from onnxport.host.records import Translation
-    from onnxport.host.registry import Registry
+    from onnxport import Translation
+    from onnxport.kit import Explanation, Plugins, Registry
 
 console = PlainConsole()
 
@@ -146,8 +144,7 @@ def _as_args(args: Any) -> tuple[Any, ...]:
 
 def _plugins(names: list[str] | None, opset: int | None) -> tuple[Plugins, Registry]:
     """The plugins that an option names, all where it names none, and their registry."""
-    from onnxport.host.discovery import load
-    from onnxport.vocabulary.opsets import DEFAULT_OPSET
+    from onnxport.kit import DEFAULT_OPSET, load
 
     plugins = load(names or None)
     return plugins, plugins.registry(DEFAULT_OPSET if opset is None else opset)
@@ -451,7 +448,7 @@ def _add_plugin_commands(arguments: Sequence[str]) -> None:
     own = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
     asked = next((argument for argument in arguments if not argument.startswith("-")), None)
     if asked not in own and entry_points(group="onnxport"):
-        from onnxport.host.discovery import load
+        from onnxport.kit import load
 
         load().add_commands(app)
 

@@ -9,15 +9,22 @@ from typing import Any
 
 import torch
 import torch.utils._pytree as pytree
+from onnxport import InputError, OnnxExporterError
+from onnxport.kit import (
+    Asked,
+    Leaf,
+    Request,
+    asked_for,
+    call_arguments,
+    listed,
+    needs_gradients,
+    prepare,
+    recognize,
+    takes,
+    torch_shapes,
+    wrong,
+)
 from torch.export import Dim
-
-from onnxport.capture.arguments import prepare
-from onnxport.capture.below_autograd import needs_gradients
-from onnxport.capture.dynamic_shapes import asked_for, torch_shapes
-from onnxport.capture.pytrees import recognize
-from onnxport.capture.request import Asked, Leaf, Request
-from onnxport.errors import InputError, OnnxExporterError
-from onnxport.vocabulary.checks import call_arguments, listed, takes, wrong
 
 
 @dataclass

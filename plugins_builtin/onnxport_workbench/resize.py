@@ -6,20 +6,17 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
+from onnxport import InputError
+from onnxport.kit import dense, flatten_arguments, runtime
 from torch.export.graph_signature import ConstantArgument, InputKind
 from torch.utils import _pytree as pytree
 
-from onnxport.capture.call import flatten_arguments
-from onnxport.errors import InputError
-from onnxport.program import runtime
-from onnxport.running.sizes import Sizes
-from onnxport.vocabulary.dtypes import dense
+from onnxport_workbench.sizes import Sizes
 
 if TYPE_CHECKING:
     import onnx_ir as ir
+    from onnxport import ONNXProgram
     from torch.export import ExportedProgram
-
-    from onnxport.program.onnx_program import ONNXProgram
 
 
 _NOISY = (torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.complex64, torch.complex128)

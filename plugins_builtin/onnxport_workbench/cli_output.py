@@ -13,12 +13,12 @@ from contextvars import ContextVar
 from typing import Any, NoReturn, TextIO
 
 import typer
+from onnxport.kit import plain
 from rich.console import Console
 from rich.text import Text
 from typer.core import TyperGroup
 
-from onnxport.cli_options import UsageError
-from onnxport.errors import plain
+from onnxport_workbench.cli_options import UsageError
 
 OK, REFUSED, USAGE, INTERNAL = 0, 1, 2, 3
 

@@ -8,10 +8,9 @@ from typing import Any
 
 import onnx_ir as ir
 import torch
+from onnxport import SaveError
+from onnxport.kit import saving
 from torch.fx import Graph, GraphModule, Node, map_arg
-
-from onnxport.errors import SaveError
-from onnxport.program import saving
 
 
 def edges_of(graph: ir.Graph, target: ir.Value, node: Node, linked: Mapping[int, Node]) -> list[ir.Value]:

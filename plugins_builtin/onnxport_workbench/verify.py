@@ -13,33 +13,36 @@ from typing import Any
 
 import onnx
 import torch
+from onnxport import InputError, ONNXProgram, VerificationError
+from onnxport.kit import (
+    TRANSLATED,
+    Request,
+    call_arguments,
+    call_of,
+    callable_argument,
+    dense,
+    flatten_arguments,
+    leaves_of,
+    load,
+    markdown,
+    needs_gradients,
+    optional,
+    path_argument,
+    plain,
+    recognize,
+    require_flags,
+    runtime,
+    tolerance_argument,
+    wrong,
+)
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 from torch.utils import _pytree as pytree
 
-from onnxport.capture.below_autograd import needs_gradients
-from onnxport.capture.call import call_of, flatten_arguments
-from onnxport.capture.pytrees import recognize
-from onnxport.capture.request import Request, leaves_of
-from onnxport.errors import InputError, VerificationError, plain
-from onnxport.host.discovery import load
-from onnxport.program import runtime
-from onnxport.program.onnx_program import TRANSLATED, ONNXProgram
-from onnxport.program.saving import require_flags
-from onnxport.running.comparing import TOLERANCES, OutputCheck, compare, tolerance
-from onnxport.running.reference import precisions
-from onnxport.running.resize import resized_inputs, with_small_integers
-from onnxport.running.weight_check import WeightCheck, check_weights
-from onnxport.vocabulary.checks import (
-    call_arguments,
-    callable_argument,
-    optional,
-    path_argument,
-    tolerance_argument,
-    wrong,
-)
-from onnxport.vocabulary.display import markdown
-from onnxport.vocabulary.dtypes import dense
+from onnxport_workbench.comparing import TOLERANCES, OutputCheck, compare, tolerance
+from onnxport_workbench.reference import precisions
+from onnxport_workbench.resize import resized_inputs, with_small_integers
+from onnxport_workbench.weight_check import WeightCheck, check_weights
 
 _TARGET = "pkg.torch.export.graph_signature.OutputSpec.target"
 _LAYOUT = re.compile(r"Guard failed: .*(stride|storage_offset|is_contiguous)")

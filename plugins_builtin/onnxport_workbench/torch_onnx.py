@@ -11,12 +11,8 @@ from collections.abc import Callable, Iterator, Mapping, Set
 from typing import Any
 
 import torch
-
-from onnxport.errors import DynamicShapesError
-from onnxport.export import export
-from onnxport.program.onnx_program import ONNXProgram
-from onnxport.vocabulary.callers import warn
-from onnxport.vocabulary.opsets import MIN_OPSET
+from onnxport import DynamicShapesError, ONNXProgram, export, warn
+from onnxport.kit import MIN_OPSET
 
 _NAME = "export"
 _patching = threading.RLock()
@@ -89,14 +85,14 @@ def _replace_one(owner: Any, replacement: Callable[..., Any], forward: Any) -> C
 
 def _forward(*args: Any, **kwargs: Any) -> Any:
     """The code that torch's function gets: it runs among torch's globals."""
-    from onnxport.torch_onnx import _export
+    from onnxport_workbench.torch_onnx import _export
 
     return _export(*args, **kwargs)
 
 
 def _forward_legacy(*args: Any, **kwargs: Any) -> Any:
     """The code that the function of torch's TorchScript exporter gets."""
-    from onnxport.torch_onnx import _legacy
+    from onnxport_workbench.torch_onnx import _legacy
 
     return _legacy(*args, **kwargs)
 

@@ -1,1 +1,0 @@
-"""What the caller asked for, and how torch.export is brought to capture it."""

@@ -1,0 +1,150 @@
+"""What happened during one export: stages with times and memory, counts, notes.
+
+The record is kept in any case (it is a handful of numbers); a plugin makes pages of it (``onnxport_after_export``).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import logging
+import resource
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from onnxport.errors import SaveError, plain
+from onnxport.vocabulary.notes import _notes
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+    from torch.export import ExportedProgram
+
+    from onnxport.capture.interface import Interface
+    from onnxport.translate.model import Translated
+
+logger = logging.getLogger("onnxport")
+
+
+@dataclass
+class Stage:
+    """One stage of the pipeline.
+
+    Attributes:
+        name: such as ``"translate"``.
+        seconds: wall time.
+        peak_growth: growth of the process's peak resident memory, in bytes.
+    """
+
+    name: str
+    seconds: float = 0.0
+    peak_growth: int = 0
+
+
+@dataclass
+class Run:
+    """The record of one export.
+
+    Attributes:
+        verbose: print each stage and the resolved inputs and outputs.
+        artifacts: folder for reports.
+        notes: what plugins said by :func:`note`.
+        observer: called with each stage's name when it starts; for progress displays.
+    """
+
+    verbose: bool = False
+    artifacts: Path = Path(".")
+    observer: Callable[[str], None] | None = None
+    stages: list[Stage] = field(default_factory=list)
+    interface: Interface | None = None
+    translated: Translated | None = None
+    fallback: str | None = None
+    dropped_assertions: tuple[str, ...] = ()
+    nodes_before: Counter[str] = field(default_factory=Counter)
+    nodes_after: Counter[str] = field(default_factory=Counter)
+    passes: dict[str, int] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    verification: Any = None
+    error: BaseException | None = None
+
+    @contextlib.contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Measure a stage."""
+        record = Stage(name)
+        self.stages.append(record)
+        peak = _peak_bytes()
+        start = time.perf_counter()
+        token = _notes.set(self.notes)
+        try:
+            if self.observer is not None:
+                self.observer(name)
+            yield
+        finally:
+            _notes.reset(token)
+            record.seconds = time.perf_counter() - start
+            record.peak_growth = _peak_bytes() - peak
+            if self.verbose:
+                print(f"[onnxport] {name}: {record.seconds:.2f} s", flush=True)
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Seconds by stage."""
+        return {stage.name: stage.seconds for stage in self.stages}
+
+    def show_interface(self) -> None:
+        """Print the resolved inputs and outputs, when the run is verbose."""
+        if self.verbose and self.interface is not None:
+            for leaf in self.interface.inputs:
+                axes = {str(axis): str(name) for axis, name in (leaf.axes or {}).items()}
+                rest = repr(leaf.value) if leaf.kind == "baked" else str(axes)
+                print(plain(f"[onnxport]   input {leaf.name or leaf.path}: {leaf.kind} {rest}"))
+            for condition, line in self.interface.limits.items():
+                print(plain(f"[onnxport]   only where {condition}{f' ({line})' if line else ''}"))
+            print(plain(f"[onnxport]   outputs: {', '.join(self.interface.outputs)}"), flush=True)
+
+    def count(self, model: ir.Model, after: bool) -> None:
+        """Keep the operator counts of the model before or after the passes."""
+        graphs = [model.graph, *(function.graph for function in model.functions.values())]
+        counts = Counter(node.op_type for graph in graphs for node in graph.all_nodes())
+        if after:
+            self.nodes_after = counts
+        else:
+            self.nodes_before = counts
+
+    def dump(self, program: ExportedProgram) -> None:
+        """Save the captured program beside the reports.
+
+        Raises:
+            SaveError: the artifacts folder can't be written.
+        """
+        import torch
+
+        with self.writing("captured program"):
+            path = self.path("pt2")
+            torch.export.save(program, path)
+        logger.info("captured program saved to %s", path)
+
+    @contextlib.contextmanager
+    def writing(self, what: str) -> Iterator[None]:
+        """Write a file: what the system refuses is an error that says where."""
+        try:
+            yield
+        except OSError as error:
+            raise SaveError(
+                f"The {what} can't be written to {self.artifacts}: {error}. Give another artifacts_dir.",
+                path=str(self.artifacts),
+            ) from error
+
+    def path(self, suffix: str, ending: str = "") -> Path:
+        """The path of a file of this export in the artifacts folder, which is made."""
+        self.artifacts.mkdir(parents=True, exist_ok=True)
+        if not hasattr(self, "_stamp"):  # to the microsecond: exports in several threads write beside each other
+            self._stamp = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f")
+        return self.artifacts / f"onnx_export_{self._stamp}{'_' if ending else ''}{ending}.{suffix}"
+
+
+def _peak_bytes() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

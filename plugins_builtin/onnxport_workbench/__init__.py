@@ -1,0 +1,46 @@
+"""The workbench: verification, reports, what to find out about a model, and the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from onnxport import hookimpl
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+    from onnxport.kit import Run
+
+
+def _verify(*arguments: Any) -> Any:
+    from onnxport_workbench.verify import verify  # onnxruntime, which an export alone doesn't need
+
+    return verify(*arguments)
+
+
+def _check(model: ir.Model) -> list[Any]:
+    from onnxport_workbench.kernels import missing_kernels
+
+    return list(missing_kernels(model))
+
+
+def _after_export(run: Run, *, report: bool, profile: bool, shown: bool) -> None:
+    if report or profile:
+        from onnxport_workbench.report import Report
+
+        Report(run).write(report=report, profile=profile, shown=shown)
+
+
+@hookimpl
+def onnxport_verify() -> list[Callable[..., Any]]:
+    return [_verify]
+
+
+@hookimpl
+def onnxport_check() -> list[Callable[..., Any]]:
+    return [_check]
+
+
+@hookimpl
+def onnxport_after_export() -> list[Callable[..., Any]]:
+    return [_after_export]
