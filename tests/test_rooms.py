@@ -12,15 +12,16 @@ CORE = BASE / "onnxport"
 
 #: What each room, and each file outside of rooms, may import beside itself.
 BELOW = {
-    "errors": set(),
-    "vocabulary": {"errors"},
-    "host": {"errors", "vocabulary"},
-    "emit": {"errors", "vocabulary", "host"},
-    "capture": {"errors", "vocabulary", "host"},
-    "functional": {"errors", "vocabulary", "host", "emit"},
-    "optimize": {"errors", "vocabulary", "host", "emit"},
-    "translate": {"errors", "vocabulary", "host", "emit", "functional", "optimize"},
-    "program": {"errors", "vocabulary", "host", "emit", "functional", "optimize", "capture"},
+    "text": set(),
+    "errors": {"text"},
+    "vocabulary": {"text", "errors"},
+    "host": {"text", "errors", "vocabulary"},
+    "emit": {"text", "errors", "vocabulary", "host"},
+    "capture": {"text", "errors", "vocabulary", "host"},
+    "functional": {"text", "errors", "vocabulary", "host", "emit"},
+    "optimize": {"text", "errors", "vocabulary", "host", "emit"},
+    "translate": {"text", "errors", "vocabulary", "host", "emit", "functional", "optimize"},
+    "program": {"text", "errors", "vocabulary", "host", "emit", "functional", "optimize", "capture"},
 }
 
 #: Imports against the directions that are still to go, by file.

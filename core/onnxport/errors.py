@@ -11,7 +11,6 @@ import copy
 import dataclasses
 import inspect
 import pickle
-import re
 import sys
 import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,6 +18,8 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
+
+from onnxport.text import plain
 
 
 class Portable:
@@ -438,18 +439,3 @@ class UnsupportedOperatorsError(OnnxExporterError):
             f"{len(self.refusals)} operator(s) of the model can't be translated to ONNX:\n{listing}\n"
             "Give a translation in custom_translation_table, install a pack that has one, or change the model."
         )
-
-
-# Control characters but tab and newline, which terminals take for sequences; marks that turn the direction of text, so
-# that it shows another name; other ends of lines; surrogates, which no file and no terminal takes.
-_ORDERS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
-
-
-def plain(text: object) -> str:
-    """A text without control characters: they are written as Python writes them, such as ``\\x1b``."""
-    return _ORDERS.sub(lambda match: _escaped(match[0]), str(text))
-
-
-def _escaped(character: str) -> str:
-    code = ord(character)
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"

@@ -27,7 +27,7 @@ from onnxport.capture.attempts import capture, check_dynamic
 from onnxport.capture.exporting import TRACING
 from onnxport.capture.subclasses import with_plain_weights
 from onnxport.emit.weights import initializers_of
-from onnxport.errors import InputError, MutationError, OpsetError, Refusal, plain
+from onnxport.errors import InputError, MutationError, OpsetError, Refusal
 from onnxport.functional.folding import fold_constants
 from onnxport.functional.passes import with_passes
 from onnxport.functional.program import Functionalizer, FunctionalProgram, TorchFunctionalizer
@@ -40,6 +40,7 @@ from onnxport.program import reweight
 from onnxport.program.onnx_program import TRANSLATED, ONNXProgram
 from onnxport.program.saving import is_file, path_of, require_flags
 from onnxport.run import Run
+from onnxport.text import plain
 from onnxport.translate import script
 from onnxport.translate.overrides import Overrides
 from onnxport.translate.walk import Names, Translated, Translator, raise_refusals
@@ -172,10 +173,10 @@ def export(
             with run.stage("optimize"), _without_collection():
                 run.passes |= pipeline.optimize(translated.model, call.plugins.ir_passes())
         else:
-            run.passes |= pipeline.without_optimization(translated.model, call.plugins.ir_passes())
+            run.passes |= pipeline.optimize(translated.model, call.plugins.required_passes())
         run.count(translated.model, after=True)
         onnx_program = ONNXProgram(translated.model, program)
-        onnx_program.plugin_passes = call.plugins.ir_passes()
+        onnx_program.plugin_passes = call.plugins.ir_passes
         if verify:  # before a file is there
             eager = model if isinstance(model, torch.nn.Module) else None
             with run.stage("verify"), onnx_program:

@@ -16,7 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from onnxport.errors import SaveError, plain
+from onnxport.errors import SaveError
+from onnxport.text import plain
 from onnxport.vocabulary.notes import _notes
 
 if TYPE_CHECKING:

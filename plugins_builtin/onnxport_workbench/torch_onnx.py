@@ -7,6 +7,7 @@ import functools
 import inspect
 import threading
 import types
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Set
 from typing import Any
 
@@ -104,7 +105,9 @@ def _export(*args: Any, **kwargs: Any) -> ONNXProgram:
     if isinstance(opset, int) and not isinstance(opset, bool) and 0 < opset < MIN_OPSET:
         warn(f"opset_version={opset} is older than onnxport writes: the file has opset {MIN_OPSET}.")
         kwargs["opset_version"] = MIN_OPSET
-    program = export(*args, **kwargs)
+    with warnings.catch_warnings():  # a tool's table is for all of its models
+        warnings.filterwarnings("ignore", r"custom_translation_table\[.*has no effect", UserWarning)
+        program = export(*args, **kwargs)
     program.__class__ = program_of_both()
     return program
 

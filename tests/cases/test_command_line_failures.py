@@ -116,11 +116,11 @@ def nothing_at_all():
 
 
 def defect():
-    class Hostile:
-        def __iter__(self):
+    class Hostile(dict):
+        def items(self):
             raise LookupError("a defect")
 
-    return {"model": torch.nn.ReLU(), "args": (X,), "functions": Hostile()}
+    return {"model": torch.nn.ReLU(), "args": (X,), "custom_translation_table": Hostile(a=1)}
 """
 
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 from onnxport import errors
-from onnxport.vocabulary import callers, display
+from onnxport.vocabulary import callers
 from onnxport_workbench import report
 from onnxport_workbench.cli import app
 from onnxport_workbench.cli_output import PlainConsole
@@ -33,13 +33,13 @@ def harmless(text: str) -> bool:
 @pytest.mark.parametrize("text", [EVIL, "\x00\x7f", "a\tb\nc", "日本語 ünï", "\ud83d", "\u2028\u2066x\ufeff"])
 def test_texts(text: str) -> None:
     assert harmless(errors.plain(text))
-    cell = display.markdown(text)
+    cell = text.markdown(text)
     assert harmless(cell) and "\n" not in cell and "<script" not in cell and "](" not in cell
     assert not re.search(r"(?<!\\)[|`]", cell.replace(r"\\", ""))
-    block = display.fenced(f"```\n{text}\n```")
+    block = text.fenced(f"```\n{text}\n```")
     assert harmless(block) and block.count("```") == 2
     if text == "日本語 ünï":
-        assert errors.plain(text) == display.markdown(text) == text
+        assert errors.plain(text) == text.markdown(text) == text
 
 
 def test_errors_and_warnings(caplog: pytest.LogCaptureFixture) -> None:

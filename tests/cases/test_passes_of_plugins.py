@@ -86,7 +86,7 @@ def test_passes_that_are_not_needed_are_not_asked_for() -> None:
 
 def test_order() -> None:
     def names(*added: Pass) -> list[str]:
-        return [each.name for each in ordered(dict.fromkeys("pqr", nothing), added)]
+        return [each.name for each in ordered([Pass(name, nothing) for name in "pqr"], added)]
 
     assert names() == ["p", "q", "r"]
     assert names(Pass("a", nothing), Pass("b", nothing)) == ["p", "q", "r", "a", "b"]

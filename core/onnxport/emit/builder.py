@@ -23,7 +23,7 @@ from onnxport.emit.symbols import Size, Symbols
 from onnxport.emit.tensor import Node, Tensor
 from onnxport.emit.weights import TorchTensor
 from onnxport.errors import Unsupported
-from onnxport.vocabulary.display import writable
+from onnxport.text import writable
 from onnxport.vocabulary.dtypes import COMPONENT, ONNX_TO_TORCH, SINCE, onnx_dtype, saturates
 
 if TYPE_CHECKING:

@@ -221,6 +221,10 @@ class Plugins:
         """
         return self._ordered("onnxport_ir_passes")
 
+    def required_passes(self) -> Sequence[Pass]:
+        """Those that a model needs even where it isn't optimized; the others' places aren't looked at."""
+        return [each for each in self._once("onnxport_ir_passes") if each.is_required]
+
     def functions(self, hook: str) -> Sequence[Callable[..., Any]]:
         """What a hook such as ``onnxport_verify`` gives, of all plugins, the built-ins' last."""
         return self._once(hook)

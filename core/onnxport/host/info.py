@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, field
 
-from onnxport.errors import plain
 from onnxport.host.records import THIRD_PARTY_TIER
+from onnxport.text import plain
 
 logger = logging.getLogger(__name__)
 

@@ -37,8 +37,3 @@ def optimize(model: ir.Model, passes: Sequence[Pass], *, without: Collection[str
         names = ", ".join(each.name for each in passes)
         raise ValueError(f"No pass is called {', '.join(sorted(unknown))}; there are {names}.")
     return {each.name: order.run(each, model) for each in passes if each.name not in without}
-
-
-def without_optimization(model: ir.Model, passes: Sequence[Pass]) -> dict[str, int]:
-    """Run, in place, the passes that a model needs even where it isn't optimized, for the same results as eager."""
-    return {each.name: order.run(each, model) for each in passes if each.is_required}

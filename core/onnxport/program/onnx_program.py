@@ -17,9 +17,10 @@ from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from onnxport.capture.call import CallSpec
 from onnxport.emit.weights import TorchTensor
-from onnxport.errors import FileError, InputError, OnnxExporterError, WeightError, plain
+from onnxport.errors import FileError, InputError, OnnxExporterError, WeightError
 from onnxport.program import loading, reweight, saving
 from onnxport.program.data_file import absolute
+from onnxport.text import plain
 from onnxport.vocabulary.checks import listed, optional, path_argument, takes, wrong
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ class ONNXProgram:
     with its weights and knows how it is called, but not the exported program; neither has a session.
 
     Attributes:
-        plugin_passes: those of the plugins of its export, which `optimize` runs; None for those that are installed.
+        plugin_passes: gives those of the plugins of its export, which `optimize` runs; None for the installed ones.
         model: the model, as onnx_ir represents it.
         exported_program: the program that was exported; None for a model that was loaded from a file or unpickled.
     """
@@ -80,7 +81,7 @@ class ONNXProgram:
         self.exported_program = exported_program
         self._spec: tuple[object, CallSpec | None] = None, None
         self._path = ""
-        self.plugin_passes: Sequence[Pass] | None = None
+        self.plugin_passes: Callable[[], Sequence[Pass]] | None = None
         self._session: ort.InferenceSession | None = None
         self._remove_files: Callable[[], object] | None = None
 
@@ -335,7 +336,7 @@ class ONNXProgram:
         from onnxport.host.discovery import load
         from onnxport.optimize import pipeline
 
-        passes = load().ir_passes() if self.plugin_passes is None else self.plugin_passes
+        passes = (self.plugin_passes or load().ir_passes)()
         with self._blaming_the_file():
             pipeline.optimize(self.model, passes)
         self.release()

@@ -24,7 +24,7 @@ from onnxport.emit import local_functions as functions
 from onnxport.emit.schemas import ir_version
 from onnxport.emit.tensor import Tensor
 from onnxport.errors import InputError, Refusal, TranslationError
-from onnxport.vocabulary.display import writable
+from onnxport.text import writable
 from onnxport.vocabulary.dtypes import COMPONENT, SYMBOLIC, component_dtype
 
 if TYPE_CHECKING:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib.util
 import os
 import runpy
 import sys
@@ -13,11 +14,14 @@ from types import FrameType
 import pluggy
 import torch
 
-from onnxport.errors import plain
+from onnxport.text import plain
 from onnxport.vocabulary.packages import BUILTIN_PACKAGE, STAGE_PACKAGES
 
 _PACKAGE = os.path.dirname(__file__)
-_FOLDERS = tuple(os.path.join(os.path.dirname(file), "") for file in (_PACKAGE, torch.__file__, pluggy.__file__))
+_STAGES = [spec.origin for name in STAGE_PACKAGES if (spec := importlib.util.find_spec(name)) and spec.origin]
+_FOLDERS = tuple(
+    os.path.join(os.path.dirname(file), "") for file in (_PACKAGE, torch.__file__, pluggy.__file__, *_STAGES)
+)
 _FILES = frozenset(str(module.__file__) for module in (contextlib, functools, runpy))
 _PACKAGES = frozenset({BUILTIN_PACKAGE, *STAGE_PACKAGES, "click", "typer"})
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextvars
 import logging
 
-from onnxport.errors import plain
+from onnxport.text import plain
 
 logger = logging.getLogger("onnxport")
 

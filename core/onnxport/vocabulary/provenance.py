@@ -13,7 +13,7 @@ import re
 import sysconfig
 from typing import TYPE_CHECKING, Any
 
-from onnxport.vocabulary.display import writable
+from onnxport.text import writable
 
 if TYPE_CHECKING:
     import torch.fx

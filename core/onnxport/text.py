@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from onnxport.errors import plain
+import re
 
 _MARKUP = str.maketrans({"\\": "\\\\", "`": "\\`", "|": "\\|", "<": "&lt;"})
 
@@ -20,3 +20,18 @@ def markdown(text: object) -> str:
 def fenced(text: object) -> str:
     """A text as a block of a markdown page that shows it as it is."""
     return f"```text\n{plain(text).replace('```', chr(39) * 3)}\n```"
+
+
+# Control characters but tab and newline, which terminals take for sequences; marks that turn the direction of text, so
+# that it shows another name; other ends of lines; surrogates, which no file and no terminal takes.
+_ORDERS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
+
+
+def plain(text: object) -> str:
+    """A text without control characters: they are written as Python writes them, such as ``\\x1b``."""
+    return _ORDERS.sub(lambda match: _escaped(match[0]), str(text))
+
+
+def _escaped(character: str) -> str:
+    code = ord(character)
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
