@@ -131,8 +131,8 @@ def code_lines_of(path: Path) -> int:
 
 
 def test_core_stays_small():
-    """The whole pipeline, its surface and its tools; lifted while faults are fixed."""
-    assert sum(code_lines_of(path) for path in python_files(CORE)) < 16_500
+    """The pipeline and its contracts: stages that plugins can bring, passes and tools are plugins."""
+    assert sum(code_lines_of(path) for path in python_files(CORE)) < 11_700
 
 
 @pytest.mark.parametrize("family", FAMILIES)
