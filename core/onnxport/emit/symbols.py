@@ -102,6 +102,15 @@ class Size(ir.SymbolicDim, metaclass=Concrete):
     def __neg__(self) -> Any:
         return self._symbols.size(-self.expr)
 
+    def _number(self) -> Any:
+        """No Python number: the decomposition may do without one."""
+        raise Unsupported(
+            f"the number {self._value} is known at run time only, and a constant is needed: leave its axes static, or "
+            "pass a Python number"
+        )
+
+    __index__ = __float__ = _number  # without __int__: onnx_ir takes what has it for an int
+
 
 class Symbols:
     """The symbols of one export: where each is read from, how each is called, what was computed of them.

@@ -343,6 +343,7 @@ def lerp(op: Builder, self: Tensor, end: Tensor, weight: Operand) -> Tensor:
 
     def formula(op: Builder, a: Tensor, b: Tensor, w: Operand) -> Tensor:
         difference = op.Sub(b, a)
+        w = op.cast(w, a.dtype) if isinstance(w, Size) else w
         near = op.Add(a, op.Mul(w, difference)) if not isinstance(w, (int, float)) or abs(w) < 0.5 else None
         if isinstance(w, (int, float)):
             return op.Sub(b, op.Mul(1 - w, difference)) if near is None else near
