@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from onnxport.capture.arguments import prepare as prepare
+    from onnxport.capture.below_autograd import DerivativesError as DerivativesError
     from onnxport.capture.below_autograd import needs_gradients as needs_gradients
     from onnxport.capture.call import call_of as call_of
     from onnxport.capture.call import flatten_arguments as flatten_arguments
@@ -85,6 +86,7 @@ _HOME = {
     "Asked": "onnxport.capture.request",
     "Call": "onnxport.emit.local_functions",
     "DEFAULT_OPSET": "onnxport.vocabulary.opsets",
+    "DerivativesError": "onnxport.capture.below_autograd",
     "Explanation": "onnxport.host.explaining",
     "FunctionUse": "onnxport.translate.model",
     "FunctionalProgram": "onnxport.functional.program",

@@ -65,4 +65,5 @@ def onnxport_patches(model: Any) -> list[AbstractContextManager[None]]:
         import_module(f"{__name__}.capture.tensors_of_sizes").tensors_of_sizes(),
         import_module(f"{__name__}.capture.signals").signals_of_sizes(),
         import_module(f"{__name__}.capture.arithmetic_of_sizes").arithmetic_of_sizes(model),
+        import_module(f"{__name__}.capture.forward_derivatives").forward_derivatives(),
     ]

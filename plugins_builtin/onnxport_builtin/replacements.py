@@ -32,7 +32,7 @@ class Replacements:
             if self._users == 1:
                 for owner, name, wrapper in self._find():
                     original = getattr(owner, name, None)  # a method may be missing
-                    self._originals.append((owner, name, original, name in vars(owner)))
+                    self._originals.append((owner, name, original, name in vars(owner) or name == "__code__"))
                     replacement = wrapper(original)
                     if callable(original) and isinstance(replacement, types.FunctionType):
                         functools.update_wrapper(replacement, original)

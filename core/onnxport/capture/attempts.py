@@ -21,7 +21,13 @@ from torch.export import Dim, ExportedProgram
 
 from onnxport.capture import pytrees
 from onnxport.capture.assumptions import check_assumptions
-from onnxport.capture.below_autograd import capture_below_autograd, check_followed, may_help, needs_gradients
+from onnxport.capture.below_autograd import (
+    DerivativesError,
+    capture_below_autograd,
+    check_followed,
+    may_help,
+    needs_gradients,
+)
 from onnxport.capture.call import signed
 from onnxport.capture.conditions import limits, pinned
 from onnxport.capture.diagnosis import (
@@ -167,6 +173,10 @@ class _Capture:
         sizes = Sizes.of(self._request)
         plan = sizes.enlarged()
         program = self._one("non-strict", plan)
+        for _ in range(2):  # the second, where the first has found what it can't follow
+            if program is None and isinstance(self._last, DerivativesError):
+                self._errors.pop()
+                program = self._one("below autograd", plan, below=True)
         if program is None and is_final(self._last):
             return self._fail(plan)
         if program is None and plan and not is_constraint(self._last) and not is_data_dependent(self._last):

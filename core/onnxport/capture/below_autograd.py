@@ -32,6 +32,10 @@ _SIGNS = re.compile(
 )
 
 
+class DerivativesError(CaptureError):
+    """A patch's word that forward takes derivatives which only a trace below autograd follows."""
+
+
 def needs_gradients(error: Exception) -> bool:
     """Whether a capture failed since forward takes gradients, which the usual trace switches off."""
     return bool(_GRADIENTS.search(str(error)))
