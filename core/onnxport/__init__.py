@@ -36,7 +36,7 @@ _HOME = {
     "VerificationError": "errors",
     "WeightError": "errors",
     "Builder": "emit.builder",
-    "CheckResult": "export",
+    "CheckResult": "run",
     "Container": "host.hookspecs",
     "Deferred": "host.records",
     "DataType": "vocabulary.dtypes",
@@ -99,11 +99,12 @@ if TYPE_CHECKING:
         VerificationError,
         WeightError,
     )
-    from onnxport.export import CheckResult, check, export
+    from onnxport.export import check, export
     from onnxport.exportable import ExportableModule
     from onnxport.host.hookspecs import Container, Pass, hookimpl
     from onnxport.host.records import Deferred, Translation, collect, translation
     from onnxport.program.onnx_program import ONNXProgram
+    from onnxport.run import CheckResult
     from onnxport.vocabulary.callers import warn
     from onnxport.vocabulary.dtypes import DataType, component_dtype, onnx_dtype, promote
     from onnxport.vocabulary.notes import note

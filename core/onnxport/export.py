@@ -6,14 +6,12 @@ model, args -> capture -> functionalize -> fold constants -> translate -> passes
 from __future__ import annotations
 
 import contextlib
-import difflib
 import gc
 import inspect
-import json
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -27,39 +25,23 @@ from onnxport.capture.attempts import capture, check_dynamic
 from onnxport.capture.exporting import TRACING
 from onnxport.capture.subclasses import with_plain_weights
 from onnxport.emit.weights import initializers_of
-from onnxport.errors import InputError, MutationError, OpsetError, Refusal
+from onnxport.errors import InputError, MutationError
 from onnxport.functional.folding import fold_constants
 from onnxport.functional.passes import with_passes
 from onnxport.functional.program import Functionalizer, FunctionalProgram, TorchFunctionalizer
 from onnxport.host.call import Call
-from onnxport.host.discovery import load
-from onnxport.host.records import Conflict
-from onnxport.host.registry import Registry
 from onnxport.optimize import pipeline
 from onnxport.program import reweight
 from onnxport.program.onnx_program import TRANSLATED, ONNXProgram
 from onnxport.program.saving import is_file, path_of, require_flags
-from onnxport.run import Run
-from onnxport.text import plain
-from onnxport.translate import script
+from onnxport.run import CheckResult, Run
+from onnxport.settings import Settings, call_of, check_arguments, opset_of
 from onnxport.translate.overrides import Overrides
 from onnxport.translate.walk import Names, Translated, Translator, raise_refusals
 from onnxport.vocabulary.callers import warn
-from onnxport.vocabulary.checks import classes_of, is_empty, observer_of, path_argument, shown
-from onnxport.vocabulary.opsets import DEFAULT_OPSET, MAX_OPSET, MIN_OPSET
-from onnxport.vocabulary.provenance import LEVELS
+from onnxport.vocabulary.checks import classes_of, is_empty, observer_of
 
 logger = logging.getLogger("onnxport")
-
-_MUTATIONS = ("outputs", "error", "drop")
-_DEPRECATED = {
-    "training": "set the mode of the model itself (model.eval()) before exporting",
-    "operator_export_type": "only ONNX operators are written",
-    "do_constant_folding": "constants are always folded; see optimize=",
-    "custom_opsets": "use custom_translation_table or a plugin",
-    "export_modules_as_functions": "name the module classes in functions=",
-    "autograd_inlining": "autograd functions are always inlined",
-}
 
 
 def export(
@@ -148,14 +130,16 @@ def export(
         export_params=export_params,
         keep_initializers_as_inputs=keep_initializers_as_inputs,
     )
-    _check_arguments(dynamo, mutation, metadata, target, artifacts_dir, seed, deprecated)
+    check_arguments(
+        list(inspect.signature(export).parameters), dynamo, mutation, metadata, target, artifacts_dir, seed, deprecated
+    )
     if f is not None:
         external_data = external_data and not is_file(f)  # which has no place beside it
         path_of(f, external_data)  # now, and not after an hour
     model = getattr(model, "_orig_mod", model)  # of torch.compile, whose forward takes *args
     classes = classes_of(functions)
-    opset = _opset(opset_version)
-    call = _call(opset, custom_translation_table, plugins, prefer)
+    opset = opset_of(opset_version)
+    call = call_of(opset, custom_translation_table, plugins, prefer)
     settings = Settings(opset, call, call.registry, mutation, metadata, optimize, seed, classes)
     observer = observer_of(verbose) if callable(verbose) else None
     run = Run(verbose=bool(verbose) and observer is None, artifacts=Path(artifacts_dir), observer=observer)
@@ -199,54 +183,6 @@ def export(
     return onnx_program
 
 
-@dataclass
-class CheckResult:
-    """What :func:`check` found.
-
-    Attributes:
-        refusals: operators that can't be translated, each with its count, places, reasons and what would serve it.
-        operators: number of calls of each operator that is translated.
-        decomposed: number of calls of each operator that is expanded by a decomposition.
-        missing_kernels: ONNX operators that onnxruntime can't run on the CPU, or not on CUDA, with these types.
-        conflicts: operators that plugins of equal rank translate, which an export refuses until one is preferred.
-    """
-
-    refusals: list[Refusal]
-    operators: dict[str, int] = field(default_factory=dict)
-    decomposed: dict[str, int] = field(default_factory=dict)
-    missing_kernels: list[Any] = field(default_factory=list)
-    conflicts: list[Conflict] = field(default_factory=list)
-
-    @property
-    def passed(self) -> bool:
-        """Nothing is refused, and no plugins are in conflict: the model can be exported."""
-        return not self.refusals and not self.conflicts
-
-    def as_dict(self) -> dict[str, Any]:
-        """The result as JSON takes it."""
-        return {
-            "passed": self.passed,
-            "refusals": [vars(refusal) for refusal in self.refusals],
-            "operators": self.operators,
-            "decomposed": self.decomposed,
-            "missing_kernels": [vars(missing) for missing in self.missing_kernels],
-            "conflicts": [conflict.as_dict() for conflict in self.conflicts],
-        }
-
-    def to_json(self) -> str:
-        """The result as JSON text."""
-        return json.dumps(self.as_dict(), indent=2)
-
-    def __str__(self) -> str:
-        lines = [str(found) for found in (*self.refusals, *self.conflicts)]
-        if self.passed:
-            lines = [f"Every operator can be translated ({sum(self.operators.values())} calls)."]
-        for provider in dict.fromkeys(missing.provider for missing in self.missing_kernels):
-            lines.append(f"onnxruntime's {provider} has no kernel for:")
-            lines += [f"  {missing}" for missing in self.missing_kernels if missing.provider == provider]
-        return plain("\n".join(lines))
-
-
 def check(
     model: torch.nn.Module | ExportedProgram,
     args: tuple[Any, ...] = (),
@@ -271,8 +207,8 @@ def check(
     Raises:
         OnnxExporterError: the model can't even be captured, or the arguments are bad.
     """
-    opset = _opset(opset_version)
-    call = _call(opset, custom_translation_table, plugins, prefer)
+    opset = opset_of(opset_version)
+    call = call_of(opset, custom_translation_table, plugins, prefer)
     call.plugins.ir_passes()  # which says where one can't be placed
     registry = call.registry.collecting()
     settings = Settings(opset, call, registry, functions=classes_of(functions))
@@ -287,20 +223,6 @@ def check(
     lacking = [found for look in call.plugins.functions("onnxport_check") for found in look(translated.model)]
     conflicts = list((registry.conflicts or {}).values())
     return CheckResult(translated.refusals, operators, dict(translated.decomposed), lacking, conflicts)
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How to translate, as the caller asked; see :func:`export` for each field."""
-
-    opset: int
-    call: Call
-    registry: Registry
-    mutation: str = "outputs"
-    metadata: str = "full"
-    optimize: bool = True
-    seed: int | None = None
-    functions: tuple[type | str, ...] = ()
 
 
 def _captured(
@@ -444,55 +366,3 @@ def _verifier(call: Call) -> Callable[..., Any]:
     if not found:
         raise InputError("verify=True needs a plugin that verifies (onnxport_verify).", parameter="verify")
     return found[0]
-
-
-def _call(opset: int, table: Any, plugins: Any, prefer: Any) -> Call:
-    """What takes part: what is wrong with the table or a plugin that was asked for is told before the capture."""
-    records = [] if table is None else script.table_records(table, opset)
-    return Call(load(plugins), opset, records, prefer)
-
-
-def _opset(version: int | None) -> int:
-    if version is None:
-        return DEFAULT_OPSET
-    if not isinstance(version, int) or isinstance(version, bool) or not MIN_OPSET <= version <= MAX_OPSET:
-        raise OpsetError(
-            f"opset_version={shown(version)} can't be written: onnxport writes opsets {MIN_OPSET} to {MAX_OPSET} "
-            f"(the newest that the installed onnx knows). Leave it out for {DEFAULT_OPSET}.",
-            parameter="opset_version",
-            opset=version,
-            lowest=MIN_OPSET,
-            highest=MAX_OPSET,
-        )
-    return version
-
-
-def _check_arguments(
-    dynamo: bool, mutation: str, metadata: str, target: str, artifacts: Any, seed: Any, deprecated: dict[str, Any]
-) -> None:
-    if not dynamo:
-        raise InputError(
-            "dynamo=False asks for the TorchScript exporter, which onnxport doesn't have: leave it out.",
-            parameter="dynamo",
-        )
-    if not isinstance(mutation, str) or mutation not in _MUTATIONS:
-        listed = ", ".join(map(repr, _MUTATIONS))
-        raise InputError(f"mutation={shown(mutation)}: it must be one of {listed}.", parameter="mutation")
-    if not isinstance(metadata, str) or metadata not in LEVELS:
-        listed = ", ".join(map(repr, LEVELS))
-        raise InputError(f"metadata={shown(metadata)}: it must be one of {listed}.", parameter="metadata")
-    if not isinstance(target, str) or target != "onnx":
-        raise InputError(
-            f"target={shown(target)}: no installed pack provides this profile. Leave it out for 'onnx'.",
-            parameter="target",
-        )
-    path_argument("artifacts_dir", artifacts, "the path of a folder")
-    if seed is not None and (not isinstance(seed, int) or isinstance(seed, bool)):
-        raise InputError(f"seed={shown(seed)}: give an int, or leave it out.", parameter="seed")
-    for name in deprecated:
-        if name not in _DEPRECATED:
-            known = list(inspect.signature(export).parameters)
-            close = [*(k for k in known if k.startswith(name)), *difflib.get_close_matches(name, known, n=1)]
-            near = f" Did you mean {close[0]!r}?" if close else ""
-            raise InputError(f"export() has no parameter {name!r}.{near}", parameter=name)
-        warn(f"{name}= is deprecated and has no effect: {_DEPRECATED[name]}.", DeprecationWarning)

@@ -1,0 +1,113 @@
+"""What a call of ``export`` or ``check`` asks, checked once."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from onnxport.errors import InputError, OpsetError
+from onnxport.host.call import Call
+from onnxport.host.discovery import load
+from onnxport.host.registry import Registry
+from onnxport.translate import script
+from onnxport.vocabulary.callers import warn
+from onnxport.vocabulary.checks import path_argument, shown
+from onnxport.vocabulary.opsets import DEFAULT_OPSET, MAX_OPSET, MIN_OPSET
+from onnxport.vocabulary.provenance import LEVELS
+
+_MUTATIONS = ("outputs", "error", "drop")
+_DEPRECATED = {
+    "training": "set the mode of the model itself (model.eval()) before exporting",
+    "operator_export_type": "only ONNX operators are written",
+    "do_constant_folding": "constants are always folded; see optimize=",
+    "custom_opsets": "use custom_translation_table or a plugin",
+    "export_modules_as_functions": "name the module classes in functions=",
+    "autograd_inlining": "autograd functions are always inlined",
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to translate, as the caller asked; see :func:`export` for each field."""
+
+    opset: int
+    call: Call
+    registry: Registry
+    mutation: str = "outputs"
+    metadata: str = "full"
+    optimize: bool = True
+    seed: int | None = None
+    functions: tuple[type | str, ...] = ()
+
+
+def call_of(opset: int, table: Any, plugins: Any, prefer: Any) -> Call:
+    """What takes part: what is wrong with the table or a plugin that was asked for is told before the capture."""
+    records = [] if table is None else script.table_records(table, opset)
+    return Call(load(plugins), opset, records, prefer)
+
+
+def opset_of(version: int | None) -> int:
+    """The target opset.
+
+    Raises:
+        OpsetError: it is none that can be written.
+    """
+    if version is None:
+        return DEFAULT_OPSET
+    if not isinstance(version, int) or isinstance(version, bool) or not MIN_OPSET <= version <= MAX_OPSET:
+        raise OpsetError(
+            f"opset_version={shown(version)} can't be written: onnxport writes opsets {MIN_OPSET} to {MAX_OPSET} "
+            f"(the newest that the installed onnx knows). Leave it out for {DEFAULT_OPSET}.",
+            parameter="opset_version",
+            opset=version,
+            lowest=MIN_OPSET,
+            highest=MAX_OPSET,
+        )
+    return version
+
+
+def check_arguments(
+    known: Sequence[str],
+    dynamo: bool,
+    mutation: str,
+    metadata: str,
+    target: str,
+    artifacts: Any,
+    seed: Any,
+    deprecated: dict[str, Any],
+) -> None:
+    """Check the arguments that are looked at before anything is done.
+
+    Args:
+        known: names of the parameters, for a hint where another one is given.
+
+    Raises:
+        InputError: an argument can't be.
+    """
+    if not dynamo:
+        raise InputError(
+            "dynamo=False asks for the TorchScript exporter, which onnxport doesn't have: leave it out.",
+            parameter="dynamo",
+        )
+    if not isinstance(mutation, str) or mutation not in _MUTATIONS:
+        listed = ", ".join(map(repr, _MUTATIONS))
+        raise InputError(f"mutation={shown(mutation)}: it must be one of {listed}.", parameter="mutation")
+    if not isinstance(metadata, str) or metadata not in LEVELS:
+        listed = ", ".join(map(repr, LEVELS))
+        raise InputError(f"metadata={shown(metadata)}: it must be one of {listed}.", parameter="metadata")
+    if not isinstance(target, str) or target != "onnx":
+        raise InputError(
+            f"target={shown(target)}: no installed pack provides this profile. Leave it out for 'onnx'.",
+            parameter="target",
+        )
+    path_argument("artifacts_dir", artifacts, "the path of a folder")
+    if seed is not None and (not isinstance(seed, int) or isinstance(seed, bool)):
+        raise InputError(f"seed={shown(seed)}: give an int, or leave it out.", parameter="seed")
+    for name in deprecated:
+        if name not in _DEPRECATED:
+            close = [*(k for k in known if k.startswith(name)), *difflib.get_close_matches(name, known, n=1)]
+            near = f" Did you mean {close[0]!r}?" if close else ""
+            raise InputError(f"export() has no parameter {name!r}.{near}", parameter=name)
+        warn(f"{name}= is deprecated and has no effect: {_DEPRECATED[name]}.", DeprecationWarning)
