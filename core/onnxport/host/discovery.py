@@ -63,9 +63,7 @@ class Plugins:
         self._registries: dict[int, Registry] = {}
         self._returned: dict[str, list[Any]] = {}
         self._positions: dict[str, int] = {}
-        self._register(import_module(BUILTIN_PACKAGE), PluginInfo(BUILTIN, PROJECT, tier=BUILTIN_TIER))
-        for module in STAGE_PACKAGES:
-            self.hooks.register(import_module(module), PluginInfo(module, PROJECT, tier=BUILTIN_TIER))
+        self._register_builtins()
         installed = installed_plugins() if chosen is None or any(isinstance(c, str) for c in chosen) else {}
         if chosen is None:
             for entry_point in reversed(list(installed.values())):  # pluggy calls what was registered last first
@@ -73,6 +71,29 @@ class Plugins:
         else:
             self._load_chosen(chosen, installed)
         self._infos[1:] = self._infos[:0:-1]
+
+    def _register_builtins(self) -> None:
+        """The built-ins; an export can do without those for stages, but not without operators.
+
+        Raises:
+            PluginError: the plugin that has the operators isn't installed.
+        """
+        for package in (BUILTIN_PACKAGE, *STAGE_PACKAGES):
+            try:
+                plugin = import_module(package)
+            except ModuleNotFoundError as error:
+                if error.name != package:
+                    raise
+                if package == BUILTIN_PACKAGE:
+                    raise PluginError(
+                        f"{package}, the plugin that has the operators, isn't installed: install onnxport anew.",
+                        plugins=[BUILTIN],
+                    ) from error
+                continue
+            if package == BUILTIN_PACKAGE:
+                self._register(plugin, PluginInfo(BUILTIN, PROJECT, tier=BUILTIN_TIER))
+            else:
+                self.hooks.register(plugin, PluginInfo(package, PROJECT, tier=BUILTIN_TIER))
 
     @property
     def manager(self) -> pluggy.PluginManager:
