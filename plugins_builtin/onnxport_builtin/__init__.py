@@ -63,6 +63,7 @@ def onnxport_patches(model: Any) -> list[AbstractContextManager[None]]:
         import_module(f"{__name__}.capture.ranges").ranges(),
         import_module(f"{__name__}.capture.equations").unsolved_equations(),
         import_module(f"{__name__}.capture.tensors_of_sizes").tensors_of_sizes(),
+        import_module(f"{__name__}.capture.small_tensors").small_tensors(),
         import_module(f"{__name__}.capture.signals").signals_of_sizes(),
         import_module(f"{__name__}.capture.arithmetic_of_sizes").arithmetic_of_sizes(model),
         import_module(f"{__name__}.capture.forward_derivatives").forward_derivatives(),
