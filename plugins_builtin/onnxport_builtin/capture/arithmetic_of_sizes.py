@@ -177,6 +177,8 @@ class _Conversion(type):
     """``int`` and ``float`` in modules that the model's classes are from: of symbolic numbers they are symbolic."""
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
+        if len(args) == 1 and isinstance(args[0], torch.Tensor) and all(size == 1 for size in args[0].shape):
+            args = (args[0].item(),)
         if len(args) == 1 and isinstance(args[0], _NUMBERS):
             whole = cls.__base__ is int and isinstance(args[0], torch.SymFloat)
             return math.trunc(args[0]) if whole else args[0] if cls.__base__ is int else torch.sym_float(args[0])

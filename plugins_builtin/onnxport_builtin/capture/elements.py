@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import sympy
 import torch
+from torch.fx.experimental import proxy_tensor
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 from torch.utils import _pytree as pytree
 from torch.utils._sympy.functions import FloatTrueDiv, IntTrueDiv, ToFloat
@@ -51,6 +52,14 @@ def element(number: Any) -> Any:
     if isinstance(number, (bool, int, float, torch.SymInt, torch.SymBool, Quotient)):
         return number
     raise UnknownElementsError
+
+
+def symbolic_float(value: Any) -> Any:
+    """The element as a float."""
+    with proxy_tensor.disable_proxy_modes_tracing():
+        if isinstance(value, Quotient):
+            return value.numerator / value.denominator
+        return torch.sym_float(value)
 
 
 def _of_expression(expression: Any, env: Any) -> Any:
@@ -232,7 +241,9 @@ def _chosen(condition: Any, a: Any, b: Any) -> Any:
         return a if condition else b
     if not all(isinstance(value, (int, torch.SymInt)) and not isinstance(value, bool) for value in (a, b)):
         raise UnknownElementsError
-    return torch.sym_ite(condition, a, b)
+    if statically_known_true(condition):
+        return a
+    return torch.sym_ite(condition, 1, 0) * (a - b) + b  # torch's own takes no number beside a symbol
 
 
 def cast(value: Any, dtype: torch.dtype) -> Any:
@@ -352,7 +363,8 @@ def moved(func: Any, args: Any, kwargs: Mapping[str, Any]) -> list[np.ndarray[An
     arrays = [_elements(tensor) for tensor in data]
     if name in (*_CASTS, *_COPIES):
         return arrays
-    numbers, pool = [], np.concatenate([array.reshape(-1) for array in arrays])
+    numbers: list[torch.Tensor] = []
+    pool = np.concatenate([array.reshape(-1) for array in arrays])
     for array in arrays:
         start = sum(number.numel() for number in numbers)
         numbers.append(torch.arange(start, start + array.size).reshape(array.shape))

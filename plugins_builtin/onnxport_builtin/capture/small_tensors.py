@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.export._trace as tracing
+from onnxport import note
 from torch._subclasses.fake_tensor import FakeTensor, unset_fake_temporarily
 from torch.fx.experimental import proxy_tensor
 from torch.utils import _pytree as pytree
@@ -33,7 +34,7 @@ from onnxport_builtin.replacements import Replacement, Replacements
 
 LARGEST = 64  # elements
 _SYMBOLIC = (np.ndarray, torch.SymInt, torch.SymFloat, torch.SymBool)
-_UNKNOWN = (UnknownElementsError, ArithmeticError, RuntimeError, TypeError, ValueError)
+_UNKNOWN = (UnknownElementsError, ArithmeticError, AssertionError, RuntimeError, TypeError, ValueError)
 _RANGES = ("arange", "eye", "linspace")
 _READS = ("item", "_local_scalar_dense", "is_nonzero", "equal")
 
@@ -76,7 +77,8 @@ class _Followed:
                 continue
             self._storages.setdefault(_storage(fake), set()).add(name)
             if not buffer.is_floating_point() and not buffer.is_complex() and buffer.numel() <= LARGEST:
-                self._values[fake] = _Value(buffer.detach().clone(), frozenset((name,)), 0)
+                with _real():  # a fake mode is on
+                    self._values[fake] = _Value(buffer.detach().clone(), frozenset((name,)), 0)
 
     def replaced(self) -> Iterator[Replacement]:
         if hasattr(tracing, "_fakify_params_buffers") and hasattr(proxy_tensor, "proxy_call"):
@@ -98,9 +100,13 @@ class _Followed:
                 self._begin({}, {})
                 with contextlib.suppress(_WrittenBufferError):
                     program = original(*args, **kwargs)
-                    if not self._read.intersection(program.graph_signature.buffers_to_mutate.values()):
+                    if not (written := _assigned(program) & self._read):
+                        for name in sorted(self._read):
+                            note(
+                                f"the values of the buffer {name} are part of the graph: a size or a branch needs them"
+                            )
                         return program
-                    self._written.update(program.graph_signature.buffers_to_mutate.values())
+                    self._written |= written
 
         return export
 
@@ -134,7 +140,9 @@ class _Followed:
         answer = values[0].elements.reshape(-1)[0]  # type: ignore[union-attr]
         if func.overloadpacket.__name__ == "is_nonzero":
             return bool(answer) if isinstance(answer, torch.SymBool) else bool(answer != 0)
-        if isinstance(answer, torch.SymInt) and not args[0].dtype.is_floating_point:
+        if args[0].dtype.is_floating_point:
+            args[0].item_memo = elements.symbolic_float(answer)
+        elif isinstance(answer, torch.SymInt):
             args[0].item_memo = answer
         elif isinstance(answer, torch.SymBool):
             return answer
@@ -201,7 +209,8 @@ class _Followed:
         buffers: frozenset[str] = frozenset().union(*(value.buffers for value in known))
         given = [leaf if (value := values.get(i)) is None else value.elements for i, leaf in enumerate(leaves)]
         if is_write and isinstance(given[0], torch.Tensor):
-            given[0] = given[0].clone()
+            with _real():
+                given[0] = given[0].clone()
         args, kwargs = pytree.tree_unflatten(given, spec)
         if any(isinstance(leaf, _SYMBOLIC) for leaf in given):
             return _symbolic(name.removesuffix("_") if is_write else name, func, args, kwargs, outs), buffers
@@ -211,11 +220,11 @@ class _Followed:
 
 
 def _symbolic(name: str, func: Any, args: Any, kwargs: Any, outs: list[torch.Tensor]) -> list[Any]:
-    try:
-        with _real():
+    with _real():
+        try:
             arrays = elements.moved(func, args, kwargs)
-    except UnknownElementsError:
-        arrays = [elements.computed(name, args, kwargs)]
+        except UnknownElementsError:
+            arrays = [elements.computed(name, args, kwargs)]
     return [_cast(array, tensor) for array, tensor in zip(arrays, outs, strict=True)]
 
 
@@ -252,6 +261,16 @@ def _writes_its_first(func: Any) -> bool:
     written = [info is not None and info.is_write for info in infos]
     name = func.overloadpacket.__name__
     return bool(written) and written[0] and not any(written[1:]) and name.endswith("_") and not name.endswith("__")
+
+
+def _assigned(program: Any) -> set[str]:
+    """The buffers that a program writes; what forward assigns to one is a write that no trace sees."""
+    buffers = program.graph_signature.inputs_to_buffers
+    written = set(program.graph_signature.buffers_to_mutate.values())
+    for node in program.graph.nodes:
+        if isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable:
+            written |= {buffers[arg.name] for arg in node.all_input_nodes[:1] if arg.name in buffers}
+    return written
 
 
 def _storage(tensor: torch.Tensor) -> int:
