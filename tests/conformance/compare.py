@@ -50,10 +50,11 @@ _NARROW = {
 #: units in the last place of a sum's largest result. Eager torch, onnxruntime and ONNX's reference implementation each
 #: round partial sums in places of their own; no sum was seen to be off by more than 1.3, half of it one rounding.
 _UNITS = 3
-#: of sums whose weights are computed: an attention's samples have scores around 100, whose last place the softmax makes
-#: that many of a weight; a resampled image's weights come of rounded coordinates
+#: of sums whose weights are computed: an attention's samples have scores beyond 100, whose last places the softmax
+#: makes that many of a weight; a resampled image's weights come of rounded coordinates. Over 40 draws of an attention,
+#: eager's results are up to 13 units off those of float64, ours up to 25, and they differ by up to 31
 _WEIGHTED = ("attention", "grid_sample", "interpolate", "upsample")
-_UNITS_OF_WEIGHTS = 16
+_UNITS_OF_WEIGHTS = 48
 #: operators that sum products: floats differ by the order of the sums
 _SUMS = ("addbmm", "baddbmm", "conv", "matmul", "matrix_power", "multi_dot", *_WEIGHTED)
 
