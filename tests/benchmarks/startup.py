@@ -19,7 +19,7 @@ imported = time.perf_counter() - start
 from onnxport.symbols import Size
 from onnxport import builder
 start = time.perf_counter()
-from onnxport.plugins import registry_for
+from onnxport.host.discovery import registry_for
 imported += time.perf_counter() - start
 start = time.perf_counter()
 table = registry_for(None, 20)

@@ -169,6 +169,11 @@ def test_transposed_convolutions_and_weights_of_one_scale() -> None:
         model = quantized(Stubbed(layer), shape, "qnnpack")
         x = torch.randn(shape)
         program = onnxport.export(model, (x,))
+        # qnnpack's observers use all 8 bits, and onnxruntime's kernels for processors without VNNI add pairs of
+        # products in 16: the graph as it stands, without these kernels, is what was exported.
+        options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+        program.initialize_inference_session(session_options=options)
         assert float((program(x)[0] - model(x)).abs().max()) <= 1.01 * float(model.body[0].scale)
         assert "body.0.weight_scale" not in program.model.graph.initializers
 

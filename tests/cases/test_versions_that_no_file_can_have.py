@@ -8,7 +8,8 @@ from typing import Any
 import onnxport
 import pytest
 import torch
-from onnxport import Translation, Unsupported, plugins, translation
+from onnxport import Translation, Unsupported, translation
+from onnxport.host import discovery
 from pack_support import Pack, X
 
 Emit = Callable[[Any, Any], Any]
@@ -118,5 +119,5 @@ def test_opsets_of_records_without_the_decorator() -> None:
         def onnxport_translations(self):
             return [Translation("aten::relu", first, opset=17)]
 
-    loaded = plugins.load([Records()])
+    loaded = discovery.load([Records()])
     assert "opset is 17" in loaded.infos[1].error
