@@ -154,10 +154,11 @@ def export(
         raise_refusals(translated)
         check_dynamic(program, request)  # what traces nodes again may fix sizes: a vmap's linear does in torch 2.11
         if optimize:
-            with run.stage("optimize"), _without_collection():
+            with run.stage("optimize"), _without_collection(), unset_fake_temporarily():
                 run.passes |= pipeline.optimize(translated.model, call.plugins.ir_passes())
         else:
-            run.passes |= pipeline.optimize(translated.model, call.plugins.required_passes())
+            with unset_fake_temporarily():
+                run.passes |= pipeline.optimize(translated.model, call.plugins.required_passes())
         run.count(translated.model, after=True)
         onnx_program = ONNXProgram(translated.model, program)
         onnx_program.plugin_passes = call.plugins.ir_passes

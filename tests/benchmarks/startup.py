@@ -16,8 +16,8 @@ import torch, torch.export
 start = time.perf_counter()
 import onnxport
 imported = time.perf_counter() - start
-from onnxport.symbols import Size
-from onnxport import builder
+from onnxport.emit.symbols import Size
+from onnxport.emit import builder
 start = time.perf_counter()
 from onnxport.host.discovery import registry_for
 imported += time.perf_counter() - start

@@ -157,7 +157,7 @@ def test_a_preference_that_is_not_one(text: str) -> None:
         ({"aten::relu": "cases_first"}, PluginError, "has no translation of aten::relu; builtin has one"),
         ({"aten::gelus": "cases_first"}, PluginError, "has no translation of aten::gelus; no plugin has one"),
         ({"aten::add": "builtin"}, PluginError, "names several operators: name one of aten::add.Scalar"),
-        ({"gelu": "cases_first"}, PluginError, "'gelu' is no operator name"),
+        ({"gelou": "cases_first"}, PluginError, "'gelou' is no operator name"),
         ({torch.ops.aten.gelu: "cases_first"}, PluginError, "packet of overloads"),
         ({"aten::gelu": 3}, InputError, "give a dict of plugin names"),
         ({"aten::gelu": None}, InputError, "give a dict of plugin names"),

@@ -69,6 +69,12 @@ def test_the_model_that_eager_runs_there(name: str) -> None:
     torch.manual_seed(0)
     model, x = MODELS[name]().eval(), torch.randn(5, 4)
     with torch.autocast("cpu", torch.float16), torch.no_grad():
+        try:
+            model(x)
+        except RuntimeError as error:
+            if "primitive descriptor" in str(error):
+                pytest.skip("oneDNN has no float16 LSTM for this processor: eager fails")
+            raise
         program = onnxport.export(model, (torch.randn(2, 4),), dynamic_shapes=({0: "n"},))
         assert torch.is_autocast_enabled("cpu")
         assert torch.get_autocast_dtype("cpu") is torch.float16

@@ -14,9 +14,8 @@ import onnxport
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
-from onnxport import errors
-from onnxport.vocabulary import callers
-from onnxport_workbench import report
+from onnxport import text as display
+from onnxport.vocabulary import callers, notes
 from onnxport_workbench.cli import app
 from onnxport_workbench.cli_output import PlainConsole
 from typer.testing import CliRunner
@@ -32,14 +31,14 @@ def harmless(text: str) -> bool:
 
 @pytest.mark.parametrize("text", [EVIL, "\x00\x7f", "a\tb\nc", "日本語 ünï", "\ud83d", "\u2028\u2066x\ufeff"])
 def test_texts(text: str) -> None:
-    assert harmless(errors.plain(text))
-    cell = text.markdown(text)
+    assert harmless(display.plain(text))
+    cell = display.markdown(text)
     assert harmless(cell) and "\n" not in cell and "<script" not in cell and "](" not in cell
     assert not re.search(r"(?<!\\)[|`]", cell.replace(r"\\", ""))
-    block = text.fenced(f"```\n{text}\n```")
+    block = display.fenced(f"```\n{text}\n```")
     assert harmless(block) and block.count("```") == 2
     if text == "日本語 ünï":
-        assert errors.plain(text) == text.markdown(text) == text
+        assert display.plain(text) == display.markdown(text) == text
 
 
 def test_errors_and_warnings(caplog: pytest.LogCaptureFixture) -> None:
@@ -54,7 +53,7 @@ def test_errors_and_warnings(caplog: pytest.LogCaptureFixture) -> None:
         callers.warn(EVIL)
     assert harmless(str(caught[0].message))
     with caplog.at_level(logging.INFO):
-        report.note(EVIL)
+        notes.note(EVIL)
     assert harmless(caplog.records[-1].getMessage())
 
 

@@ -139,7 +139,7 @@ def test_many_savers_and_readers(programs: Any, tmp_path: Path) -> None:
             try:
                 found = computed(path)
             except Exception as error:  # data that were replaced meanwhile are missing; they are never others
-                assert "data" in str(error)
+                assert "data" in str(error) or "SystemError : 2" in str(error)  # no such file
                 continue
             assert found is not None
             count += 1

@@ -501,6 +501,7 @@ def transformers():
     return pytest.importorskip("transformers")
 
 
+@pytest.mark.usefixtures("unregistered_caches")
 def test_caches_have_readable_leaves(transformers):
     cache = transformers.DynamicCache()
     for layer in range(2):

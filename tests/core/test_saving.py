@@ -284,7 +284,7 @@ def test_memory_stays_small(tmp_path: pathlib.Path) -> None:
         import resource, sys, torch
         sys.path.insert(0, sys.argv[2])
         from test_saving import build
-        from onnxport.files import saving
+        from onnxport.program import saving
         model = build({"a": torch.ones(16, 2**20), "b": torch.ones(2**13, 2**11).t(), "c": torch.ones(2**23)})
         saving.save(build({"w": torch.ones(2**19).reshape(2, -1).t()}), sys.argv[1], external_data=True)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

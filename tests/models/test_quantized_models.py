@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import onnx
@@ -18,6 +19,13 @@ torchao = pytest.importorskip("torchao.quantization")
 pt2e = pytest.importorskip("torchao.quantization.pt2e.quantize_pt2e")
 x86 = pytest.importorskip("torchao.quantization.pt2e.quantizer.x86_inductor_quantizer")
 PerGroup, MappingType = torchao.PerGroup, torchao.MappingType
+
+
+_CPU = Path("/proc/cpuinfo")
+NEEDS_VNNI = pytest.mark.skipif(
+    _CPU.exists() and "vnni" not in _CPU.read_text(),
+    reason="onnxruntime's kernels for uint8 by int8 add pairs of products in 16 bits on processors without VNNI",
+)
 
 
 class ConvNet(torch.nn.Module):
@@ -72,8 +80,8 @@ def converted(name: str, **config: bool) -> torch.nn.Module:
     [
         ("conv", {}, 3, 17),
         ("conv", {"is_dynamic": True}, 3, 62),
-        ("block", {}, 4, 44),
-        ("block", {"is_dynamic": True}, 4, 104),
+        pytest.param("block", {}, 4, 44, marks=NEEDS_VNNI),
+        pytest.param("block", {"is_dynamic": True}, 4, 104, marks=NEEDS_VNNI),
     ],
 )
 def test_pt2e(name: str, config: dict[str, bool], pairs: int, nodes: int) -> None:
@@ -111,6 +119,7 @@ class Sequence(torch.nn.Module):
         return self.head(self.up(y.transpose(1, 2)).transpose(1, 2))
 
 
+@NEEDS_VNNI
 @pytest.mark.parametrize("fold", [True, False])
 @pytest.mark.parametrize("dynamic", [False, True])
 def test_symmetric_quantizer(dynamic: bool, fold: bool) -> None:
@@ -147,6 +156,7 @@ def test_embedding_quantizer() -> None:
         expect_equal(program(given)[0], model(given), 1e-4, 1e-5)
 
 
+@NEEDS_VNNI
 def test_pt2e_quantization_aware_training() -> None:
     """Without batch norms: fusing these takes torchao half a minute of matching patterns."""
     x, shapes = torch.randn(4, 6, 64), SHAPES

@@ -23,6 +23,7 @@ import numpy as np
 import torch
 import torch.export._trace as tracing
 from onnxport import note
+from torch._C import _functorch
 from torch._subclasses.fake_tensor import FakeTensor, unset_fake_temporarily
 from torch.fx.experimental import proxy_tensor
 from torch.utils import _pytree as pytree
@@ -116,7 +117,10 @@ class _Followed:
         def proxy_call(mode: Any, func: Any, pre_dispatch: bool, args: Any, kwargs: Any) -> Any:
             if self._tracer is None and pre_dispatch:
                 self._tracer = weakref.ref(mode.tracer)
-            if not pre_dispatch or self._tracer is None or self._tracer() is not mode.tracer:
+            is_transformed = (
+                _functorch.get_dynamic_layer_stack_depth() > 0
+            )  # a vmap's example is no tensor of the model
+            if is_transformed or not pre_dispatch or self._tracer is None or self._tracer() is not mode.tracer:
                 return original(mode, func, pre_dispatch, args, kwargs)
             if func.overloadpacket.__name__ in _READS:
                 return self._answer(original, mode, func, args, kwargs)

@@ -56,7 +56,7 @@ def foreach_on_the_rows_of_one_tensor(x: torch.Tensor) -> torch.Tensor:
     return y
 
 
-@structure(X, buffers={"kept": floats(4)}, refused="it resizes a tensor that has views")
+@structure(X, buffers={"kept": floats(4)}, refused="it resizes a tensor that shares memory with another")
 def out_that_resizes_a_view_of_a_buffer(self: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
     out = self.kept.reshape(-1)
     torch.clamp(x, -1, 1, out=out)

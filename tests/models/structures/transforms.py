@@ -150,7 +150,7 @@ def jacobian_by_forward_mode(x: torch.Tensor) -> torch.Tensor:
     return torch.func.jacfwd(lambda v: v.sin() * v.sum())(x)
 
 
-@structure(floats(4), floats(4), second_trace=True)
+@structure(floats(4), floats(4))
 def jvp_in_forward(x: torch.Tensor, t: torch.Tensor) -> Any:
     return torch.func.jvp(lambda v: v.tanh() * v, (x,), (t,))
 
