@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import inspect
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,7 +27,7 @@ from onnxport.emit.weights import initializers_of
 from onnxport.errors import InputError, MutationError
 from onnxport.functional.folding import fold_constants
 from onnxport.functional.passes import with_passes
-from onnxport.functional.program import Functionalizer, FunctionalProgram, TorchFunctionalizer
+from onnxport.functional.program import FunctionalProgram, chosen_functionalizer
 from onnxport.host.call import Call
 from onnxport.optimize import pipeline
 from onnxport.program import reweight
@@ -130,9 +129,7 @@ def export(
         export_params=export_params,
         keep_initializers_as_inputs=keep_initializers_as_inputs,
     )
-    check_arguments(
-        list(inspect.signature(export).parameters), dynamo, mutation, metadata, target, artifacts_dir, seed, deprecated
-    )
+    check_arguments(export, dynamo, mutation, metadata, target, artifacts_dir, seed, deprecated)
     if f is not None:
         external_data = external_data and not is_file(f)  # which has no place beside it
         path_of(f, external_data)  # now, and not after an hour
@@ -289,7 +286,7 @@ def translate_program(program: ExportedProgram, interface: Interface, settings: 
     host = settings.call.plugins
     program = with_plain_weights(program)
     with run.stage("functionalize"):
-        functionalizer: Functionalizer = next(iter(host.functionalizers()), TorchFunctionalizer())
+        functionalizer = chosen_functionalizer(host.functionalizers())
         functional = functionalizer.program(program, is_kept=settings.registry.is_overridden, may_skip=True)
         functional = _with_mutations(functional, settings.mutation)
         functional = with_passes(functional, host.fx_passes(), run.passes)

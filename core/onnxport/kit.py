@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from onnxport.functional.program import Mutation as Mutation
     from onnxport.functional.program import TorchFunctionalizer as TorchFunctionalizer
     from onnxport.functional.program import UserOutput as UserOutput
+    from onnxport.functional.program import chosen_functionalizer as chosen_functionalizer
+    from onnxport.functional.program import results_of as results_of
     from onnxport.host import records as records
     from onnxport.host.discovery import Plugins as Plugins
     from onnxport.host.discovery import load as load
@@ -117,6 +119,7 @@ _HOME = {
     "call_arguments": "onnxport.vocabulary.checks",
     "call_of": "onnxport.capture.call",
     "callable_argument": "onnxport.vocabulary.checks",
+    "chosen_functionalizer": "onnxport.functional.program",
     "components": "onnxport.emit.components",
     "contained": "onnxport.capture.exporting",
     "content": "onnxport.emit.fingerprints",
@@ -145,6 +148,7 @@ _HOME = {
     "recognize": "onnxport.capture.pytrees",
     "records": "onnxport.host",
     "require_flags": "onnxport.program.saving",
+    "results_of": "onnxport.functional.program",
     "runtime": "onnxport.program",
     "saving": "onnxport.program",
     "small_constant": "onnxport.emit.fingerprints",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,7 +70,7 @@ def opset_of(version: int | None) -> int:
 
 
 def check_arguments(
-    known: Sequence[str],
+    function: Callable[..., Any],
     dynamo: bool,
     mutation: str,
     metadata: str,
@@ -81,7 +82,7 @@ def check_arguments(
     """Check the arguments that are looked at before anything is done.
 
     Args:
-        known: names of the parameters, for a hint where another one is given.
+        function: what was called; its parameters are looked at for a hint where another one is given.
 
     Raises:
         InputError: an argument can't be.
@@ -107,6 +108,7 @@ def check_arguments(
         raise InputError(f"seed={shown(seed)}: give an int, or leave it out.", parameter="seed")
     for name in deprecated:
         if name not in _DEPRECATED:
+            known = list(inspect.signature(function).parameters)
             close = [*(k for k in known if k.startswith(name)), *difflib.get_close_matches(name, known, n=1)]
             near = f" Did you mean {close[0]!r}?" if close else ""
             raise InputError(f"export() has no parameter {name!r}.{near}", parameter=name)

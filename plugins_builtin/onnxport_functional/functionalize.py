@@ -10,9 +10,9 @@ import operator
 from collections.abc import Sequence
 
 from onnxport import CaptureError, Unsupported
-from onnxport.kit import FunctionalProgram, Mutation, UserOutput, source_line
+from onnxport.kit import FunctionalProgram, Mutation, results_of, source_line
 from torch.export import ExportedProgram
-from torch.export.graph_signature import InputKind, OutputKind
+from torch.export.graph_signature import InputKind
 from torch.fx import GraphModule, Node
 
 from onnxport_functional.aliasing import NotFunctionalizable, Rewriter
@@ -115,13 +115,7 @@ def _functionalize(
     must_copy = skipped is None and _must_change(graph_module)
     rewriter = Rewriter(graph_module, functionalize_graph, written_inputs) if must_copy else None
     returned = rewriter.run() if rewriter else graph_module.graph.output_node().args[0]
-    mutations: list[Mutation] = []
-    outputs: list[UserOutput] = []
-    for spec, arg in zip(signature.output_specs, returned):  # type: ignore[arg-type]
-        if spec.kind in (OutputKind.USER_OUTPUT, OutputKind.LOSS_OUTPUT):
-            outputs.append(UserOutput("node" if isinstance(arg, Node) else "constant", arg))
-        elif spec.kind is not OutputKind.TOKEN and isinstance(arg, Node):
-            mutations.append(Mutation(spec.kind.name, str(spec.target), arg))
+    mutations, outputs = results_of(program, returned)
     if rewriter:
         specs = {spec.arg.name: spec for spec in signature.input_specs}
         for placeholder, alias in rewriter.written_inputs():
@@ -130,14 +124,12 @@ def _functionalize(
                 continue  # a tensor literal in forward: made anew at each call
             kind = {InputKind.USER_INPUT: "USER_INPUT", InputKind.PARAMETER: "PARAMETER"}.get(spec.kind, "BUFFER")
             target = spec.arg.name if kind == "USER_INPUT" else str(spec.target)
-            mutations.append(Mutation(f"{kind}_MUTATION", target, rewriter.current(alias)))
+            mutations += (Mutation(f"{kind}_MUTATION", target, rewriter.current(alias)),)
         rewriter.writer.graph.output((*(m.node for m in mutations), *(output.arg for output in outputs)))
         rewriter.writer.prune()
         graph_module = rewriter.writer.finish()
     dropped = rewriter.dropped if rewriter else [n.name for n in reversed(skipped or ()) if is_assertion(n.target)]
-    return FunctionalProgram(
-        graph_module, tuple(mutations), tuple(outputs), reason, tuple(dropped), frozenset(skipped or ())
-    )
+    return FunctionalProgram(graph_module, mutations, outputs, reason, tuple(dropped), frozenset(skipped or ()))
 
 
 def _meaningless(graph_module: GraphModule) -> dict[Node, None] | None:

@@ -14,9 +14,8 @@ from onnxport import InputError, ONNXProgram, VerificationError
 from onnxport.kit import (
     RESULT_INDEX,
     TRANSLATED,
-    Functionalizer,
-    TorchFunctionalizer,
     call_arguments,
+    chosen_functionalizer,
     load,
     optional,
     path_argument,
@@ -246,7 +245,7 @@ class _Search:
     ) -> None:
         self.program = ONNXProgram(inlined(program.model), exported)
         self.args, self.kwargs, self.tolerances = args, kwargs, tolerances
-        functionalizer: Functionalizer = next(iter(load().functionalizers()), TorchFunctionalizer())
+        functionalizer = chosen_functionalizer(load().functionalizers())
         self.module: GraphModule = program.model.meta.get(TRANSLATED) or functionalizer.program(exported).graph_module
         self.inputs = placeholder_values(exported, args, kwargs)
         self.links = _links(self.program.model.graph, self.module.graph)

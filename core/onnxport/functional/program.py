@@ -6,7 +6,7 @@ second trace.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -50,6 +50,18 @@ class FunctionalProgram:
     """Nodes of the graph that mean nothing: assertions, and what is computed for these or for nobody."""
 
 
+def results_of(program: ExportedProgram, returned: Any) -> tuple[tuple[Mutation, ...], tuple[UserOutput, ...]]:
+    """What a graph returns by the program's signature: new values of what it changes, and the leaves for the user."""
+    mutations: list[Mutation] = []
+    outputs: list[UserOutput] = []
+    for spec, arg in zip(program.graph_signature.output_specs, returned):
+        if spec.kind in (OutputKind.USER_OUTPUT, OutputKind.LOSS_OUTPUT):
+            outputs.append(UserOutput("node" if isinstance(arg, Node) else "constant", arg))
+        elif spec.kind is not OutputKind.TOKEN and isinstance(arg, Node):
+            mutations.append(Mutation(spec.kind.name, str(spec.target), arg))
+    return tuple(mutations), tuple(outputs)
+
+
 class Functionalizer(Protocol):
     """Makes pure graphs of captured ones."""
 
@@ -82,19 +94,17 @@ class TorchFunctionalizer:
         self, program: ExportedProgram, *, is_kept: Callable[[Any], bool] | None = None, may_skip: bool = False
     ) -> FunctionalProgram:
         decomposed = program.run_decompositions({})
-        mutations: list[Mutation] = []
-        outputs: list[UserOutput] = []
-        returned = decomposed.graph.output_node().args[0]
-        for spec, arg in zip(decomposed.graph_signature.output_specs, returned):  # type: ignore[arg-type]
-            if spec.kind in (OutputKind.USER_OUTPUT, OutputKind.LOSS_OUTPUT):
-                outputs.append(UserOutput("node" if isinstance(arg, Node) else "constant", arg))
-            elif spec.kind is not OutputKind.TOKEN and isinstance(arg, Node):
-                mutations.append(Mutation(spec.kind.name, str(spec.target), arg))
+        mutations, outputs = results_of(decomposed, decomposed.graph.output_node().args[0])
         skipped = frozenset(n for n in decomposed.graph.nodes if n.op == "call_function" and not n.users)
         reason = "no plugin makes graphs pure"
         return FunctionalProgram(
-            decomposed.graph_module, tuple(mutations), tuple(outputs), reason, tuple(n.name for n in skipped), skipped
+            decomposed.graph_module, mutations, outputs, reason, tuple(n.name for n in skipped), skipped
         )
 
     def graph(self, graph_module: GraphModule) -> GraphModule:
         return graph_module
+
+
+def chosen_functionalizer(functionalizers: Sequence[Functionalizer]) -> Functionalizer:
+    """The first of what plugins give, or torch's own way."""
+    return functionalizers[0] if functionalizers else TorchFunctionalizer()
