@@ -34,11 +34,11 @@ LIMIT = 20 * 60  # seconds, for each sample
 SAMPLES = {
     "names": ["tests/test_private_names.py"],
     "core": [
-        "tests/core/test_capture.py",
-        "tests/core/test_functionalize.py",
-        "tests/core/test_passes.py",
-        "tests/core/test_saving.py",
-        "tests/core/test_translate.py",
+        "tests/core/capture/test_capture.py",
+        "tests/stages/functional/test_functionalize.py",
+        "tests/stages/passes/test_passes.py",
+        "tests/core/program/test_saving.py",
+        "tests/core/translate/test_translate.py",
     ],
     "models": ["tests/models/test_opsets.py", "tests/models/test_generation.py"],
     "API": ["tests/api/test_promises_export.py", "tests/api/test_as_torch_onnx.py"],

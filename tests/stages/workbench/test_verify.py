@@ -9,9 +9,9 @@ import threading
 import onnxport
 import pytest
 import torch
+from graph_support import INT64, Graph
 from onnxport.errors import InputError, VerificationError
 from onnxport_workbench.verify import TOLERANCES, VerificationResult, compare, tolerance, verify
-from test_program import INT64, Graph
 
 DYNAMIC = torch.export.Dim.DYNAMIC
 
