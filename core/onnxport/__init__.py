@@ -44,6 +44,7 @@ _HOME = {
     "MismatchResult": "onnxport_workbench.find_mismatch",
     "ONNXProgram": "program.onnx_program",
     "Pass": "host.hookspecs",
+    "Profile": "host.profiles",
     "Size": "emit.symbols",
     "Tensor": "emit.tensor",
     "Translation": "host.records",
@@ -102,6 +103,7 @@ if TYPE_CHECKING:
     from onnxport.export import check, export
     from onnxport.exportable import ExportableModule
     from onnxport.host.hookspecs import Container, Pass, hookimpl
+    from onnxport.host.profiles import Profile
     from onnxport.host.records import Deferred, Translation, collect, translation
     from onnxport.program.onnx_program import ONNXProgram
     from onnxport.run import CheckResult
@@ -133,6 +135,7 @@ __all__ = [
     "Pass",
     "PluginConflictError",
     "PluginError",
+    "Profile",
     "Refusal",
     "SaveError",
     "Size",

@@ -34,7 +34,7 @@ from onnxport.program import reweight
 from onnxport.program.onnx_program import TRANSLATED, ONNXProgram
 from onnxport.program.saving import is_file, path_of, require_flags
 from onnxport.run import CheckResult, Run
-from onnxport.settings import Settings, call_of, check_arguments, opset_of
+from onnxport.settings import Settings, call_of, check_arguments
 from onnxport.translate.overrides import Overrides
 from onnxport.translate.walk import Names, Translated, Translator, raise_refusals
 from onnxport.vocabulary.callers import warn
@@ -71,7 +71,8 @@ def export(
     functions: Sequence[type[torch.nn.Module] | str] = (),
     metadata: str = "full",
     seed: int | None = None,
-    target: str = "onnx",
+    runtime: str = "onnx",
+    portable: bool = False,
     prefer: Mapping[Any, str] | None = None,
     **deprecated: Any,
 ) -> ONNXProgram:
@@ -106,7 +107,10 @@ def export(
         functions: module classes, or their qualified names, whose calls become calls of ONNX local functions.
         metadata: how much provenance is written: ``"full"``, ``"module"`` or ``"none"``.
         seed: seed of the random nodes of the file.
-        target: which runtime's operators may be used; only ``"onnx"``, those of the standard, so far.
+        runtime: the profile of the runtime that the file is for, such as ``"onnxruntime-cpu"`` of the pack
+            onnxport-onnxruntime; ``"onnx"`` is the standard alone, which every runtime takes.
+        portable: with ``runtime``, write operators that aren't ONNX's own as functions with a body of the standard, so
+            that other runtimes take the file too.
         prefer: the plugin that goes first for an operator, such as ``{"aten::gelu": "mypack"}``: it settles a conflict
             of two packs, as the order of ``plugins`` does.
         deprecated: what ``torch.onnx.export`` still takes and warns about.
@@ -129,14 +133,13 @@ def export(
         export_params=export_params,
         keep_initializers_as_inputs=keep_initializers_as_inputs,
     )
-    check_arguments(export, dynamo, mutation, metadata, target, artifacts_dir, seed, deprecated)
+    check_arguments(export, dynamo, mutation, metadata, artifacts_dir, seed, deprecated)
     if f is not None:
         external_data = external_data and not is_file(f)  # which has no place beside it
         path_of(f, external_data)  # now, and not after an hour
     model = getattr(model, "_orig_mod", model)  # of torch.compile, whose forward takes *args
     classes = classes_of(functions)
-    opset = opset_of(opset_version)
-    call = call_of(opset, custom_translation_table, plugins, prefer)
+    opset, call = call_of(opset_version, custom_translation_table, plugins, prefer, runtime, portable)
     settings = Settings(opset, call, call.registry, mutation, metadata, optimize, seed, classes)
     observer = observer_of(verbose) if callable(verbose) else None
     run = Run(verbose=bool(verbose) and observer is None, artifacts=Path(artifacts_dir), observer=observer)
@@ -191,6 +194,7 @@ def check(
     custom_translation_table: Mapping[Callable[..., Any], Any] | None = None,
     plugins: Sequence[Any] | None = None,
     functions: Sequence[type[torch.nn.Module] | str] = (),
+    runtime: str = "onnx",
     prefer: Mapping[Any, str] | None = None,
 ) -> CheckResult:
     """Find everything in a model that can't be exported, without building a model.
@@ -199,14 +203,13 @@ def check(
     need not be installed.
 
     Returns:
-        All refusals and conflicts of plugins, none when the model can be exported; and what onnxruntime has no kernel
-        for.
+        All refusals and conflicts of plugins, none when the model can be exported; and what the runtime has no kernel
+        for: that of ``runtime``, or onnxruntime where it is left out.
 
     Raises:
         OnnxExporterError: the model can't even be captured, or the arguments are bad.
     """
-    opset = opset_of(opset_version)
-    call = call_of(opset, custom_translation_table, plugins, prefer)
+    opset, call = call_of(opset_version, custom_translation_table, plugins, prefer, runtime)
     call.plugins.ir_passes()  # which says where one can't be placed
     registry = call.registry.collecting()
     settings = Settings(opset, call, registry, functions=classes_of(functions))
@@ -218,7 +221,8 @@ def check(
     operators: dict[str, int] = {}
     for (operator, *_), count in translated.served.items():
         operators[operator] = operators.get(operator, 0) + count
-    lacking = [found for look in call.plugins.functions("onnxport_check") for found in look(translated.model)]
+    looks = call.plugins.functions("onnxport_check")
+    lacking = [found for look in looks for found in look(translated.model, call.profile)]
     conflicts = list((registry.conflicts or {}).values())
     return CheckResult(translated.refusals, operators, dict(translated.decomposed), lacking, conflicts)
 
@@ -308,6 +312,7 @@ def translate_program(program: ExportedProgram, interface: Interface, settings: 
             level=settings.metadata,
             advice=host.advice,
             seed=settings.seed,
+            profile=settings.call.profile,
             functions=settings.functions,
             walkers=host.functions("onnxport_walkers"),
             functionalizer=functionalizer,

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from onnxport.host.discovery import Plugins as Plugins
     from onnxport.host.discovery import load as load
     from onnxport.host.explaining import Explanation as Explanation
+    from onnxport.host.profiles import chosen_profile as chosen_profile
     from onnxport.host.registry import Registry as Registry
     from onnxport.program import runtime as runtime
     from onnxport.program import saving as saving
@@ -119,6 +120,7 @@ _HOME = {
     "call_arguments": "onnxport.vocabulary.checks",
     "call_of": "onnxport.capture.call",
     "callable_argument": "onnxport.vocabulary.checks",
+    "chosen_profile": "onnxport.host.profiles",
     "chosen_functionalizer": "onnxport.functional.program",
     "components": "onnxport.emit.components",
     "contained": "onnxport.capture.exporting",

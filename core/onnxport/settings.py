@@ -11,6 +11,7 @@ from typing import Any
 from onnxport.errors import InputError, OpsetError
 from onnxport.host.call import Call
 from onnxport.host.discovery import load
+from onnxport.host.profiles import DEFAULT, Profile, chosen_profile
 from onnxport.host.registry import Registry
 from onnxport.translate import script
 from onnxport.vocabulary.callers import warn
@@ -43,20 +44,27 @@ class Settings:
     functions: tuple[type | str, ...] = ()
 
 
-def call_of(opset: int, table: Any, plugins: Any, prefer: Any) -> Call:
-    """What takes part: what is wrong with the table or a plugin that was asked for is told before the capture."""
+def call_of(
+    version: int | None, table: Any, plugins: Any, prefer: Any, runtime: object, portable: object = False
+) -> tuple[int, Call]:
+    """The target opset and what takes part: what is wrong with either is told before the capture."""
+    if version is not None:
+        opset_of(version, DEFAULT)
+    loaded = load(plugins)
+    profile = chosen_profile(runtime, portable, loaded.profiles)
+    opset = opset_of(version, profile)
     records = [] if table is None else script.table_records(table, opset)
-    return Call(load(plugins), opset, records, prefer)
+    return opset, Call(loaded, opset, records, prefer, profile)
 
 
-def opset_of(version: int | None) -> int:
+def opset_of(version: int | None, profile: Profile) -> int:
     """The target opset.
 
     Raises:
         OpsetError: it is none that can be written.
     """
     if version is None:
-        return DEFAULT_OPSET
+        return profile.opset or DEFAULT_OPSET
     if not isinstance(version, int) or isinstance(version, bool) or not MIN_OPSET <= version <= MAX_OPSET:
         raise OpsetError(
             f"opset_version={shown(version)} can't be written: onnxport writes opsets {MIN_OPSET} to {MAX_OPSET} "
@@ -74,7 +82,6 @@ def check_arguments(
     dynamo: bool,
     mutation: str,
     metadata: str,
-    target: str,
     artifacts: Any,
     seed: Any,
     deprecated: dict[str, Any],
@@ -98,11 +105,6 @@ def check_arguments(
     if not isinstance(metadata, str) or metadata not in LEVELS:
         listed = ", ".join(map(repr, LEVELS))
         raise InputError(f"metadata={shown(metadata)}: it must be one of {listed}.", parameter="metadata")
-    if not isinstance(target, str) or target != "onnx":
-        raise InputError(
-            f"target={shown(target)}: no installed pack provides this profile. Leave it out for 'onnx'.",
-            parameter="target",
-        )
     path_argument("artifacts_dir", artifacts, "the path of a folder")
     if seed is not None and (not isinstance(seed, int) or isinstance(seed, bool)):
         raise InputError(f"seed={shown(seed)}: give an int, or leave it out.", parameter="seed")

@@ -9,6 +9,7 @@ from onnxport import hookimpl
 
 if TYPE_CHECKING:
     import onnx_ir as ir
+    from onnxport import Profile
     from onnxport.kit import Run
 
 
@@ -18,10 +19,10 @@ def _verify(*arguments: Any) -> Any:
     return verify(*arguments)
 
 
-def _check(model: ir.Model) -> list[Any]:
-    from onnxport_workbench.kernels import missing_kernels
+def _check(model: ir.Model, profile: Profile) -> list[Any]:
+    from onnxport_workbench.kernels import missing_kernels, tables
 
-    return list(missing_kernels(model))
+    return list(missing_kernels(model, tables() if profile.kernels is None else {profile.name: profile.kernels()}))
 
 
 def _after_export(run: Run, *, report: bool, profile: bool, shown: bool) -> None:

@@ -9,6 +9,7 @@ What a machine reads goes to the standard output, all else to standard error.
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -27,6 +28,7 @@ from onnxport_workbench.cli_options import (
     OpsetOption,
     PluginsOption,
     PreferOption,
+    RuntimeOption,
     UsageError,
     given,
     preferred,
@@ -44,7 +46,7 @@ from onnxport_workbench.cli_output import (
 )
 
 if TYPE_CHECKING:
-    from onnxport import Translation
+    from onnxport import Profile, Translation
     from onnxport.kit import Explanation, Plugins, Registry
 
 console = PlainConsole()
@@ -142,12 +144,13 @@ def _as_args(args: Any) -> tuple[Any, ...]:
     return tuple(args) if isinstance(args, (tuple, list)) else (args,)
 
 
-def _plugins(names: list[str] | None, opset: int | None) -> tuple[Plugins, Registry]:
+def _plugins(names: list[str] | None, opset: int | None, runtime: str | None = None) -> tuple[Plugins, Registry]:
     """The plugins that an option names, all where it names none, and their registry."""
-    from onnxport.kit import DEFAULT_OPSET, load
+    from onnxport.kit import DEFAULT_OPSET, chosen_profile, load
 
     plugins = load(names or None)
-    return plugins, plugins.registry(DEFAULT_OPSET if opset is None else opset)
+    profile = chosen_profile(runtime or "onnx", False, plugins.profiles)
+    return plugins, plugins.registry(opset or profile.opset or DEFAULT_OPSET, profile.name)
 
 
 @contextmanager
@@ -163,6 +166,10 @@ def export(
     model: ModelArgument,
     output: Annotated[Path, typer.Option("--output", "-o", help="The .onnx file to write.")],
     opset: OpsetOption = None,
+    runtime: RuntimeOption = None,
+    portable: Annotated[
+        bool, typer.Option("--portable", help="With --runtime, write its own operators as functions of standard ones.")
+    ] = False,
     optimize: Annotated[bool, typer.Option(help="Make the graph leaner.")] = True,
     external_data: Annotated[bool, typer.Option(help="Write weights to a file beside the model.")] = True,
     verify: Annotated[bool, typer.Option("--verify", help="Compare with torch on the example inputs.")] = False,
@@ -175,7 +182,8 @@ def export(
     """Export a model to an ONNX file."""
     example = load_example(model)
     options: dict[str, Any] = {"optimize": optimize, "verify": verify, "report": report, "artifacts_dir": output.parent}
-    options.update(example.options, **given(opset, plugin, functions, prefer))
+    options.update(example.options, **given(opset, plugin, functions, prefer, runtime))
+    options |= {"portable": True} if portable else {}
     import onnxport
 
     with _progress(f"Exporting {model}") as progress:
@@ -219,6 +227,7 @@ def _described(value: Any) -> str:
 def check(
     model: ModelArgument,
     opset: OpsetOption = None,
+    runtime: RuntimeOption = None,
     functions: FunctionsOption = None,
     plugin: PluginsOption = None,
     prefer: PreferOption = None,
@@ -226,11 +235,11 @@ def check(
 ) -> None:
     """List the operators of a model that can't be exported, without exporting it."""
     example = load_example(model)
-    wanted = ("dynamic_shapes", "opset_version", "custom_translation_table", "plugins", "functions", "prefer")
-    options = {name: value for name, value in example.options.items() if name in wanted}
-    options.update(given(opset, plugin, functions, prefer))
     import onnxport
 
+    known = inspect.signature(onnxport.check).parameters
+    options = {name: value for name, value in example.options.items() if name in known}
+    options.update(given(opset, plugin, functions, prefer, runtime))
     with _progress(f"Checking {model}"):
         result = onnxport.check(example.model, example.args, kwargs=example.kwargs, **options)
     if as_json:
@@ -329,6 +338,7 @@ def _record_as_dict(record: Translation) -> dict[str, Any]:
         "opset": record.opset,
         "priority": record.priority,
         "complex": record.complex,
+        "profile": record.profile,
         "plugin": record.plugin,
         "function": record.function_name,
         "location": record.location,
@@ -347,13 +357,14 @@ def explain(
         ),
     ],
     opset: OpsetOption = None,
+    runtime: RuntimeOption = None,
     plugin: PluginsOption = None,
     prefer: PreferOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show which translations serve an operator, in the order in which they are tried."""
-    loaded, registry = _plugins(plugin, opset)
-    told = loaded.preferring(preferred(prefer) or None, registry.opset).explain(operator)
+    loaded, registry = _plugins(plugin, opset, runtime)
+    told = loaded.preferring(preferred(prefer) or None, registry.opset, registry.profile).explain(operator)
     advice = "" if told.candidates else loaded.advice(told.target)
     if as_json:
         print_json({**_explanation_as_dict(told), "advice": advice})
@@ -422,6 +433,45 @@ def plugins(plugin: PluginsOption = None, as_json: JsonOption = False) -> None:
         told = "; ".join(text for text in (info.error, info.warning) if text)
         table.add_row(info.name, info.distribution, info.version, str(info.translations), told)
     console.print(table)
+
+
+@app.command()
+@guarded
+def profiles(
+    name: Annotated[str, typer.Argument(help="A profile; all are listed when it is left out.")] = "",
+    plugin: PluginsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the runtimes that files can be written for, or what decides about the files of one."""
+    from onnxport.kit import chosen_profile
+
+    known = _plugins(plugin, None)[0].profiles()
+    wanted = [chosen_profile(name, False, lambda: known)] if name else list(known.values())
+    if as_json:
+        fields = ("name", "description", "plugin", "opset", "domains", "providers", "choices")
+        print_json([{field: getattr(profile, field) for field in fields} for profile in wanted])
+    elif name:
+        _print_profile(wanted[0])
+    else:
+        table = Table("profile", "plugin", Column("description", overflow="fold"), box=None, pad_edge=False)
+        for profile in wanted:
+            table.add_row(profile.name, profile.plugin or "onnxport", profile.description)
+        console.print(table)
+
+
+def _print_profile(profile: Profile) -> None:
+    console.print(f"{profile.name}: {profile.description}")
+    if profile.opset:
+        console.print(f"  opset {profile.opset} where none is asked for")
+    if profile.providers:
+        console.print(f"  execution providers: {', '.join(profile.providers)}")
+    for domain, version in profile.domains.items():
+        console.print(f"  domain {domain}, version {version}")
+    if profile.choices:
+        table = Table("operator", Column("choice", overflow="fold"), box=None, pad_edge=False)
+        for operator, choice in profile.choices.items():
+            table.add_row(operator, choice)
+        console.print(table)
 
 
 def _version(wanted: bool) -> None:

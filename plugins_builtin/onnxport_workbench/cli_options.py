@@ -15,6 +15,10 @@ ModelArgument = Annotated[
     ),
 ]
 OpsetOption = Annotated[int | None, typer.Option("--opset", help="ONNX opset to write, from 18.")]
+RuntimeOption = Annotated[
+    str | None,
+    typer.Option("--runtime", help="Write for this runtime; `onnxport profiles` lists them. 'onnx' for every runtime."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON to the standard output.")]
 PluginsOption = Annotated[
     list[str] | None,
@@ -45,9 +49,16 @@ def given(
     plugins: list[str] | None,
     functions: list[str] | None = None,
     prefer: list[str] | None = None,
+    runtime: str | None = None,
 ) -> dict[str, Any]:
     """Options of the command line that go before those of the factory."""
-    options = {"opset_version": opset, "plugins": plugins, "functions": functions, "prefer": preferred(prefer)}
+    options = {
+        "opset_version": opset,
+        "plugins": plugins,
+        "functions": functions,
+        "prefer": preferred(prefer),
+        "runtime": runtime,
+    }
     return {name: value for name, value in options.items() if value}
 
 

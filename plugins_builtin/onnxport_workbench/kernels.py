@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 from typing import Any
@@ -21,9 +21,11 @@ CPU, CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
 _OPEN = 2**31 - 1
 _SHORT = {"FLOAT": "float", "DOUBLE": "double"}
 
+_OTHERWISE = {CPU: "onnxruntime can't load the model", CUDA: "onnxruntime runs it on the CPU"}
+
 #: First and last version of the operator, and the types allowed, by type variable
 Kernel = tuple[int, int, Mapping[str, Iterable[str]]]
-Table = Mapping[tuple[str, str], list[Kernel]]
+Table = Mapping[tuple[str, str], Sequence[Kernel]]
 
 
 @dataclass
@@ -59,14 +61,19 @@ class MissingKernel:
         return f"{self.operator}-{self.version} ({types}; {self.count} {nodes}): {self.otherwise}{where}"
 
 
-def missing_kernels(model: ir.Model) -> list[MissingKernel]:
-    """The nodes of a model, its functions and subgraphs that onnxruntime's CPU or CUDA provider has no kernel for.
+def missing_kernels(model: ir.Model, wanted: Mapping[str, Table] | None = None) -> list[MissingKernel]:
+    """The nodes of a model, its functions and subgraphs that a runtime has no kernel for.
 
     Nodes of domains that the table doesn't know, and calls of the model's own functions, are left out.
+
+    Args:
+        model: the ONNX model.
+        wanted: tables of kernels by name; those of onnxruntime's CPU and CUDA providers where it is left out.
     """
     opsets = dict(model.opset_imports)
     found: dict[Any, MissingKernel] = {}
-    for provider, table in tables().items():
+    wanted = tables() if wanted is None else wanted
+    for provider, table in wanted.items():
         for node in _nodes(model):
             opset = opsets.get(node.domain, 1)
             schema = _schema(node.op_type, node.domain, opset)
@@ -75,14 +82,14 @@ def missing_kernels(model: ir.Model) -> list[MissingKernel]:
             types = _types(node, schema)
             if not _lacks(table, schema, opset, types):
                 continue
-            if provider != CPU and _lacks(tables()[CPU], schema, opset, types):
+            if provider != CPU and CPU in wanted and _lacks(wanted[CPU], schema, opset, types):
                 continue  # said once
             key = (provider, node.domain, node.op_type, *types.items())
             if key not in found:
                 name = f"{node.domain}::{node.op_type}" if node.domain else node.op_type
                 source = getattr(node, "fx_node", None)
                 where = ("", "") if source is None else (provenance.module_path(source), provenance.source_line(source))
-                otherwise = "onnxruntime can't load the model" if provider == CPU else "onnxruntime runs it on the CPU"
+                otherwise = _OTHERWISE.get(provider, f"{provider} has no kernel for it")
                 found[key] = MissingKernel(provider, name, schema.since_version, types, 0, *where, otherwise)
             found[key].count += 1
     return list(found.values())

@@ -23,6 +23,7 @@ from onnxport.emit.symbols import Size, Symbols
 from onnxport.emit.tensor import Node, Tensor
 from onnxport.emit.weights import TorchTensor
 from onnxport.errors import Unsupported
+from onnxport.host.profiles import DEFAULT
 from onnxport.text import writable
 from onnxport.vocabulary.dtypes import COMPONENT, ONNX_TO_TORCH, SINCE, onnx_dtype, saturates
 
@@ -42,9 +43,10 @@ class Builder(ComplexValues):
     Attributes:
         opset: target opset of the default domain.
         node: the FX node being translated.
-        source: the node of the user's graph that ``node`` is a decomposed step of, if it is one.
+        source: the user's node that ``node`` is a decomposed step of, if it is one.
         origin: the translation being run.
-        seed: the seed that the user wants for random nodes, or None.
+        seed: the seed for random nodes that the user wants, or None.
+        profile: the runtime that the file is for; ``op.call`` takes a domain's version from it.
         root: in a function, the path of the module whose call it is: metadata of its nodes is relative to it.
         inline: translates a GraphModule's nodes here; ``op.inline(graph_module, *values)`` gives its flat outputs.
         translate: runs another operator's translation on values; ``op.translate("aten::relu", value)``.
@@ -65,6 +67,7 @@ class Builder(ComplexValues):
         self.initializers: dict[str, Tensor] = {}
         self.complex_tensors: list[Tensor] = []
         self.seed: int | None = None
+        self.profile = DEFAULT
         self.inline: Callable[..., list[Any]] = _no_walker
         self.translate: Callable[..., Any] = _no_walker
         self._metadata = metadata
@@ -236,11 +239,8 @@ class Builder(ComplexValues):
         domain, spec = domains.require(self, domain, version, name)
         first = next((v.dtype for v in inputs if isinstance(v, Tensor)), None)
         values = [self.tensor(value, first) for value in inputs]
-        kinds = (
-            [first] * literals.count(name, outputs)
-            if dtypes is None
-            else [None if d is None else onnx_dtype(d) for d in dtypes]
-        )
+        wanted = [first] * literals.count(name, outputs) if dtypes is None else dtypes
+        kinds = [None if dtype is None else onnx_dtype(dtype) for dtype in wanted]
         attrs = [literals.attribute(spec or name, key, value) for key, value in attributes.items() if value is not None]
         return self._append(domain, name, values, attrs, kinds, None, overload)
 

@@ -36,7 +36,7 @@ def require(op: Emitter, domain: Any, version: Any = None, operator: str = "") -
     name = "" if domain == "ai.onnx" else domain
     imported = op.domains.get(name)
     if imported is None:
-        op.scope.remember(op.domains, name, 1 if version is None else version)
+        op.scope.remember(op.domains, name, version or op.profile.domains.get(name, 1))
     elif version not in (None, imported):
         raise ValueError(
             f"version {version} of the domain {domain or 'ai.onnx'!r} is asked for, but {_owner(op, name)} has version "

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
 
     from onnxport.emit.scopes import Scope
     from onnxport.emit.tensor import Tensor
+    from onnxport.host.profiles import Profile
 
 
 class Emitter(Protocol):
@@ -17,6 +18,7 @@ class Emitter(Protocol):
     opset: int
     node: torch.fx.Node | None
     seed: int | None
+    profile: Profile
     scopes: list[Scope]
     initializers: dict[str, Tensor]
     constants: dict[Any, Tensor]

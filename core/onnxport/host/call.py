@@ -11,6 +11,7 @@ from onnxport.host.calls import Hooks
 from onnxport.host.checking import CHECKS
 from onnxport.host.hookspecs import hookimpl
 from onnxport.host.info import PluginInfo
+from onnxport.host.profiles import DEFAULT, Profile
 from onnxport.host.records import TABLE_TIER, Translation
 
 if TYPE_CHECKING:
@@ -38,9 +39,11 @@ class Call:
         opset: the target opset.
         table: the records of ``custom_translation_table``.
         prefer: see :meth:`onnxport.host.discovery.Plugins.preferring`.
+        profile: the runtime that is written for.
 
     Attributes:
         plugins: those that were chosen.
+        profile: the runtime that is written for.
         table: the records of the table.
         registry: their translations, and those of the table.
         infos: all of them, the table last.
@@ -56,9 +59,11 @@ class Call:
         opset: int,
         table: Sequence[Translation] = (),
         prefer: Mapping[Any, Any] | None = None,
+        profile: Profile = DEFAULT,
     ) -> None:
         self.plugins = plugins
-        self.registry = plugins.preferring(prefer, opset)
+        self.profile = profile
+        self.registry = plugins.preferring(prefer, opset, profile.name)
         self.table: Sequence[Translation] = table
         self._table: PluginInfo | None = None
         if table:

@@ -17,7 +17,8 @@ from torch._ops import OpOverload
 from onnxport.errors import OnnxExporterError
 from onnxport.host.hookspecs import Container, Pass
 from onnxport.host.info import PluginInfo
-from onnxport.host.records import Deferred, Translation, check_opset, key_of, operator_named
+from onnxport.host.profiles import Profile
+from onnxport.host.records import Deferred, Translation, check_opset, check_profile, key_of, operator_named
 from onnxport.vocabulary.opsets import LOWEST_OPSET, NEWEST_OPSET
 
 _T = TypeVar("_T")
@@ -71,7 +72,10 @@ def _record(record: Translation, plugin: str, tier: int) -> Translation:
         _expect(type(record.complex) is bool, owner, "complex", record.complex, "True or False")
         check_opset(opset, owner)
     # Not dataclasses.replace, which takes several times as long.
-    return Translation(target, function, opset, priority, record.complex, plugin, tier, record.needs_builder)
+    if record.profile is not None:
+        check_profile(record.profile, f"the translation of {record.name}")
+    needs_builder, profile = record.needs_builder, record.profile
+    return Translation(target, function, opset, priority, record.complex, plugin, tier, needs_builder, profile)
 
 
 def resolved(info: PluginInfo, value: Any, kept: frozenset[int]) -> list[Translation] | None:
@@ -156,6 +160,22 @@ def patches(info: PluginInfo, value: Any, kept: frozenset[int]) -> list[Patch]:
     return [item if isinstance(item, Patch) and id(item) in kept else Patch(info, item) for item in items]
 
 
+def profiles(info: PluginInfo, value: Any, kept: frozenset[int]) -> list[Profile]:
+    """Runtimes, with the plugin that brought them."""
+    items = _listed(value, Profile)
+    for item in items:
+        _expect(isinstance(item.name, str) and bool(item.name), "a Profile", "name", item.name, "a string")
+        owner = f"the Profile {item.name!r}"
+        _expect(isinstance(item.domains, Mapping), owner, "domains", item.domains, "a dict of versions by domain")
+        for domain, version in item.domains.items():
+            is_version = type(version) is int and version > 0
+            _expect(is_version, owner, f"the version of {domain!r}", version, "a positive int")
+        if item.opset is not None:
+            check_opset(item.opset, owner)
+        _expect(item.kernels is None or callable(item.kernels), owner, "kernels", item.kernels, "a function or None")
+    return [item if id(item) in kept else replace(item, plugin=info.name) for item in items]
+
+
 def functionalizers(_info: PluginInfo, value: Any, _kept: frozenset[int]) -> list[Any]:
     """Objects that make graphs pure."""
     items = _listed(value, object)
@@ -180,6 +200,7 @@ CHECKS: Mapping[str, Callable[[PluginInfo, Any, frozenset[int]], Any]] = {
     "onnxport_containers": containers,
     "onnxport_patches": patches,
     "onnxport_functionalizers": functionalizers,
+    "onnxport_profiles": profiles,
     **dict.fromkeys(("onnxport_walkers", "onnxport_verify", "onnxport_check", "onnxport_after_export"), functions),
     "onnxport_fx_passes": passes,
     "onnxport_ir_passes": passes,

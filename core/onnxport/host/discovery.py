@@ -22,11 +22,12 @@ import importlib_metadata
 import pluggy
 
 from onnxport.errors import PluginError
-from onnxport.host import checking, hookspecs, order, preferences
+from onnxport.host import checking, hookspecs, order, preferences, profiles
 from onnxport.host.calls import Hooks
 from onnxport.host.checking import unknown_operator
 from onnxport.host.hookspecs import PROJECT, Container, Pass
 from onnxport.host.info import PluginInfo
+from onnxport.host.profiles import STANDARD, Profile
 from onnxport.host.records import BUILTIN_TIER, THIRD_PARTY_TIER, Resolver, Translation
 from onnxport.host.registry import Registry
 from onnxport.vocabulary.checks import listed, shown
@@ -60,7 +61,7 @@ class Plugins:
         self.hooks = Hooks(hookspecs, checking.CHECKS)
         self._infos: list[PluginInfo] = []
         self._info_of: dict[str, PluginInfo] = {}
-        self._registries: dict[int, Registry] = {}
+        self._registries: dict[tuple[int, str], Registry] = {}
         self._returned: dict[str, list[Any]] = {}
         self._positions: dict[str, int] = {}
         self._register_builtins()
@@ -198,14 +199,15 @@ class Plugins:
         """Those that failed, wholly or in a hook."""
         return [info for info in self.infos if info.error]
 
-    def registry(self, opset: int) -> Registry:
-        """The translations of these plugins at an opset; compiled once."""
-        found = self._registries.get(opset)
+    def registry(self, opset: int, profile: str = STANDARD) -> Registry:
+        """The translations of these plugins at an opset, for files of a profile; compiled once."""
+        found = self._registries.get((opset, profile))
         if found is None:
-            found = self._registries[opset] = self._base.at_opset(opset)
+            base = self._base if profile == STANDARD else self._base.for_profile(profile)
+            found = self._registries[opset, profile] = base.at_opset(opset)
         return found
 
-    def preferring(self, prefer: Mapping[Any, Any] | None, opset: int) -> Registry:
+    def preferring(self, prefer: Mapping[Any, Any] | None, opset: int, profile: str = STANDARD) -> Registry:
         """The translations at an opset, with the caller's choice among plugins of equal rank.
 
         Args:
@@ -215,8 +217,16 @@ class Plugins:
             InputError: ``prefer`` is no dict of such.
             PluginError: a plugin that isn't loaded, or that has no translation of the operator.
         """
-        registry = self.registry(opset)
+        registry = self.registry(opset, profile)
         return registry if prefer is None else preferences.applied(registry, prefer, self._info_of)
+
+    def profiles(self) -> Mapping[str, Profile]:
+        """Runtimes that files can be written for, of all plugins, by name.
+
+        Raises:
+            PluginError: two have one name.
+        """
+        return profiles.by_name(self._once("onnxport_profiles"))
 
     def containers(self) -> Sequence[Container]:
         """Classes that hold tensors, of all plugins."""

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import typer
     from torch._ops import OpOverload
 
+    from onnxport.host.profiles import Profile
     from onnxport.host.records import Translation
 
 PROJECT = "onnxport"
@@ -120,6 +121,22 @@ def onnxport_decompositions() -> Mapping[OpOverload, Callable[..., Any]]:  # typ
         @hookimpl
         def onnxport_decompositions():
             return {torch.ops.mypack.norm2.default: lambda x: (x * x).sum().sqrt()}
+    """
+
+
+@hookspec
+def onnxport_profiles() -> Iterable[Profile]:  # type: ignore[empty-body]
+    """Runtimes that files can be written for, by ``export(runtime=...)``. Called once, when one is first asked for.
+
+    A translation for some of them says so, and is asked before those for all; ``op.profile`` is the one written for::
+
+        @translation("mypack::scaled_add", profile="myruntime*")
+        def scaled_add(op, x, y, scale):
+            return op.call("my.domain", "ScaledAdd", x, y, scale=scale)
+
+        @hookimpl
+        def onnxport_profiles():
+            return [Profile("myruntime", "my runtime 2.1", domains={"my.domain": 1}, opset=21)]
     """
 
 
@@ -219,8 +236,8 @@ def onnxport_verify() -> Iterable[Callable[..., Any]]:  # type: ignore[empty-bod
 def onnxport_check() -> Iterable[Callable[..., Any]]:  # type: ignore[empty-body]
     """What ``check`` looks for in the translated model (``onnx_ir.Model``), such as kernels that a runtime lacks.
 
-    Called once, when it is first needed. Each takes the model and returns a list of findings: dataclasses with a
-    ``provider``, whose ``str`` is a line for people.
+    Called once, when it is first needed. Each takes the model and the :class:`Profile` that it is for, and returns a
+    list of findings: dataclasses with a ``provider``, whose ``str`` is a line for people.
     """
 
 

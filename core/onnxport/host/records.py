@@ -43,9 +43,9 @@ class Deferred:
             PluginError: the module declares no such translation.
         """
         importlib.import_module(self.module)
-        wanted = (record.target, record.opset, record.priority, record.complex)
+        wanted = (record.target, record.opset, record.priority, record.complex, record.profile)
         for found in collect(importlib.import_module(self.owner)):
-            if (found.target, found.opset, found.priority, found.complex) == wanted:
+            if (found.target, found.opset, found.priority, found.complex, found.profile) == wanted:
                 return found.function  # type: ignore[no-any-return]
         raise PluginError(
             f"{self.owner} has no translation of {record.name} any more: restart Python.",
@@ -68,6 +68,7 @@ class Translation:
         plugin: name of the plugin that brought it; filled when the plugin is loaded.
         tier: 0 for built-ins, 1 for third parties, 2 for the table of one call.
         needs_builder: the function's first parameter is the builder ``op``.
+        profile: pattern of the profiles that it is for, such as ``"onnxruntime-*"``; None for all.
     """
 
     target: Key
@@ -78,6 +79,7 @@ class Translation:
     plugin: str = ""
     tier: int = THIRD_PARTY_TIER
     needs_builder: bool = True
+    profile: str | None = None
 
     @property
     def name(self) -> str:
@@ -112,9 +114,9 @@ class Translation:
         return _loaded(self) if isinstance(self.function, Deferred) else self
 
     @property
-    def rank(self) -> tuple[int, int, int]:
+    def rank(self) -> tuple[int, bool, int, int]:
         """What decides between candidates; the greatest is tried first."""
-        return (self.tier, self.priority, self.opset)
+        return (self.tier, self.profile is not None, self.priority, self.opset)
 
     def __str__(self) -> str:
         return f"{self.function_name} (plugin {self.plugin or 'unknown'})"
@@ -200,8 +202,25 @@ def check_opset(opset: object, owner: str) -> None:
             )
 
 
+def check_profile(profile: object, owner: str) -> None:
+    """Refuse a pattern of profiles that is none.
+
+    Raises:
+        PluginError: it is neither a non-empty string nor None.
+    """
+    if profile is not None and (not isinstance(profile, str) or not profile):
+        raise PluginError(
+            f"{owner}: profile is {shown(profile)}, it must be the name of a profile or a pattern such as "
+            "'onnxruntime-*'. Leave it out for all."
+        )
+
+
 def translation(
-    *targets: object, opset: int = LOWEST_OPSET, priority: int = 0, complex: bool = False
+    *targets: object,
+    opset: int = LOWEST_OPSET,
+    priority: int = 0,
+    complex: bool = False,
+    profile: str | None = None,
 ) -> Callable[[_F], _F]:
     """Declare that the decorated function translates ``targets``; the function itself stays as it is.
 
@@ -217,6 +236,8 @@ def translation(
         opset: lowest ONNX opset that the function needs.
         priority: the greater is tried first within the plugins of one tier.
         complex: the function handles complex tensors.
+        profile: pattern of the profiles that the function is for (``"onnxruntime-*"``): files that are written for
+            another runtime never have what it emits. None for all.
 
     Raises:
         PluginError: no target, one that names no single operator, or an opset or priority that can't be.
@@ -230,11 +251,13 @@ def translation(
     if type(complex) is not bool:
         raise PluginError(f"translation({name_of(keys[0])!r}): complex is {shown(complex)}, it must be True or False.")
 
+    check_profile(profile, f"translation({name_of(keys[0])!r})")
+
     def decorate(function: _F) -> _F:
         namespace = getattr(function, "__globals__", None)
         if namespace is None:
             raise PluginError(f"translation() decorates Python functions, not {shown(function)}.")
-        records = [Translation(key, function, opset, priority, complex) for key in keys]
+        records = [Translation(key, function, opset, priority, complex, profile=profile) for key in keys]
         # Kept on the function for whoever has it, and in its module, where collect() also finds
         # functions made in a loop.
         setattr(function, _RECORDS, [*getattr(function, _RECORDS, ()), *records])

@@ -12,12 +12,14 @@ import copy
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from typing import Any
 
 from onnxport.host import explaining, spelling
 from onnxport.host.binding import bind as bind
 from onnxport.host.binding import signature_mismatch as signature_mismatch
 from onnxport.host.explaining import Explanation
+from onnxport.host.profiles import STANDARD
 from onnxport.host.records import TABLE_TIER, Conflict, Key, Resolver, Translation, key_of, name_of
 from onnxport.vocabulary.opsets import LOWEST_OPSET
 
@@ -31,6 +33,7 @@ class Registry:
         decompositions: functions that expand an ``OpOverload``, by plugin choice.
         opset: the ONNX opset that is written.
         positions: of plugins that were named in an order: the lower goes first among records of equal rank.
+        profile: name of the profile that is written for.
 
     Attributes:
         conflicts: conflicts of the targets that were asked for, where they are collected; None where they are errors.
@@ -43,14 +46,13 @@ class Registry:
         decompositions: Mapping[Any, Callable[..., Any]] | None = None,
         opset: int = LOWEST_OPSET,
         positions: Mapping[str, int] | None = None,
+        profile: str = STANDARD,
     ) -> None:
-        by_key: dict[Key, list[Translation]] = {}
-        for record in translations:
-            by_key.setdefault(record.target, []).append(record)
         self.opset = opset
+        self.profile = profile
         self.decompositions = decompositions or {}
         self.conflicts: dict[str, Conflict] | None = None
-        self._by_key = by_key
+        self._by_key, self._others = _grouped(translations, profile)
         self._resolvers = tuple(resolvers)
         self._positions = positions or {}
         self._preferred: Mapping[Key, str] = {}
@@ -67,6 +69,14 @@ class Registry:
         """The same translations for another target opset."""
         registry = self._changed()
         registry.opset = opset
+        return registry
+
+    def for_profile(self, profile: str) -> Registry:
+        """The same translations for files of another profile."""
+        registry = self._changed()
+        registry.profile = profile
+        records = [record for grouped in (self._by_key, self._others) for each in grouped.values() for record in each]
+        registry._by_key, registry._others = _grouped(records, profile)
         return registry
 
     def with_table(self, records: Iterable[Translation]) -> Registry:
@@ -112,10 +122,10 @@ class Registry:
         return bool(self._resolvers) or any(record.tier for records in self._by_key.values() for record in records)
 
     def _order(self, record: Translation) -> tuple[Any, ...]:
-        tier, priority, opset = record.rank
+        tier, is_special, priority, opset = record.rank
         is_table, position = tier == TABLE_TIER, self._positions.get(record.plugin, 0)
         is_preferred = not is_table and self._preferred.get(record.target) == record.plugin
-        return is_table, is_preferred, tier, priority, opset, -position
+        return is_table, is_preferred, tier, is_special, priority, opset, -position
 
     def _rank(self, target: object) -> tuple[Translation, ...]:
         key = key_of(target)
@@ -169,15 +179,18 @@ class Registry:
     def rejected(self, key: Key) -> list[tuple[Translation, str]]:
         """Registered translations that are no candidates, with the reason."""
         above = [record.loaded() for record in self._by_key.get(key, ()) if record.opset > self.opset]
-        return [(r, f"needs opset {r.opset}, the target is {self.opset}") for r in above]
+        others = [record.loaded() for record in self._others.get(key, ())]
+        return [(r, f"needs opset {r.opset}, the target is {self.opset}") for r in above] + [
+            (r, f"is for runtime={r.profile!r}, the target is {self.profile!r}") for r in others
+        ]
 
     def targets(self) -> list[Key]:
         """Every target that some record names."""
         return list(self._by_key)
 
     def table(self) -> Iterator[Translation]:
-        """Every record, those above the target opset too."""
-        for records in self._by_key.values():
+        """Every record, those above the target opset and of other profiles too."""
+        for records in (*self._by_key.values(), *self._others.values()):
             yield from (record.loaded() for record in records)
 
     def __len__(self) -> int:
@@ -209,3 +222,15 @@ class Registry:
             if same and self._order(first) != self._order(second):
                 how = "prefer=" if first.plugin == self._preferred.get(first.target) else "the order of plugins="
                 yield f"the conflict of the plugins {first.plugin!r} and {second.plugin!r} is settled by {how}"
+
+
+def _grouped(
+    records: Iterable[Translation], profile: str
+) -> tuple[dict[Key, list[Translation]], dict[Key, list[Translation]]]:
+    """Records by target: those for a profile, and those for others."""
+    fitting: dict[Key, list[Translation]] = {}
+    others: dict[Key, list[Translation]] = {}
+    for record in records:
+        fits = record.profile is None or fnmatchcase(profile, record.profile)
+        (fitting if fits else others).setdefault(record.target, []).append(record)
+    return fitting, others

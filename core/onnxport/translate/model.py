@@ -24,6 +24,7 @@ from onnxport.emit import local_functions as functions
 from onnxport.emit.schemas import ir_version
 from onnxport.emit.tensor import Tensor
 from onnxport.errors import InputError, Refusal, TranslationError
+from onnxport.host.profiles import STANDARD
 from onnxport.text import writable
 from onnxport.vocabulary.dtypes import COMPONENT, SYMBOLIC, component_dtype
 
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 #: Prefix of the metadata keys that say what an input or output is to the exported program.
 SIGNATURE = "pkg.torch.export.graph_signature"
 _ORIGINAL = "pkg.torch.onnx.original_node_name"
+#: The profile that a model was written for, if it isn't the standard alone.
+RUNTIME = "onnxport.runtime"
 #: Which of the FX node's results a value is, where it has several.
 RESULT_INDEX = "onnxport.result_index"
 _COMPLEX = "onnxport.complex"
@@ -173,7 +176,10 @@ def assemble(op: Builder, inputs: list[Tensor], outputs: list[Tensor], program: 
     properties["pkg.torch.export.ExportedProgram.graph_signature"] = writable(str(program.graph_signature))
     properties["pkg.torch.export.ExportedProgram.range_constraints"] = str(program.range_constraints)
     used = functions.reachable(op, graph)
-    return ir.Model(graph, ir_version=ir_version(op.opset), producer_name="onnxport", functions=used)
+    model = ir.Model(graph, ir_version=ir_version(op.opset), producer_name="onnxport", functions=used)
+    if op.profile.name != STANDARD:
+        model.metadata_props[RUNTIME] = op.profile.name
+    return model
 
 
 @dataclass

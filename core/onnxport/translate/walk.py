@@ -27,6 +27,7 @@ from onnxport.errors import InputError, Refusal, TranslationError, Unsupported, 
 from onnxport.functional.folding import Folded
 from onnxport.host import records, registry
 from onnxport.host.binding import mistake
+from onnxport.host.profiles import DEFAULT, Profile
 from onnxport.translate import model
 from onnxport.translate.decompose import Decomposer
 from onnxport.translate.faults import MistakeError, fault, told
@@ -61,6 +62,7 @@ class Translator:
         level: how much provenance is written (``metadata.LEVELS``).
         advice: what to suggest for an operator that nothing serves.
         seed: seed of random nodes; ``op.seed`` for translations.
+        profile: the runtime that is written for; ``op.profile`` for translations.
         functions: the module classes whose calls become functions.
         walkers: what makes other orders of the nodes.
         functionalizer: makes what decompositions give pure.
@@ -78,6 +80,7 @@ class Translator:
         level: str = "full",
         advice: Callable[[str], str] = lambda _target: "",
         seed: int | None = None,
+        profile: Profile = DEFAULT,
         functions: Sequence[type | str] = (),
         walkers: Iterable[MakeWalker] = (),
         functionalizer: Functionalizer,
@@ -100,6 +103,7 @@ class Translator:
         self.env: dict[torch.fx.Node, Any] = {}
         self.op = Builder(table.opset, metadata=level, names=dict(names.dims))
         self.op.seed = seed
+        self.op.profile = profile
         self._results = Results(self.op, functional.graph_module.graph)
         self._validity = Validity(self.op)
         self.op.inline = self.inline

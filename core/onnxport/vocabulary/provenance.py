@@ -195,5 +195,5 @@ def node_properties(node: torch.fx.Node | None, origin: Any, level: str, root: s
             properties["pkg.torch.onnx.stack_trace"] = trace
         if origin is not None:
             properties["onnxport.plugin"] = origin.plugin
-            properties["onnxport.translation"] = f"{origin.function.__module__}.{origin.function.__qualname__}"
+            properties["onnxport.translation"] = origin.function_name
     return properties

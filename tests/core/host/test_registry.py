@@ -101,7 +101,12 @@ def test_ranking_is_tier_then_priority_then_opset():
         record(tier=THIRD_PARTY_TIER, opset=23),
     ]
     registry = Registry(records, opset=20)
-    assert [r.rank for r in registry.candidates(ADD)] == [(1, 0, 18), (0, 1, 18), (0, 0, 20), (0, 0, 18)]
+    assert [r.rank for r in registry.candidates(ADD)] == [
+        (1, False, 0, 18),
+        (0, False, 1, 18),
+        (0, False, 0, 20),
+        (0, False, 0, 18),
+    ]
     assert registry.at_opset(23).candidates(ADD)[0].opset == 23
     assert registry.why_not(ADD) == [f"{records[4]}: needs opset 23, the target is 20"]
     assert registry.why_not(GELU) == []

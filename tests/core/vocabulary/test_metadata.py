@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import onnxport
@@ -117,3 +118,45 @@ def test_values_tell_their_fx_node() -> None:
     names = {node.name for node in program.exported_program.graph.nodes}
     told = {v.metadata_props[key] for node in graph for v in node.outputs if key in v.metadata_props}
     assert told <= names  # no step of a decomposition
+
+
+class Relu:
+    def __call__(self, op, self_):
+        return op.Relu(self_)
+
+    def method(self, op, self_):
+        return op.Relu(self_)
+
+
+def scaled(scale, op, self_):
+    return op.Relu(self_)
+
+
+@pytest.mark.parametrize(
+    ("function", "name"),
+    [
+        (functools.partial(scaled, 2), "scaled"),
+        (functools.partial(functools.partial(scaled), 2), "scaled"),
+        (Relu(), "Relu"),
+        (Relu().method, "Relu.method"),
+    ],
+    ids=["partial", "partial of partial", "object", "method"],
+)
+def test_whatever_can_be_called_is_named(function, name: str, tmp_path: Path) -> None:
+    class Pack:
+        @onnxport.hookimpl
+        def onnxport_resolve(self, target, opset):
+            return [onnxport.Translation(target, function)] if "rare_relu" in str(target) else None
+
+    with torch.library._scoped_library("metadata_test", "DEF") as library:
+        library.define("rare_relu(Tensor self_) -> Tensor")
+        library.impl("rare_relu", torch.relu, "CompositeExplicitAutograd")
+        torch.library.register_fake("metadata_test::rare_relu", torch.empty_like, lib=library)
+
+        class Uses(nn.Module):
+            def forward(self, x):
+                return torch.ops.metadata_test.rare_relu(x)
+
+        program = onnxport.export(Uses(), (torch.randn(3),), tmp_path / "m.onnx", plugins=[Pack()], verbose=False)
+    (node,) = program.model.graph
+    assert node.metadata_props["onnxport.translation"] == f"{__name__}.{name}"
