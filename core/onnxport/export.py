@@ -11,6 +11,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -155,13 +156,13 @@ def export(
         check_dynamic(program, request)  # what traces nodes again may fix sizes: a vmap's linear does in torch 2.11
         if optimize:
             with run.stage("optimize"), _without_collection(), unset_fake_temporarily():
-                run.passes |= pipeline.optimize(translated.model, call.plugins.ir_passes())
+                run.passes |= pipeline.optimize(translated.model, call.plugins.ir_passes(call.profile.name))
         else:
             with unset_fake_temporarily():
-                run.passes |= pipeline.optimize(translated.model, call.plugins.required_passes())
+                run.passes |= pipeline.optimize(translated.model, call.plugins.required_passes(call.profile.name))
         run.count(translated.model, after=True)
         onnx_program = ONNXProgram(translated.model, program)
-        onnx_program.plugin_passes = call.plugins.ir_passes
+        onnx_program.plugin_passes = partial(call.plugins.ir_passes, call.profile.name)
         if verify:  # before a file is there
             eager = model if isinstance(model, torch.nn.Module) else None
             with run.stage("verify"), onnx_program:
@@ -210,7 +211,7 @@ def check(
         OnnxExporterError: the model can't even be captured, or the arguments are bad.
     """
     opset, call = call_of(opset_version, custom_translation_table, plugins, prefer, runtime)
-    call.plugins.ir_passes()  # which says where one can't be placed
+    call.plugins.ir_passes(call.profile.name)  # which says where one can't be placed
     registry = call.registry.collecting()
     settings = Settings(opset, call, registry, functions=classes_of(functions))
     model = getattr(model, "_orig_mod", model)
@@ -293,7 +294,7 @@ def translate_program(program: ExportedProgram, interface: Interface, settings: 
         functionalizer = chosen_functionalizer(host.functionalizers())
         functional = functionalizer.program(program, is_kept=settings.registry.is_overridden, may_skip=True)
         functional = _with_mutations(functional, settings.mutation)
-        functional = with_passes(functional, host.fx_passes(), run.passes)
+        functional = with_passes(functional, host.fx_passes(settings.call.profile.name), run.passes)
         run.fallback, run.dropped_assertions = functional.fallback, functional.dropped_assertions
         overrides = Overrides(settings.registry, functionalizer)
         folded = fold_constants(functional, program, overrides.of) if settings.optimize else {}

@@ -121,6 +121,7 @@ def passes(info: PluginInfo, value: Any, kept: frozenset[int]) -> list[Pass]:
         for field in ("before", "after"):
             place = getattr(item, field)
             _expect(place is None or isinstance(place, str), owner, field, place, "the name of a pass or None")
+        check_profile(item.profile, owner)
     return [item if id(item) in kept else replace(item, plugin=info.name) for item in items]
 
 

@@ -15,6 +15,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from fnmatch import fnmatchcase
 from importlib import import_module
 from typing import Any
 
@@ -236,32 +237,36 @@ class Plugins:
         """Ways to a graph without writes, of all plugins, the built-ins' last."""
         return self._once("onnxport_functionalizers")
 
-    def fx_passes(self) -> Sequence[Pass]:
-        """Steps over the FX graph, of all plugins, in their order.
+    def fx_passes(self, profile: str = STANDARD) -> Sequence[Pass]:
+        """Steps over the FX graph, of all plugins, for files of a profile, in their order.
 
         Raises:
             PluginError: one of them can't be placed.
         """
-        return self._ordered("onnxport_fx_passes")
+        return self._ordered("onnxport_fx_passes", profile)
 
-    def ir_passes(self) -> Sequence[Pass]:
-        """Steps over the ONNX model, of all plugins, in their order.
+    def ir_passes(self, profile: str = STANDARD) -> Sequence[Pass]:
+        """Steps over the ONNX model, of all plugins, for files of a profile, in their order.
 
         Raises:
             PluginError: one of them can't be placed.
         """
-        return self._ordered("onnxport_ir_passes")
+        return self._ordered("onnxport_ir_passes", profile)
 
-    def required_passes(self) -> Sequence[Pass]:
+    def required_passes(self, profile: str = STANDARD) -> Sequence[Pass]:
         """Those that a model needs even where it isn't optimized; the others' places aren't looked at."""
-        return [each for each in self._once("onnxport_ir_passes") if each.is_required]
+        return [each for each in self._fitting("onnxport_ir_passes", profile) if each.is_required]
 
     def functions(self, hook: str) -> Sequence[Callable[..., Any]]:
         """What a hook such as ``onnxport_verify`` gives, of all plugins, the built-ins' last."""
         return self._once(hook)
 
-    def _ordered(self, hook: str) -> Sequence[Pass]:
+    def _fitting(self, hook: str, profile: str) -> list[Pass]:
         found = self._once(hook)
+        return [each for each in found if each.profile is None or fnmatchcase(profile, each.profile)]
+
+    def _ordered(self, hook: str, profile: str) -> Sequence[Pass]:
+        found = self._fitting(hook, profile)
         own = [each for each in found if each.plugin == BUILTIN]
         return order.ordered(own, [each for each in found if each.plugin != BUILTIN])
 

@@ -67,6 +67,7 @@ class Pass:
         before: name of the pass directly before which it runs.
         after: name of the pass behind which it runs. With neither, it runs last.
         is_required: a model is wrong or can't run without it: it also runs where ``optimize=False``.
+        profile: pattern of the profiles that it is for, such as ``"onnxruntime-*"``; None for all.
         plugin: name of the plugin that brought it; filled when the plugin is loaded.
     """
 
@@ -75,6 +76,7 @@ class Pass:
     before: str | None = None
     after: str | None = None
     is_required: bool = False
+    profile: str | None = None
     plugin: str = field(default="", compare=False)
 
 

@@ -9,7 +9,7 @@ import onnx
 import onnxport
 import pytest
 import torch
-from onnxport import Profile, Translation
+from onnxport import Pass, Profile, Translation
 from onnxport_workbench.cli import app
 from typer.testing import CliRunner
 
@@ -148,6 +148,75 @@ def test_check_asks_the_profiles_table() -> None:
     missing = onnxport.check(torch.nn.Tanh(), (torch.randn(2),), plugins=[pack], runtime="fast-tiny").missing_kernels
     assert [(found.provider, found.operator) for found in missing] == [("fast-tiny", "Tanh")]
     assert "fast-tiny has no kernel for it" in str(missing[0])
+
+
+class Passes(Pack):
+    """Steps that are for some profiles: each notes that it ran."""
+
+    def __init__(self, pattern: object = "fast-*", **places: str) -> None:
+        super().__init__()
+        self.ran: list[str] = []
+        self.passes = {
+            kind: [
+                Pass(f"case.{kind}", partial(self.note, kind), profile=pattern, **places),
+                Pass(f"case.{kind}_must", partial(self.note, f"{kind} required"), is_required=True, profile=pattern),
+                Pass(f"case.{kind}_all", partial(self.note, f"{kind} all")),
+            ]
+            for kind in ("fx", "ir")
+        }
+
+    def note(self, name: str, _subject: object) -> int:
+        self.ran.append(name)
+        return 0
+
+    @onnxport.hookimpl
+    def onnxport_fx_passes(self):
+        return self.passes["fx"]
+
+    @onnxport.hookimpl
+    def onnxport_ir_passes(self):
+        return self.passes["ir"]
+
+
+def test_a_pass_of_a_profile_runs_for_its_files_alone() -> None:
+    pack = Passes()
+    program = exported(pack)
+    assert pack.ran == ["fx all", "ir all"]
+    program.optimize()
+    assert pack.ran == ["fx all", "ir all", "ir all"]
+    pack.ran.clear()
+    program = exported(pack, runtime="fast-gpu")
+    every = ["fx", "fx required", "fx all", "ir", "ir required", "ir all"]
+    assert pack.ran == every
+    program.optimize()
+    assert pack.ran == [*every, "ir", "ir required", "ir all"]
+    pack.ran.clear()
+    exported(pack, runtime="fast-gpu", optimize=False)
+    assert pack.ran == ["fx", "fx required", "fx all", "ir required"]
+    pack.ran.clear()
+    exported(pack, optimize=False)
+    assert pack.ran == ["fx all"]
+    pack = Passes("fast-cpu")
+    exported(pack, runtime="fast-gpu")
+    assert pack.ran == ["fx all", "ir all"]
+
+
+def test_a_pass_of_another_profile_needs_no_place() -> None:
+    pack = Passes("fast-cpu", before="nowhere")
+    assert exported(pack, runtime="fast-gpu") and onnxport.check(Model(), (torch.randn(2),), plugins=[pack])
+    for call in (partial(exported, pack), partial(onnxport.check, Model(), (torch.randn(2),), plugins=[pack])):
+        with pytest.raises(onnxport.PluginError, match="before='nowhere'"):
+            call(runtime="fast-cpu")
+
+
+@pytest.mark.parametrize("pattern", [3, "", ["fast-*"]])
+def test_a_pass_with_a_pattern_that_can_not_be(pattern: object) -> None:
+    from onnxport.kit import load
+
+    loaded = load([Passes(pattern)])
+    assert [step.name for step in loaded.fx_passes()] == []
+    (failed,) = loaded.failures
+    assert "the Pass 'case.fx': profile is" in failed.error
 
 
 def test_the_command_line_lists_profiles(monkeypatch: pytest.MonkeyPatch) -> None:
