@@ -24,7 +24,8 @@ CORE = ROOT / "core" / "onnxport"
 BUILTINS = ROOT / "plugins_builtin"
 PACKS = ROOT / "plugins"
 BUILTIN_IMPORTS = {
-    *("onnxport", "torch", "numpy", "onnx_ir", "sympy", "onnx", "onnxruntime", "typer", "rich", "importlib_metadata"),
+    *("onnxport", "torch", "numpy", "onnx_ir", "onnxscript", "sympy", "onnx", "onnxruntime"),
+    *("typer", "rich", "importlib_metadata"),
 }
 #: What built-ins, which have no privileges, and packs may import of onnxport.
 PUBLIC = {"onnxport", "onnxport.authoring", "onnxport.kit", "onnxport.optimize.rewriting"}

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from onnxport.capture.request import leaves_of as leaves_of
     from onnxport.capture.subclasses import plain_tensors as plain_tensors
     from onnxport.capture.subclasses import with_plain_weights as with_plain_weights
+    from onnxport.emit import domains as domains
+    from onnxport.emit.complex_values import any_complex as any_complex
     from onnxport.emit.components import components as components
     from onnxport.emit.fingerprints import Structure as Structure
     from onnxport.emit.fingerprints import Template as Template
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
     from onnxport.emit.fingerprints import small_constant as small_constant
     from onnxport.emit.local_functions import Call as Call
     from onnxport.emit.local_functions import define as define
+    from onnxport.emit.schemas import OpSpec as OpSpec
+    from onnxport.emit.schemas import spec_of as spec_of
     from onnxport.emit.scopes import graphs_of as graphs_of
     from onnxport.emit.scopes import nodes_of as nodes_of
     from onnxport.emit.tensor import Node as Node
@@ -116,6 +120,8 @@ _HOME = {
     "Walk": "onnxport.translate.model",
     "Walker": "onnxport.translate.model",
     "Written": "onnxport.vocabulary.storage",
+    "OpSpec": "onnxport.emit.schemas",
+    "any_complex": "onnxport.emit.complex_values",
     "asked_for": "onnxport.capture.dynamic_shapes",
     "call_arguments": "onnxport.vocabulary.checks",
     "call_of": "onnxport.capture.call",
@@ -127,6 +133,7 @@ _HOME = {
     "content": "onnxport.emit.fingerprints",
     "define": "onnxport.emit.local_functions",
     "dense": "onnxport.vocabulary.dtypes",
+    "domains": "onnxport.emit",
     "fenced": "onnxport.text",
     "flatten_arguments": "onnxport.capture.call",
     "graphs_of": "onnxport.emit.scopes",
@@ -155,6 +162,7 @@ _HOME = {
     "saving": "onnxport.program",
     "small_constant": "onnxport.emit.fingerprints",
     "source_line": "onnxport.vocabulary.provenance",
+    "spec_of": "onnxport.emit.schemas",
     "storage_of": "onnxport.vocabulary.storage",
     "takes": "onnxport.vocabulary.checks",
     "tolerance_argument": "onnxport.vocabulary.checks",

@@ -13,7 +13,7 @@ from onnxport.host.call import Call
 from onnxport.host.discovery import load
 from onnxport.host.profiles import DEFAULT, Profile, chosen_profile
 from onnxport.host.registry import Registry
-from onnxport.translate import script
+from onnxport.host.table import table_records
 from onnxport.vocabulary.callers import warn
 from onnxport.vocabulary.checks import path_argument, shown
 from onnxport.vocabulary.opsets import DEFAULT_OPSET, MAX_OPSET, MIN_OPSET
@@ -53,7 +53,7 @@ def call_of(
     loaded = load(plugins)
     profile = chosen_profile(runtime, portable, loaded.profiles)
     opset = opset_of(version, profile)
-    records = [] if table is None else script.table_records(table, opset)
+    records = [] if table is None else table_records(table, loaded.adapt)
     return opset, Call(loaded, opset, records, prefer, profile)
 
 

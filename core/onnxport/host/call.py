@@ -13,11 +13,10 @@ from onnxport.host.hookspecs import hookimpl
 from onnxport.host.info import PluginInfo
 from onnxport.host.profiles import DEFAULT, Profile
 from onnxport.host.records import TABLE_TIER, Translation
+from onnxport.host.table import TABLE
 
 if TYPE_CHECKING:
     from onnxport.host.discovery import Plugins
-
-TABLE = "custom_translation_table"
 
 
 class _Table:

@@ -85,6 +85,14 @@ def resolved(info: PluginInfo, value: Any, kept: frozenset[int]) -> list[Transla
     return translations(info, own, kept) or None
 
 
+def adapted(_info: PluginInfo, value: Any, _kept: frozenset[int]) -> Translation:
+    """One record, whose function and complex flag are used."""
+    if not isinstance(value, Translation):
+        raise TypeError(f"expected a Translation, got {brief(value)}")
+    _expect(callable(value.function), "the Translation", "function", value.function, "callable")
+    return value
+
+
 def decompositions(info: PluginInfo, value: Any, _kept: frozenset[int]) -> Mapping[OpOverload, Callable[..., Any]]:
     """Functions by operator."""
     if not isinstance(value, Mapping):
@@ -197,6 +205,7 @@ def functions(_info: PluginInfo, value: Any, _kept: frozenset[int]) -> list[Any]
 CHECKS: Mapping[str, Callable[[PluginInfo, Any, frozenset[int]], Any]] = {
     "onnxport_translations": translations,
     "onnxport_resolve": resolved,
+    "onnxport_adapt": adapted,
     "onnxport_decompositions": decompositions,
     "onnxport_containers": containers,
     "onnxport_patches": patches,

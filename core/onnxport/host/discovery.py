@@ -183,6 +183,10 @@ class Plugins:
     def _resolve(self, target: object, opset: int) -> Iterable[Translation] | None:
         return self.hooks.call("onnxport_resolve", target=target, opset=opset)  # type: ignore[no-any-return]
 
+    def adapt(self, function: object) -> Translation | None:
+        """A function of a table that isn't written for ``op``, as a translation; None where no plugin knows it."""
+        return self.hooks.call("onnxport_adapt", function=function)  # type: ignore[no-any-return]
+
     @property
     def infos(self) -> list[PluginInfo]:
         """What was loaded, and what failed, in order; with their translations counted."""

@@ -114,6 +114,20 @@ def onnxport_resolve(target: object, opset: int) -> Iterable[Translation] | None
     """
 
 
+@hookspec(firstresult=True)
+def onnxport_adapt(function: object) -> Translation | None:
+    """A function of ``custom_translation_table`` that isn't written for ``op``, as a translation.
+
+    Called for each function of a call's table. Return ``None`` for the functions of others, and for those whose first
+    parameter is ``op``: these are taken as they are. Of the record, ``function`` and ``complex`` are used. ::
+
+        @hookimpl
+        def onnxport_adapt(function):
+            if isinstance(function, mylib.Expression):
+                return Translation("mylib::any", lambda op, **arguments: function.emit(op, arguments))
+    """
+
+
 @hookspec
 def onnxport_decompositions() -> Mapping[OpOverload, Callable[..., Any]]:  # type: ignore[empty-body]
     """Functions that compute an operator by others; used where no translation takes a node.

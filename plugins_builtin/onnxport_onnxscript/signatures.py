@@ -9,17 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from onnx_ir import DataType
+from onnxport import Size, Tensor, Unsupported, onnx_dtype, promote
+from onnxport.kit import any_complex
 from torch._ops import OpOverload
 from torch.utils import _pytree as pytree
 
-from onnxport.emit.complex_values import any_complex
-from onnxport.emit.symbols import Size
-from onnxport.emit.tensor import Tensor
-from onnxport.errors import Unsupported
-from onnxport.vocabulary.dtypes import onnx_dtype, promote
-
 if TYPE_CHECKING:
-    from onnxport.emit.builder import Builder
+    from onnxport import Builder
 
 _COMMON = "pkg.onnxscript.torch_lib.common"
 #: What an operator may be told beside its values; a function that has no such parameter computes the same.

@@ -1,8 +1,8 @@
-"""``custom_translation_table``: user functions as translations.
+"""Functions of onnxscript as translations.
 
-Three kinds of function are taken: Python functions that call an onnxscript opset and are traced, functions made by
-``@onnxscript.script()``, which stay local functions of the model, and functions whose first parameter is ``op``. Those
-of onnxscript's own collection for torch are of the first two kinds; their signatures tell inputs from attributes.
+There are two kinds: Python functions that call an onnxscript opset are traced, and functions made by
+``@onnxscript.script()`` stay local functions of the model. Those of onnxscript's collection for torch are of either
+kind; their signatures tell inputs from attributes.
 """
 
 from __future__ import annotations
@@ -11,25 +11,21 @@ import contextlib
 import functools
 import inspect
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 from onnx_ir import AttributeType
-from torch._ops import HigherOrderOperator, OpOverload, OpOverloadPacket
+from onnxport import Size, Translation, Unsupported
+from onnxport.kit import OpSpec, domains, records, spec_of
+from torch._ops import OpOverload
 from torch.utils import _pytree as pytree
 
-from onnxport.emit import domains
-from onnxport.emit.schemas import OpSpec, spec_of
-from onnxport.emit.symbols import Size
-from onnxport.errors import TableError, Unsupported
-from onnxport.host.records import TABLE_TIER, WRITTEN, Translation, key_of, name_of
-from onnxport.translate import signatures
+from onnxport_onnxscript import signatures
 
 if TYPE_CHECKING:
-    from onnxport.emit.builder import Builder
+    from onnxport import Builder
 
-_MAX_PRIORITY = 1000
 _NO_DEFAULT = object()
 _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 #: What opset 20 calls the modes of opset 16
@@ -37,103 +33,29 @@ _GRID_MODES = {"bilinear": "linear", "bicubic": "cubic"}
 _tracing_lock = threading.RLock()
 
 
-def table_records(table: Mapping[Any, Any], opset: int) -> list[Translation]:
-    """The records of one call's table; a sequence of functions is tried in its order.
+def adapted(function: Any) -> Translation | None:
+    """A function for the table as a translation; None for one that is written for ``op``, and for no function.
 
-    Raises:
-        TableError: a key is no operator, or a value no function.
+    The record's target is a placeholder: the table has the operator.
     """
-    if not isinstance(table, Mapping):
-        raise table_error(
-            "custom_translation_table must be a dict of {torch.ops.ns.op.overload: function}, "
-            f"not {type(table).__name__}."
-        )
-    records = []
-    for target, functions in table.items():
-        _check_key(target)
-        listed = functions if isinstance(functions, (list, tuple)) else [functions]
-        if not listed:
-            raise table_error(f"custom_translation_table[{target}] is empty: give a function.", target)
-        for i, function in enumerate(listed):
-            records.append(_record(target, function, _MAX_PRIORITY - i))
-    return records
-
-
-def table_error(message: str, target: Any = "", function: Any = "") -> TableError:
-    """An error of a table, of one of its keys or of the function there."""
-    name = function if isinstance(function, str) else getattr(function, "__qualname__", repr(function))
-    return TableError(message, parameter="custom_translation_table", target=_label(target), function=name)
-
-
-def _label(target: Any) -> str:
-    if isinstance(target, (str, OpOverloadPacket)):  # as it was given
-        return str(target)
-    return name_of(target) if isinstance(target, (OpOverload, HigherOrderOperator)) or callable(target) else str(target)
-
-
-def _check_key(target: Any) -> None:
-    if isinstance(target, OpOverloadPacket):
-        names = ", ".join(f"torch.ops.{target}.{overload}" for overload in target.overloads())
-        raise table_error(
-            f"custom_translation_table has the key {target}, which is a packet of overloads: name one of {names}.",
-            target,
-        )
-    if isinstance(target, (OpOverload, HigherOrderOperator)):
-        return
-    if isinstance(target, str) or not callable(target) or isinstance(target, type):
-        raise table_error(
-            f"custom_translation_table has the key {target!r}, which is no operator: use an overload such as "
-            "torch.ops.aten.add.Tensor, or a Python function that stands in FX graphs, such as operator.add.",
-            target,
-        )
-
-
-def _record(target: Any, function: Any, priority: int) -> Translation:
     kind = signatures.kind_of(function)
     if _is_onnxscript(function):
         call: Callable[..., Any] = _script_call(function, kind)
     elif _is_traced(function):
         call = _traced_call(function.func, kind)
-    elif not callable(function):
-        raise table_error(
-            f"custom_translation_table[{target}] is {function!r}, which is no function.", target, function
-        )
-    elif _takes_builder(function):
-        call = function
-        if wrong := _foreign_parameters(function, target):
-            raise table_error(
-                f"custom_translation_table[{target}]: {getattr(function, '__name__', function)} has a parameter "
-                f"{wrong[0]!r}, which the schema doesn't have: {target._schema}. Arguments are passed by its names.",
-                target,
-                function,
-            )
-    else:
+    elif callable(function) and _first_parameter(function) not in ("op", None):
         call = _traced_call(function)
-    return Translation(
-        key_of(target),
-        call,
-        priority=priority,
-        complex=kind.numbers != "real",
-        plugin="custom_translation_table",
-        tier=TABLE_TIER,
-    )
+    else:
+        return None
+    return Translation("adapted::function", call, complex=kind.numbers != "real")
 
 
-def _takes_builder(function: Callable[..., Any]) -> bool:
+def _first_parameter(function: Callable[..., Any]) -> str | None:
+    """The name of the first parameter, empty for a function without any; None where Python can't tell."""
     try:
-        parameters = list(inspect.signature(function).parameters)
+        return next(iter(inspect.signature(function).parameters), "")
     except (TypeError, ValueError):
-        return False
-    return bool(parameters) and parameters[0] == "op"
-
-
-def _foreign_parameters(function: Callable[..., Any], target: Any) -> list[str]:
-    """Parameters behind ``op`` that need a value and that the operator's schema doesn't name."""
-    if not isinstance(target, OpOverload):
-        return []
-    known = {argument.name for argument in target._schema.arguments}
-    needed = list(inspect.signature(function).parameters.values())[1:]
-    return [p.name for p in needed if p.default is p.empty and p.kind in _NAMED and p.name not in known]
+        return None
 
 
 def _is_onnxscript(function: Any) -> bool:
@@ -184,7 +106,7 @@ def _traced_call(
         return kind.results(op, found)
 
     del call.__wrapped__  # type: ignore[attr-defined]  # its own signature takes whatever the operator has
-    setattr(call, WRITTEN, function)
+    setattr(call, records.WRITTEN, function)
     return call
 
 
@@ -207,7 +129,7 @@ def _script_call(function: Any, kind: signatures.Kind) -> Callable[..., Any]:
         return kind.results(op, _call_function(op, proto, signatures.plain(given), function))
 
     call.__name__ = call.__qualname__ = function.name
-    setattr(call, WRITTEN, getattr(function, "function", None))
+    setattr(call, records.WRITTEN, getattr(function, "function", None))
     call.__module__ = (
         getattr(function.function, "__module__", "onnxscript") if hasattr(function, "function") else "onnxscript"
     )
