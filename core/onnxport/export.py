@@ -11,7 +11,6 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -162,7 +161,7 @@ def export(
                 run.passes |= pipeline.optimize(translated.model, call.plugins.required_passes(call.profile.name))
         run.count(translated.model, after=True)
         onnx_program = ONNXProgram(translated.model, program)
-        onnx_program.plugin_passes = partial(call.plugins.ir_passes, call.profile.name)
+        onnx_program.plugins, onnx_program.profile = call.plugins, call.profile.name
         if verify:  # before a file is there
             eager = model if isinstance(model, torch.nn.Module) else None
             with run.stage("verify"), onnx_program:

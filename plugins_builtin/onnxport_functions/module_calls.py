@@ -21,17 +21,16 @@ from onnxport.kit import (
     FunctionUse,
     Node,
     Structure,
-    Template,
     Walk,
     components,
     content,
     define,
     nodes_of,
     provenance,
-    small_constant,
 )
 
 from onnxport_functions.selection import REGION, Selection, classes
+from onnxport_functions.templates import Template, small_constant
 
 if TYPE_CHECKING:
     import sympy

@@ -47,7 +47,9 @@ from onnxport_workbench.cli_output import (
 
 if TYPE_CHECKING:
     from onnxport import Profile, Translation
-    from onnxport.kit import Explanation, Plugins, Registry
+    from onnxport.kit import Plugins, Registry
+
+    from onnxport_workbench.explaining import Explanation
 
 console = PlainConsole()
 
@@ -363,8 +365,10 @@ def explain(
     as_json: JsonOption = False,
 ) -> None:
     """Show which translations serve an operator, in the order in which they are tried."""
+    from onnxport_workbench import explaining
+
     loaded, registry = _plugins(plugin, opset, runtime)
-    told = loaded.preferring(preferred(prefer) or None, registry.opset, registry.profile).explain(operator)
+    told = explaining.explain(loaded.preferring(preferred(prefer) or None, registry.opset, registry.profile), operator)
     advice = "" if told.candidates else loaded.advice(told.target)
     if as_json:
         print_json({**_explanation_as_dict(told), "advice": advice})

@@ -11,8 +11,9 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Set
 from typing import Any
 
+import onnxport
 import torch
-from onnxport import DynamicShapesError, ONNXProgram, export, warn
+from onnxport import DynamicShapesError, ONNXProgram, warn
 from onnxport.kit import MIN_OPSET
 
 _NAME = "export"
@@ -107,7 +108,7 @@ def _export(*args: Any, **kwargs: Any) -> ONNXProgram:
         kwargs["opset_version"] = MIN_OPSET
     with warnings.catch_warnings():  # a tool's table is for all of its models
         warnings.filterwarnings("ignore", r"custom_translation_table\[.*has no effect", UserWarning)
-        program = export(*args, **kwargs)
+        program = onnxport.export(*args, **kwargs)
     program.__class__ = program_of_both()
     return program
 

@@ -16,7 +16,7 @@ import onnx
 import onnxport
 import pytest
 import torch
-from onnxport.program.checkpoint import StoredTensor, read_checkpoint
+from onnxport_safetensors.checkpoint import StoredTensor, read_checkpoint
 from safetensors.torch import save_file
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode

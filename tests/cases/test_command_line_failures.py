@@ -14,9 +14,9 @@ from typing import Any
 import onnxport
 import pytest
 import torch
-from onnxport.host import spelling
-from onnxport_workbench import cli
+from onnxport_workbench import cli, spelling
 from onnxport_workbench.cli_output import print_json
+from onnxport_workbench.explaining import explain
 from typer.testing import CliRunner
 
 MODELS = """
@@ -319,7 +319,7 @@ def test_functions_of_python_that_have_a_translation() -> None:
         [onnxport.Translation(operator.add, lambda op, a, b: a), onnxport.Translation("mine::add", lambda op, a: a)]
     )
     for text in ("operator.add", "<built-in function add>", "_operator.add"):
-        assert [c.target for c in registry.explain(text).candidates] == [operator.add]
-    told = registry.explain("add")
+        assert [c.target for c in explain(registry, text).candidates] == [operator.add]
+    told = explain(registry, "add")
     assert told.target == "mine::add" and "operator.add" in told.hints[0]
     assert spelling.named("operator.mul", registry.targets()) == ([operator.mul], [])

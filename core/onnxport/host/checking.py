@@ -211,7 +211,16 @@ CHECKS: Mapping[str, Callable[[PluginInfo, Any, frozenset[int]], Any]] = {
     "onnxport_patches": patches,
     "onnxport_functionalizers": functionalizers,
     "onnxport_profiles": profiles,
-    **dict.fromkeys(("onnxport_walkers", "onnxport_verify", "onnxport_check", "onnxport_after_export"), functions),
+    **dict.fromkeys(
+        (
+            "onnxport_walkers",
+            "onnxport_checkpoints",
+            "onnxport_verify",
+            "onnxport_check",
+            "onnxport_after_export",
+        ),
+        functions,
+    ),
     "onnxport_fx_passes": passes,
     "onnxport_ir_passes": passes,
 }

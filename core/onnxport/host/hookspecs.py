@@ -267,6 +267,19 @@ def onnxport_after_export() -> Iterable[Callable[..., Any]]:  # type: ignore[emp
 
 
 @hookspec
+def onnxport_checkpoints() -> Iterable[Callable[..., Any]]:  # type: ignore[empty-body]
+    """Readers of checkpoints, for ``ONNXProgram.apply_weights(path)``. Called once, when one is first needed.
+
+    Each is called with the path of a file or folder. It returns tensors by state-dict name, or None where another
+    reader knows the format; the first that returns tensors is used. Its errors are the caller's. ::
+
+        @hookimpl
+        def onnxport_checkpoints():
+            return [lambda path: read_gguf(path) if path.endswith(".gguf") else None]
+    """
+
+
+@hookspec
 def onnxport_commands(app: typer.Typer) -> None:
     """Add commands to the command line. Called when it starts.
 

@@ -15,10 +15,8 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any
 
-from onnxport.host import explaining, spelling
 from onnxport.host.binding import bind as bind
 from onnxport.host.binding import signature_mismatch as signature_mismatch
-from onnxport.host.explaining import Explanation
 from onnxport.host.profiles import STANDARD
 from onnxport.host.records import TABLE_TIER, Conflict, Key, Resolver, Translation, key_of, name_of
 from onnxport.vocabulary.opsets import LOWEST_OPSET
@@ -200,20 +198,10 @@ class Registry:
         return bool(self.candidates(target))
 
     def find(self, name: str) -> list[Key]:
-        """Targets that ``name`` names, as people, graphs and errors write it; all overloads where it has none."""
-        return spelling.named(name, self._by_key)[0]
-
-    def explain(self, target: object) -> Explanation:
-        """Candidates of ``target`` in order, and why others are none.
-
-        Args:
-            target: an FX target, or a name such as ``"aten::add.Tensor"``, ``"operator.add"``, or what graphs, torch's
-                errors and Python print of an operator.
-
-        Raises:
-            PluginError: the name is no operator name.
-        """
-        return explaining.explain(self, target)
+        """The target of a name such as ``aten::gelu`` or ``operator.add``; the overloads where none has that name."""
+        name = name.removesuffix(".default")
+        exact = [key for key in self._by_key if name_of(key) == name]
+        return exact or [key for key in self._by_key if isinstance(key, str) and key.partition(".")[0] == name]
 
     def settled(self, candidates: Sequence[Translation]) -> Iterator[str]:
         """What is said of candidates of equal rank that the caller has put in an order."""

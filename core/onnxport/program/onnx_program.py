@@ -18,6 +18,7 @@ from torch._subclasses.fake_tensor import unset_fake_temporarily
 from onnxport.capture.call import CallSpec
 from onnxport.emit.weights import TorchTensor
 from onnxport.errors import FileError, InputError, OnnxExporterError, WeightError
+from onnxport.host.profiles import STANDARD
 from onnxport.program import loading, reweight, saving
 from onnxport.program.data_file import absolute
 from onnxport.text import plain
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     import onnx
     import onnxruntime as ort
 
-    from onnxport.host.hookspecs import Pass
+    from onnxport.host.discovery import Plugins
 
 IN_MEMORY_BYTES = 64 * 1024 * 1024
 """Models with more weights than this reach onnxruntime through a temporary file instead of memory."""
@@ -66,7 +67,8 @@ class ONNXProgram:
     with its weights and knows how it is called, but not the exported program; neither has a session.
 
     Attributes:
-        plugin_passes: gives those of the plugins of its export, which `optimize` runs; None for the installed ones.
+        plugins: those of its export, whose passes `optimize` runs; None for the installed ones.
+        profile: name of the profile that it was written for.
         model: the model, as onnx_ir represents it.
         exported_program: the program that was exported; None for a model that was loaded from a file or unpickled.
     """
@@ -81,7 +83,8 @@ class ONNXProgram:
         self.exported_program = exported_program
         self._spec: tuple[object, CallSpec | None] = None, None
         self._path = ""
-        self.plugin_passes: Callable[[], Sequence[Pass]] | None = None
+        self.plugins: Plugins | None = None
+        self.profile = STANDARD
         self._session: ort.InferenceSession | None = None
         self._remove_files: Callable[[], object] | None = None
 
@@ -333,13 +336,17 @@ class ONNXProgram:
         Raises:
             PluginError: a pass of a plugin can't be placed, or fails.
         """
-        from onnxport.host.discovery import load
         from onnxport.optimize import pipeline
 
-        passes = (self.plugin_passes or load().ir_passes)()
+        passes = self._plugins().ir_passes(self.profile)
         with self._blaming_the_file():
             pipeline.optimize(self.model, passes)
         self.release()
+
+    def _plugins(self) -> Plugins:
+        from onnxport.host.discovery import load
+
+        return load() if self.plugins is None else self.plugins
 
     def apply_weights(
         self, state_dict: Mapping[str, torch.Tensor] | str | os.PathLike[str], *, strict: bool = True
@@ -360,10 +367,12 @@ class ONNXProgram:
         """
         saving.require_flags(strict=strict)
         if isinstance(state_dict, (str, os.PathLike)):
-            from onnxport.program.checkpoint import read_checkpoint
-
             path = path_argument("state_dict", state_dict, "a state dict, or a checkpoint's path")
-            state_dict = read_checkpoint(path)  # type: ignore[assignment]
+            readers = self._plugins().functions("onnxport_checkpoints")
+            read = next((weights for reader in readers if (weights := reader(path)) is not None), None)
+            if read is None:
+                raise WeightError(f"No plugin reads the checkpoint {path!r}: load it, and give the state dict.")
+            state_dict = read
         if not isinstance(state_dict, Mapping):
             raise WeightError(f"A {type(state_dict).__name__} is given: give a state dict, or a checkpoint's path.")
         with unset_fake_temporarily():
@@ -415,7 +424,8 @@ class ONNXProgram:
 
     def __copy__(self) -> ONNXProgram:
         copied = type(self)(self.model, self.exported_program)
-        copied._spec, copied._path, copied.plugin_passes = self._spec, self._path, self.plugin_passes
+        copied._spec, copied._path = self._spec, self._path
+        copied.plugins, copied.profile = self.plugins, self.profile
         return copied
 
     def __deepcopy__(self, memo: dict[int, Any]) -> ONNXProgram:

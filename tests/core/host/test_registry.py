@@ -11,6 +11,7 @@ import torch
 from onnxport import OnnxExporterError, PluginConflictError, PluginError, Unsupported, collect, translation
 from onnxport.host.records import BUILTIN_TIER, TABLE_TIER, THIRD_PARTY_TIER, Resolver, Translation, key_of, name_of
 from onnxport.host.registry import Registry, bind, signature_mismatch
+from onnxport_workbench.explaining import explain
 
 ADD = torch.ops.aten.add.Tensor
 GELU = torch.ops.aten.gelu.default
@@ -186,20 +187,20 @@ def test_explain():
         [record(), record(opset=22), record(operator.add), record("aten::add.Scalar")],
         decompositions={ADD: other_add},
     )
-    told = registry.explain("aten::add.Tensor")
+    told = explain(registry, "aten::add.Tensor")
     assert (told.target, [r.opset for r in told.candidates]) == ("aten::add.Tensor", [18])
     assert told.rejected[0][1] == "needs opset 22, the target is 18"
     assert told.decomposition.endswith("other_add")
-    assert registry.explain("operator.add").candidates[0].target is operator.add
-    assert registry.explain(ADD).candidates == told.candidates
-    told = registry.explain("aten::add")
+    assert explain(registry, "operator.add").candidates[0].target is operator.add
+    assert explain(registry, ADD).candidates == told.candidates
+    told = explain(registry, "aten::add")
     assert not told.candidates
     assert "aten::add.Scalar, aten::add.Tensor" in told.hints[0]
     assert [each.target for each in told.overloads] == ["aten::add.Scalar", "aten::add.Tensor"]
-    told = registry.explain("add")
+    told = explain(registry, "add")
     assert len(told.overloads) == 2 and told.hints[1] == "others of that name: operator.add"
     with pytest.raises(PluginError, match="Did you mean"):
-        registry.explain("addd")
+        explain(registry, "addd")
 
 
 def test_location_has_no_machine_path():

@@ -8,6 +8,7 @@ import onnxport
 import pytest
 import torch
 from onnxport.errors import WeightError
+from onnxport.host import discovery
 from onnxport_workbench.verify import verify
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -77,3 +78,31 @@ def test_small_weights_are_no_constants() -> None:
     program = onnxport.export(Small(), (torch.randn(3),))
     program.apply_weights({"one": torch.tensor(5.0)})
     assert program(torch.ones(3))[0].tolist() == [5, 5, 5]
+
+
+def test_a_plugin_reads_checkpoints_of_its_own(tmp_path) -> None:
+    class Reader:
+        """Files of ``torch.save``."""
+
+        @onnxport.hookimpl
+        def onnxport_checkpoints(self):
+            return [lambda path: torch.load(path, weights_only=True) if path.endswith(".pt") else None]
+
+    model = torch.nn.Linear(2, 2)
+    program = onnxport.export(torch.nn.Linear(2, 2), (torch.ones(1, 2),), plugins=[Reader()])
+    torch.save(model.state_dict(), tmp_path / "weights.pt")
+    program.apply_weights(tmp_path / "weights.pt")
+    torch.testing.assert_close(program(torch.ones(1, 2))[0], model(torch.ones(1, 2)))
+    with pytest.raises(WeightError, match=r"neither a \.safetensors file"):
+        program.apply_weights(tmp_path / "weights.bin")
+
+
+def test_no_plugin_reads_checkpoints(monkeypatch, tmp_path) -> None:
+    monkeypatch.setattr(discovery, "STAGE_PACKAGES", ())
+    discovery.forget()
+    try:
+        program = onnxport.export(torch.nn.Linear(2, 2), (torch.ones(1, 2),), plugins=())
+        with pytest.raises(WeightError, match="No plugin reads the checkpoint"):
+            program.apply_weights(tmp_path / "weights.safetensors")
+    finally:
+        discovery.forget()

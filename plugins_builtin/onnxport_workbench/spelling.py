@@ -11,9 +11,10 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
+from onnxport.kit import records
 
 if TYPE_CHECKING:
-    from onnxport.host.records import Key
+    from onnxport.kit import Key
 
 _PRINTED = (
     re.compile(r"\w+\[target=(?P<name>[^\]]+)\]"),  # a node of an FX graph
@@ -53,11 +54,9 @@ def named(text: str, known: Iterable[Key]) -> tuple[list[Key], list[Key]]:
         text: such as ``aten::gelu``, ``torch.ops.aten.gelu.default``, ``<built-in function add>`` or ``gelu``.
         known: the targets that have translations.
     """
-    from onnxport.host.records import name_of
-
     keys = list(known)
     name, full = unwrapped(text), qualified(text)
-    exact: list[Key] = [key for key in keys if key == full or (callable(key) and name_of(key) == name)]
+    exact: list[Key] = [key for key in keys if key == full or (callable(key) and records.name_of(key) == name)]
     if exact or (exact := _overloads(full, keys)):
         return exact, []
     function = python_function(name, bare="<" in text)
@@ -69,7 +68,7 @@ def named(text: str, known: Iterable[Key]) -> tuple[list[Key], list[Key]]:
     groups = {space: _of_namespace(space, last, keys) for space in dict.fromkeys(_namespaces(keys))}
     found = next((group for group in groups.values() if group), [])
     others: list[Key] = [key for group in groups.values() for key in group if key not in found]
-    python: list[Key] = [key for key in keys if callable(key) and name_of(key).rpartition(".")[2] == last]
+    python: list[Key] = [key for key in keys if callable(key) and records.name_of(key).rpartition(".")[2] == last]
     return (found, [*others, *python]) if found else (python, [])
 
 
@@ -112,8 +111,6 @@ def packet_of(overloads: Sequence[Key]) -> str:
 
 def near(text: str, known: Iterable[Key]) -> list[str]:
     """Names that look like it, best first."""
-    from onnxport.host.records import name_of
-
     known = list(known)
     namespace, _, rest = qualified(text).partition("::")
     last = re.split(r"[.:]", unwrapped(text).removesuffix(".default"))[-1].lower()
@@ -121,7 +118,7 @@ def near(text: str, known: Iterable[Key]) -> list[str]:
         last = rest.partition(".")[0].lower()
     by_last: dict[str, list[str]] = {}
     for key in known:
-        name = name_of(key)
+        name = records.name_of(key)
         short = name.partition("::")[2].partition(".")[0] or name.rpartition(".")[2]
         by_last.setdefault(short.lower(), []).append(name)
     close = difflib.get_close_matches(last, by_last, n=_LISTED, cutoff=0.7)
@@ -136,9 +133,7 @@ def _order(name: str) -> tuple[int, int, str]:
 
 def _is_of_torch(full: str) -> bool:
     """Whether torch has an operator of that name, though nothing translates it."""
-    from onnxport.host.records import operator_named
-
-    return bool(_QUALIFIED.fullmatch(full)) and not isinstance(operator_named(full), str)
+    return bool(_QUALIFIED.fullmatch(full)) and not isinstance(records.operator_named(full), str)
 
 
 __all__ = ["named", "near", "packet_of", "python_function", "qualified", "unwrapped"]

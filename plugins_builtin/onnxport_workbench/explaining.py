@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
-from onnxport.errors import PluginError
-from onnxport.host import spelling
-from onnxport.host.records import Conflict
+from onnxport import PluginError
+from onnxport.kit import records
+
+from onnxport_workbench import spelling
 
 if TYPE_CHECKING:
-    from onnxport.host.records import Key, Translation
+    from onnxport import Translation
+    from onnxport.kit import Conflict, Key, Registry
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,28 +42,17 @@ class Explanation:
     of_sizes: bool = False
 
 
-class Table(Protocol):
-    """What is asked of a registry."""
+def explain(registry: Registry, target: object) -> Explanation:
+    """The candidates of ``target`` in order, and why others are none.
 
-    opset: int
-    decompositions: Mapping[Any, Callable[..., Any]]
-    conflicts: dict[str, Conflict] | None
+    Args:
+        registry: the translations.
+        target: an FX target, or a name such as ``"aten::add.Tensor"``, ``"operator.add"``, or what graphs, torch's
+            errors and Python print of an operator.
 
-    def targets(self) -> list[Key]: ...
-
-    def collecting(self) -> Table: ...
-
-    def candidates(self, target: object) -> tuple[Translation, ...]: ...
-
-    def settled(self, candidates: Sequence[Translation]) -> Iterator[str]: ...
-
-    def rejected(self, key: Key) -> list[tuple[Translation, str]]: ...
-
-
-def explain(registry: Table, target: object) -> Explanation:
-    """See :meth:`onnxport.host.registry.Registry.explain`."""
-    from onnxport.host.records import inner, key_of, name_of, operator_named
-
+    Raises:
+        PluginError: the name is no operator name.
+    """
     key: Key
     hints: list[str] = []
     overloads: tuple[Explanation, ...] = ()
@@ -78,27 +68,27 @@ def explain(registry: Table, target: object) -> Explanation:
             )
         key = found[0] if len(found) == 1 else spelling.packet_of(found)
         if len(found) > 1:
-            hints.append("overloads with translations: " + ", ".join(sorted(name_of(k) for k in found)))
-            overloads = tuple(explain(registry, name_of(k)) for k in sorted(found, key=name_of))
+            hints.append("overloads with translations: " + ", ".join(sorted(records.name_of(k) for k in found)))
+            overloads = tuple(explain(registry, records.name_of(k)) for k in sorted(found, key=records.name_of))
         if others:
-            hints.append("others of that name: " + ", ".join(map(name_of, others)))
+            hints.append("others of that name: " + ", ".join(map(records.name_of, others)))
         if found[0] not in known and isinstance(key, str) and (close := spelling.near(target, known)):
             hints.append("names that look like it: " + ", ".join(close))
     else:
-        key = key_of(target)
-    key = key_of(key)
+        key = records.key_of(target)
+    key = records.key_of(key)
     asked = registry.collecting()
-    candidates = asked.candidates(operator_named(key) if isinstance(target, str) else target)
+    candidates = asked.candidates(records.operator_named(key) if isinstance(target, str) else target)
     conflicts = asked.conflicts or {}
     hints += registry.settled(candidates)
     if callable(key) and not candidates:
         hints.append("sizes are computed without a translation: as arithmetic of the shapes that they come from")
     decomposition = ""
     for operator, function in registry.decompositions.items():
-        if key_of(operator) == key:
-            decomposition = f"{inner(function).__module__}.{inner(function).__qualname__}"
+        if records.key_of(operator) == key:
+            decomposition = f"{records.inner(function).__module__}.{records.inner(function).__qualname__}"
     return Explanation(
-        name_of(key),
+        records.name_of(key),
         registry.opset,
         tuple(candidate.loaded() for candidate in candidates),
         tuple(registry.rejected(key)),

@@ -15,11 +15,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from onnxport import FileError, MissingFileError, WeightError
+from onnxport.kit import (
+    CHUNK_BYTES,
+    OPEN_AT_ONCE,
+    DataFile,
+    MissingCheckpointError,
+    TorchTensor,
+    absolute,
+    folder_of,
+    inside,
+)
 from torch._subclasses.fake_tensor import unset_fake_temporarily
-
-from onnxport.emit.weights import CHUNK_BYTES, TorchTensor
-from onnxport.errors import FileError, MissingCheckpointError, MissingFileError, WeightError
-from onnxport.program.data_file import OPEN_AT_ONCE, DataFile, absolute, folder_of, inside
 
 _DTYPES = {
     "BOOL": torch.bool, "U8": torch.uint8, "I8": torch.int8, "U16": torch.uint16, "I16": torch.int16,
