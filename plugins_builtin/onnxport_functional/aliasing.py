@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import torch
 from onnxport import Unsupported
-from onnxport.kit import Written, mutated, source_line, storage_of
+from onnxport.kit import Written, is_same_size, mutated, source_line, storage_of
 from torch.fx import GraphModule, Node
 from torch.fx.node import map_aggregate, map_arg
 from torch.utils import _pytree as pytree
@@ -33,9 +33,11 @@ from onnxport_functional.views import (
 )
 from onnxport_functional.writes import (
     PYTHON_INPLACE,
+    RANGES,
     RETURNS_ITSELF,
     SAME_TENSOR,
     TURNS_INTO_VIEW,
+    as_out_decides,
     frozen,
     is_assertion,
     is_inplace,
@@ -43,10 +45,15 @@ from onnxport_functional.writes import (
     is_silent,
     is_write,
     pure_twin,
-    result_dtypes,
+    result_kinds,
 )
 
 aten = torch.ops.aten
+
+_RECORDED = (
+    "torch's capture records a shape for its out= tensor that eager doesn't give it: use the operator's result instead "
+    "of out=, or export the module itself"
+)
 
 
 class NotFunctionalizable(Unsupported):
@@ -373,6 +380,8 @@ class Rewriter:
         for i, item in enumerate(written):
             resizes = item.is_out or target._schema.name in ("aten::resize_", "aten::resize_as_")
             if resizes and not is_same_shape(aliases[i].val, self._recorded(node, item)):
+                if target._schema.name in RANGES and is_same_size(aliases[i].val.numel(), node.meta["val"].numel()):
+                    raise self.refusal(_RECORDED, final=True)
                 aliases[i] = self._resized(given[item.name], aliases[i], self._recorded(node, item))
         plain = [i for i, result in enumerate(target._schema.returns) if result.alias_info is None]
         recorded = node.meta.get("val")
@@ -387,6 +396,8 @@ class Rewriter:
                 for a, t in zip(arguments, twin._schema.arguments)
                 if a.kwarg_only and a.name in given
             }
+            if isinstance(aliases[0], Alias):
+                kwargs |= as_out_decides(twin, given, aliases[0].val)
             is_tuple = len(twin._schema.returns) > 1
             new = self.emit(twin, args, [*vals, *new_vals] if is_tuple else [*vals, *new_vals][0], **kwargs)
         elif target.namespace not in ("aten", "prims") and all(item is not None for item in aliases):
@@ -398,14 +409,16 @@ class Rewriter:
         else:
             raise self.refusal("no pure operator does the same")
         results = [self._item(new, i, v) for i, v in enumerate([*vals, *new_vals])] if is_tuple else [new]
-        dtypes = result_dtypes(twin, new.args, new.kwargs) if twin and not isinstance(aliases[0], list) else []
+        kinds = result_kinds(twin, new.args, new.kwargs) if twin and not isinstance(aliases[0], list) else []
         for i, alias in enumerate(aliases):
             value, position = results[len(vals) + i], len(vals) + i
             if isinstance(alias, list):
                 for j, item in enumerate(alias):
                     self.store(item, self._item(value, j, item.val))
             elif alias is not None:
-                dtype = dtypes[position] if position < len(dtypes) else alias.val.dtype
+                dtype, rank = kinds[position] if position < len(kinds) else (alias.val.dtype, alias.val.dim())
+                if written[i].is_out and rank != alias.val.dim():  # comparisons of 0-d constants, in torch 2.14
+                    raise self.refusal(_RECORDED, final=True)
                 self.store(alias, value, dtype)
         self._bind_written(node, written, aliases, dict(zip(plain, results)))
 

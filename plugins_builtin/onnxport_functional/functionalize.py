@@ -46,8 +46,9 @@ def functionalize(
     lost = written_view_lost_by_torch(program.graph_module)
     if lost is not None:
         raise CaptureError(
-            f"{_REFUSED}: {reason}\n{lost.format_node()} writes to a view that torch's own way doesn't keep: write to "
-            f"the tensor itself, by an index. {source_line(lost)}"
+            f"{_REFUSED}: {reason}\n{lost.format_node()} writes to a view, or resizes a tensor, in a way that torch "
+            f"doesn't keep: write to the tensor itself by an index, and give out= a tensor of the result's shape. "
+            f"{source_line(lost)}"
         )
     try:
         decomposed = program.run_decompositions({})

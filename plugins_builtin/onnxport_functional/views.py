@@ -12,7 +12,7 @@ from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
-from onnxport.kit import is_same_size, may_overlap, mutated, storage_of
+from onnxport.kit import Written, is_same_size, may_overlap, mutated, storage_of
 from torch.fx import GraphModule, Node
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 from torch.fx.node import map_aggregate, map_arg
@@ -304,13 +304,16 @@ _LOST_BY_TORCH = frozenset(f"aten::{name}" for name in ("unfold", "as_strided", 
 def written_view_lost_by_torch(owner: GraphModule) -> Node | None:
     """A write that torch's own functionalization (2.14) would get wrong, if the graph has one.
 
-    Around the windows of an `unfold` it puts zeros, and what an `expand` repeats it adds up.
+    Around the windows of an `unfold` it puts zeros, and what an `expand` repeats it adds up. A tensor that `out=`
+    resizes keeps its shape.
     """
     fakes = fakes_of(owner)
     for node in owner.graph.nodes:
         written = mutated(node.target) if isinstance(node.target, torch._ops.OpOverload) else ()
         names = [argument.name for argument in node.target._schema.arguments] if written else []
         given = {**dict(zip(names, node.args)), **node.kwargs}
+        if any(item.is_out and _is_resized(given.get(item.name), node, item) for item in written):
+            return node  # type: ignore[no-any-return]
         for view in pytree.tree_leaves([given.get(item.name) for item in written]):
             while isinstance(view, Node) and isinstance(view.target, torch._ops.OpOverload):
                 if view.target._schema.name in _LOST_BY_TORCH:
@@ -319,6 +322,18 @@ def written_view_lost_by_torch(owner: GraphModule) -> Node | None:
                 is_view = isinstance(above, Node) and storage_of(fakes.get(above)) == storage_of(fakes.get(view))
                 view = above if is_view else None
     return None
+
+
+def _is_resized(old: Any, node: Node, written: Written) -> bool:
+    """Whether an operator gives the tensor of `out=` another shape."""
+    if not isinstance(old, Node) or not isinstance(old.meta.get("val"), torch.Tensor):
+        return False
+    val = node.meta.get("val")
+    results = val if isinstance(val, (tuple, list)) else [val]
+    for result, new in zip(node.target._schema.returns, results):  # type: ignore[union-attr]
+        if result.alias_info and written.alias_set & set(result.alias_info.before_set):
+            return isinstance(new, torch.Tensor) and not is_same_shape(old.meta["val"], new)
+    return False
 
 
 _CERTAIN_VIEWS = (

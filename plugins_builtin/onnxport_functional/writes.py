@@ -112,22 +112,40 @@ def is_inplace(target: Any) -> bool:
     return returned is not None and first is not None and first.is_write and target._schema.name.endswith("_")
 
 
+#: Operators whose `out=` keeps its shape where that has as many elements as the result.
+RANGES = frozenset(f"aten::{name}" for name in ("arange", "linspace", "logspace", "range"))
+#: What operators that make tensors of numbers take, where they have no `out=`.
+_FACTORY = frozenset({"dtype", "layout", "device", "pin_memory"})
+
+
+def as_out_decides(twin: torch._ops.OpOverload, given: Mapping[str, Any], out: torch.Tensor) -> dict[str, Any]:
+    """The arguments of the pure operator that a written tensor decides: `sum(x, 0, out=o)` adds in the dtype of `o`."""
+    names = {argument.name for argument in twin._schema.arguments if argument.kwarg_only}
+    decided = {"dtype": out.dtype, "device": out.device}
+    return {name: value for name, value in decided.items() if name in names and given.get(name) is None}
+
+
 @cache
 def pure_twin(target: torch._ops.OpOverload) -> torch._ops.OpOverload | None:
     """The pure operator with the same arguments, without those for `out=`.
 
-    It returns what `target` returns beside the tensors it writes, and then the new values of those.
+    It returns what `target` returns beside the tensors it writes, and then the new values of those. What makes tensors
+    of numbers (`arange`) also takes what `out=` decides otherwise: see :data:`_FACTORY`.
     """
     namespace, name = target._schema.name.split("::")
     base = name.removesuffix("_")
-    names = [name] if any(written.is_out for written in mutated(target)) else [base, f"{base}_functional"]
+    is_out = any(written.is_out for written in mutated(target))
     wanted = [str(argument.type) for argument in target._schema.arguments if not argument.is_out]
+    names = [name] if is_out else [base, f"{base}_functional"]
     for candidate in (*names, _RENAMED.get(name)):
         packet = getattr(getattr(torch.ops, namespace), candidate, None) if candidate else None
         found = []
         for overload_name in packet.overloads() if packet else ():
             overload = getattr(packet, overload_name)
-            if not mutated(overload) and [str(argument.type) for argument in overload._schema.arguments] == wanted:
+            types = [str(argument.type) for argument in overload._schema.arguments]
+            extra = {argument.name for argument in overload._schema.arguments[len(wanted) :]}
+            is_twin = types[: len(wanted)] == wanted and (not extra or (is_out and extra == _FACTORY))
+            if is_twin and not mutated(overload):
                 found.append(overload)
         if found:
             return next((o for o in found if o._overloadname == target._overloadname), found[0])
@@ -136,22 +154,27 @@ def pure_twin(target: torch._ops.OpOverload) -> torch._ops.OpOverload | None:
 
 #: They read gates beyond the end of a weight of one element: torch 2.14 ends the process.
 _NEEDS_GATES = frozenset(f"aten::{name}" for name in ("lstm", "gru", "lstm_cell", "gru_cell"))
-_DTYPES: dict[Any, list[torch.dtype]] = {}
+_KINDS: dict[Any, list[tuple[torch.dtype, int]]] = {}
 
 
 def result_dtypes(twin: torch._ops.OpOverload, args: Any, kwargs: Any) -> list[torch.dtype]:
-    """The dtypes that a pure operator gives, found by running it on tensors of one element; empty where it can't be."""
+    """The dtypes that a pure operator gives; empty where they can't be found."""
+    return [dtype for dtype, _ in result_kinds(twin, args, kwargs)]
+
+
+def result_kinds(twin: torch._ops.OpOverload, args: Any, kwargs: Any) -> list[tuple[torch.dtype, int]]:
+    """The dtypes and ranks that a pure operator gives, found by running it on tensors of one element; or empty."""
     if twin._schema.name in _NEEDS_GATES:
         return []
     key = (twin, frozen(map_arg(args, _kind)), frozen(tuple(map_arg(kwargs, _kind).items())))
-    if key not in _DTYPES:
+    if key not in _KINDS:
         try:
             results = pytree.tree_leaves(twin(*map_arg(args, _one_element), **map_arg(kwargs, _one_element)))
-            _DTYPES[key] = [result.dtype for result in results]
+            _KINDS[key] = [(result.dtype, result.dim()) for result in results]
         # what needs real sizes doesn't promote
         except (RuntimeError, TypeError, ValueError, IndexError, ArithmeticError):
-            _DTYPES[key] = []
-    return _DTYPES[key]
+            _KINDS[key] = []
+    return _KINDS[key]
 
 
 def _kind(node: Node) -> Any:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from support import export_and_compare
 
-AXES = {0: torch.export.Dim("n", min=3, max=64)}
+AXES = {0: torch.export.Dim("n", min=4, max=64)}
 Tensor = torch.Tensor
 
 
@@ -46,6 +46,11 @@ OPERATORS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "stack": lambda a, out: torch.stack([a, a], out=out),
     "matmul": lambda a, out: torch.matmul(a, a.mT, out=out),
     "where": lambda a, out: torch.where(a > 0, a, a * 2, out=out),
+    "prod": lambda a, out: torch.prod(a, 1, out=out),
+    "arange": lambda a, out: torch.arange(a.shape[0], out=out),
+    "full": lambda a, out: torch.full((a.shape[0], 2), 3, out=out),
+    "eye": lambda a, out: torch.eye(a.shape[0], out=out),
+    "zeros": lambda a, out: torch.zeros(2, a.shape[0], out=out),
 }
 DYNAMIC = [empty, empty_view, double]
 OUTS = [empty, empty_view, empty_view_of_a_view, larger, double]
@@ -138,3 +143,85 @@ def test_a_range_keeps_a_shape_of_as_many_elements(name: str) -> None:
         return whole, view
 
     export_and_compare(forward, (torch.randn(6, 3),), dynamic_shapes={"args": (AXES,)}, other_args=(torch.randn(9, 3),))
+
+
+REDUCTIONS: dict[str, Callable[..., Tensor]] = {
+    "sum": torch.sum,
+    "nansum": torch.nansum,
+    "prod": torch.prod,
+    "mean": torch.mean,
+    "nanmean": torch.nanmean,
+    "cumsum": torch.cumsum,
+    "cumprod": torch.cumprod,
+}
+DTYPES = [torch.float32, torch.float64, torch.float16, torch.int64, torch.int32, torch.int16, torch.uint8]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: str(dtype).removeprefix("torch."))
+@pytest.mark.parametrize("given", DTYPES[:4], ids=lambda dtype: str(dtype).removeprefix("torch."))
+def test_the_dtype_of_out_is_that_of_the_computation(given: torch.dtype, dtype: torch.dtype) -> None:
+    """Eager casts the elements first: 1.5 + 1.5 is 2 in an integer tensor."""
+    x = (torch.randn(6, 3) * 3).to(given)
+    serving = []
+    for function in REDUCTIONS.values():
+        for is_empty in (True, False):
+            try:
+                function(x, 0, out=torch.empty(0 if is_empty else function(x.float(), 0).shape, dtype=dtype))
+                serving.append((function, is_empty))
+            except RuntimeError:  # eager refuses the pair of dtypes
+                continue
+    assert serving
+
+    def forward(a: Tensor) -> list[Tensor]:
+        results = []
+        for function, is_empty in serving:
+            shape = [0] if is_empty else a.shape if function in (torch.cumsum, torch.cumprod) else a.shape[1:]
+            out = torch.empty(shape, dtype=dtype)
+            function(a, 0, out=out)
+            results.append(out)
+        return results
+
+    other = (torch.randn(9, 3) * 3).to(given)
+    tolerance = 2e-2 if torch.float16 in (given, dtype) else 1e-5
+    axes = {"args": (AXES,)}
+    export_and_compare(forward, (x,), dynamic_shapes=axes, other_args=(other,), rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int8, torch.float16])
+def test_running_sums_in_place_keep_their_dtype(dtype: torch.dtype) -> None:
+    def forward(a: Tensor) -> tuple[Tensor, Tensor]:
+        b = (a * 5).to(dtype)
+        c = b.clone()
+        return b.cumsum_(0), c.cumprod_(0)
+
+    export_and_compare(forward, (torch.randn(4, 3),), rtol=1e-2, atol=1e-2)
+
+
+class Recorded(torch.nn.Module):
+    def __init__(self, forward: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self._forward = forward
+
+    def forward(self, a: Tensor) -> Tensor:
+        return self._forward(a)
+
+
+def comparison_of_a_constant(a: Tensor) -> Tensor:
+    two = a.new_tensor(2)
+    out = two.new_empty(0)
+    torch.gt(two, 0, out=out)
+    return out
+
+
+def range_in_a_shape(a: Tensor) -> Tensor:
+    out = torch.zeros(a.shape)
+    torch.arange(a.numel(), out=out)
+    return out
+
+
+@pytest.mark.parametrize("forward", [comparison_of_a_constant, range_in_a_shape])
+def test_a_shape_that_torch_records_wrong_is_refused(forward: Callable[[Tensor], Tensor]) -> None:
+    program = torch.export.export(Recorded(forward), (torch.zeros(2, 3, dtype=torch.uint8),))
+    with pytest.raises(onnxport.CaptureError, match="records a shape for its out= tensor that eager doesn't give"):
+        onnxport.export(program, verbose=False)

@@ -19,6 +19,7 @@ import onnx
 import onnxport
 import onnxruntime
 import torch
+from onnxport_workbench.kernels import missing_kernels
 from torch import nn
 
 from .grammar import INPUTS, KINDS, SHAPES, NothingFitsError, Scope
@@ -176,7 +177,10 @@ class Setting:
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """What became of a program: `run`, `refused`, `wrong`, or `outside`: the captured program excludes the size."""
+    """What became of a program: `run`, `refused`, `wrong`, or `outside`.
+
+    Outside: the captured program excludes the size, or onnxruntime has no kernel and `check` says so.
+    """
 
     program: Program
     setting: Setting
@@ -344,7 +348,14 @@ def judged(program: Program, setting: Setting, error: Exception) -> Verdict:
     stopped = type(error).__module__.startswith("onnxruntime") and setting.dynamic
     if stopped and runs_at_example(program, setting) and not accepts(program, setting, setting.other):
         return Verdict(program, setting, "outside", text)
+    if name == "NotImplemented" and lacks_kernels(program, setting):
+        return Verdict(program, setting, "outside", text)
     return Verdict(program, setting, "refused" if refused else "wrong", text)
+
+
+def lacks_kernels(program: Program, setting: Setting) -> bool:
+    """The file is right, and `check` tells that onnxruntime's CPU provider has no kernel for it: most of bfloat16."""
+    return any(found.provider.startswith("CPU") for found in missing_kernels(exported([program], setting).model))
 
 
 def runs_at_example(program: Program, setting: Setting) -> bool:
