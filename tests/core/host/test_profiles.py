@@ -133,10 +133,11 @@ def test_a_pattern_that_can_not_be(profile: object) -> None:
 
 def test_explain_tells_for_which_runtime_a_translation_is() -> None:
     from onnxport.kit import load
+    from onnxport_workbench.explaining import explain
 
-    told = load([Pack()]).registry(20).explain("aten::gelu")
+    told = explain(load([Pack()]).registry(20), "aten::gelu")
     assert any("is for runtime='fast-*', the target is 'onnx'" in reason for _, reason in told.rejected)
-    told = load([Pack()]).registry(20, "fast-cpu").explain("aten::gelu")
+    told = explain(load([Pack()]).registry(20, "fast-cpu"), "aten::gelu")
     assert not told.rejected and told.candidates[0].profile == "fast-*"
 
 
