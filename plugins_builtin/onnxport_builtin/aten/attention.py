@@ -6,8 +6,10 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import onnx_ir as ir
 from onnxport import DataType, Size, Tensor, Unsupported, translation
 
+from onnxport_builtin.aten.grouped_heads import Groups, groups_of
 from onnxport_builtin.aten.matmul import swap_last
 from onnxport_builtin.aten.normalization import layer_norm
 from onnxport_builtin.aten.random import dropout
@@ -48,26 +50,15 @@ class _Scores:
         self,
         op: Builder,
         query: Tensor,
-        key: Tensor,
+        key: Tensor | Groups,
         mask: Tensor | None,
         is_causal: bool,
         scale: float | None,
-        queries: Dim,
         keys: Dim,
-        keys_rank: int,
     ) -> None:
-        width = query.shape[-1]
+        queries, dtype = query.shape[-2], query.dtype
         self.rows: Tensor | None = None
-        dtype = query.dtype
-        if scale is not None:
-            factor: Any = scale
-        elif isinstance(width, int):
-            factor = 1.0 / math.sqrt(width) if width else 1.0
-        else:
-            factor = op.Reciprocal(op.Sqrt(op.cast(width, dtype)))
-        if not (isinstance(factor, float) and factor == 1.0):
-            query = op.Mul(query, factor)
-        scores = op.MatMul(query, swap_last(op, key, keys_rank))
+        scores = _product_with_keys(op, query, key, _factor(op, query, scale))
         if is_causal:
             scores = op.Add(scores, _causal_mask(op, queries, keys, dtype))
         if mask is not None:
@@ -76,6 +67,25 @@ class _Scores:
                 mask = op.Where(mask, op.const(0.0, dtype), op.const(_MINUS_INFINITY, dtype))
             scores = op.Add(scores, op.cast(mask, dtype))
         self.scores = scores
+
+
+def _factor(op: Builder, query: Tensor, scale: float | None) -> Any:
+    """What the scores are multiplied by; None where that changes nothing."""
+    width = query.shape[-1]
+    if scale is None and not isinstance(width, int):
+        return op.Reciprocal(op.Sqrt(op.cast(width, query.dtype)))
+    factor = scale if scale is not None else 1.0 / math.sqrt(width) if width else 1.0
+    return None if factor == 1.0 else factor
+
+
+def _product_with_keys(op: Builder, query: Tensor, key: Tensor | Groups, factor: Any) -> Tensor:
+    groups = key if isinstance(key, Groups) else None
+    rows = query if groups is None else groups.rows(op, query)
+    if factor is not None:  # directly before the product: onnxruntime makes one node of both
+        rows = op.Mul(rows, factor)
+    matrices = key if groups is None else groups.matrices
+    scores = op.MatMul(rows, swap_last(op, matrices, len(matrices.shape)))
+    return scores if groups is None else groups.heads(op, scores, query, matrices.shape[-2])
 
 
 def _attention(
@@ -96,27 +106,34 @@ def _attention(
     `query` (..., L, E), `key` (..., S, E), `value` (..., S, E_v). A query that no key is left for gives zeros, as
     torch's own kernels do.
     """
-    queries, keys, keys_rank = query.shape[-2], key.shape[-2], len(key.shape)
-    if enable_gqa:
-        key, value = (_repeated_heads(op, x, query.shape[-3]) for x in (key, value))
-    scores = _Scores(op, query, key, mask, is_causal, scale, queries, keys, keys_rank)
+    keys = key.shape[-2]
+    is_plain = list(query.shape[:-3]) == list(key.shape[:-3])  # a batch of keys alone is one of the weights too
+    shared_key, shared_value = (_shared_heads(op, query, x, enable_gqa, is_plain) for x in (key, value))
+    scores = _Scores(op, query, shared_key, mask, is_causal, scale, keys)
     weights = op.Softmax(scores.scores, axis=-1)
     if scores.rows is not None and with_weights:
         weights = op.Where(scores.rows, weights, 0)
     if dropout_p > 0:
         weights = dropout(op, weights, dropout_p, train=True)
-    result = op.MatMul(weights, value)
+    if isinstance(shared_value, Groups):
+        weights.shape = ir.Shape([*query.shape[:-1], keys])
+        result = shared_value.product(op, weights)
+    else:
+        result = op.MatMul(weights, shared_value)
     if scores.rows is not None and not with_weights:
         result = op.Where(scores.rows, result, 0)
     return result, weights, scores
 
 
-def _repeated_heads(op: Builder, x: Tensor, heads: Dim) -> Tensor:
-    """(..., H_kv, S, E) with each head repeated, up to `heads` of them."""
+def _shared_heads(op: Builder, query: Tensor, x: Tensor, enable_gqa: bool, may_group: bool) -> Tensor | Groups:
+    """Keys or values (..., H_kv, S, E) for the heads of ``query``, without copies where that is possible."""
+    if not enable_gqa or x.shape[-3] == query.shape[-3]:
+        return (groups_of(op, query, x) if may_group else None) or x
     *lead, own, length, width = x.shape
-    if own == heads:
-        return x
+    heads = query.shape[-3]
     repeats = heads // own
+    if may_group and isinstance(repeats, int) and list(query.shape[:-3]) == lead:
+        return Groups(x, repeats)
     axis = len(lead) + 1
     spread = expand(op, op.Unsqueeze(x, [axis]), [*lead, own, repeats, length, width])
     return reshape(op, spread, [*lead, heads, length, width])

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import onnx_ir as ir
 from onnxport import DataType, Size, Tensor, Unsupported, translation
 
 from .choosing import choose
@@ -460,4 +461,6 @@ def repeat_interleave_int(
     columns = unsqueeze(op, source, axis + 1)
     factors = [1] * (len(shape) + 1)
     factors[axis + 1] = repeats
-    return reshape(op, op.Expand(columns, factors), op.result.shape)
+    spread = op.Expand(columns, factors)
+    spread.shape = ir.Shape([*shape[: axis + 1], repeats, *shape[axis + 1 :]])
+    return reshape(op, spread, op.result.shape)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from onnxport import DataType, Size, Tensor, Unsupported, promote, translation
 
+from onnxport_builtin.aten.grouped_heads import groups_of
 from onnxport_builtin.aten.shape import product as extent
 from onnxport_builtin.aten.shape import reshape
 from onnxport_builtin.aten.whole_numbers import whole_sum
@@ -32,7 +33,8 @@ def matrix_product(op: Builder, a: Tensor, b: Tensor) -> Tensor:
     dtype = a.dtype
     wide = _WIDENED.get(dtype)
     if wide is None:
-        return op.MatMul(a, b)
+        groups = groups_of(op, a, b)
+        return op.MatMul(a, b) if groups is None else groups.product(op, a)
     return op.cast(op.MatMul(op.cast(a, wide), op.cast(b, wide)), dtype)
 
 

@@ -1,0 +1,239 @@
+"""Run times in onnxruntime: files of onnxport and of torch's exporter at opsets 20 and 23, from one captured program.
+
+``python tests/benchmarks/runtimes.py [--only llama,bert] [--opsets 20,23] [--runs 20]``
+
+The Llama has 4 layers, 1024 wide, 16 query and 4 key heads, 32k words; the others have 6 layers of their default
+width. Weights are random. The sessions of a model take turns in one process with one thread each; a number is the
+lower quartile of the thread's CPU time in milliseconds, so that other work on the machine counts little. Behind each
+number of onnxport is its ratio to the faster file of torch's exporter.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import gc
+import io
+import statistics
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnxport
+import onnxruntime
+import torch
+from torch.utils import _pytree as pytree
+
+_DYNAMIC = torch.export.Dim.DYNAMIC
+_LAYERS = 6
+
+
+@dataclass
+class Subject:
+    """A model, the keyword arguments that it is exported with, and those of each measurement."""
+
+    model: torch.nn.Module
+    example: dict[str, Any]
+    shapes: dict[str, Any]
+    cases: dict[str, dict[str, Any]]
+
+
+def _llama() -> Subject:
+    from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=32000, hidden_size=1024, intermediate_size=2816, num_hidden_layers=4, num_attention_heads=16,
+        num_key_value_heads=4,
+    )  # fmt: skip
+
+    def call(batch: int, past: int, length: int) -> dict[str, Any]:
+        cache = DynamicCache(config=config)
+        for layer in range(config.num_hidden_layers):
+            cache.update(torch.randn(batch, 4, past, 64), torch.randn(batch, 4, past, 64), layer)
+        mask = torch.ones(batch, past + length, dtype=torch.int64)
+        ids = torch.randint(0, 32000, (batch, length))
+        return {"input_ids": ids, "attention_mask": mask, "past_key_values": cache}
+
+    axes = {0: _DYNAMIC, 1: _DYNAMIC}
+    caches = [{0: _DYNAMIC, 2: _DYNAMIC}] * (2 * config.num_hidden_layers)
+    cases = {"past 512": call(1, 512, 1), "past 1536": call(1, 1536, 1), "prefill 256": call(1, 1, 256)}
+    shapes = {"input_ids": axes, "attention_mask": axes, "past_key_values": caches}
+    return Subject(LlamaForCausalLM(config), call(2, 7, 5), shapes, cases)
+
+
+def _tokens(batch: int, length: int) -> dict[str, torch.Tensor]:
+    ids = torch.randint(0, 1000, (batch, length))
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+
+def _text(model: torch.nn.Module, length: int = 128) -> Subject:
+    axes = {0: _DYNAMIC, 1: _DYNAMIC}
+    shapes = {"input_ids": axes, "attention_mask": axes}
+    return Subject(model, _tokens(2, 16), shapes, {f"1x{length}": _tokens(1, length)})
+
+
+def _bert() -> Subject:
+    from transformers import BertConfig, BertModel
+
+    return _text(BertModel(BertConfig(num_hidden_layers=_LAYERS)))
+
+
+def _gpt2() -> Subject:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    return _text(GPT2LMHeadModel(GPT2Config(n_layer=_LAYERS, use_cache=False)))
+
+
+def _t5() -> Subject:
+    from transformers import T5Config, T5EncoderModel
+
+    return _text(T5EncoderModel(T5Config(num_layers=_LAYERS)))
+
+
+def _clip_text() -> Subject:
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    return _text(CLIPTextModel(CLIPTextConfig(num_hidden_layers=_LAYERS)), 77)
+
+
+def _image(model: torch.nn.Module, size: int = 224) -> Subject:
+    example = {"pixel_values": torch.randn(2, 3, size, size)}
+    case = {"pixel_values": torch.randn(1, 3, size, size)}
+    return Subject(model, example, {"pixel_values": {0: _DYNAMIC}}, {f"1x{size}": case})
+
+
+def _vit() -> Subject:
+    from transformers import ViTConfig, ViTModel
+
+    return _image(ViTModel(ViTConfig(num_hidden_layers=_LAYERS)))
+
+
+def _swin() -> Subject:
+    from transformers import SwinConfig, SwinModel
+
+    return _image(SwinModel(SwinConfig(depths=[1, 1, 3, 1])))
+
+
+def _whisper() -> Subject:
+    from transformers import WhisperConfig
+    from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+    model = WhisperEncoder(WhisperConfig(encoder_layers=_LAYERS))
+    example, case = ({"input_features": torch.randn(n, 80, 3000)} for n in (2, 1))
+    return Subject(model, example, {"input_features": {0: _DYNAMIC}}, {"1x3000": case})
+
+
+SUBJECTS: Mapping[str, Callable[[], Subject]] = {
+    "llama": _llama,
+    "bert": _bert,
+    "gpt2": _gpt2,
+    "vit": _vit,
+    "t5 encoder": _t5,
+    "whisper encoder": _whisper,
+    "clip text": _clip_text,
+    "swin": _swin,
+}
+
+
+def _programs(subject: Subject, opsets: list[int]) -> dict[str, Any]:
+    """The files to compare; one that can't be made is left out, with a line that says so."""
+    first = onnxport.export(
+        subject.model.eval(), (), kwargs=subject.example, dynamic_shapes=subject.shapes, opset_version=opsets[0]
+    )
+    found: dict[str, Any] = {f"onnxport {opsets[0]}": first}
+    captured = first.exported_program
+    for opset in opsets[1:]:
+        found[f"onnxport {opset}"] = onnxport.export(captured, opset_version=opset)
+    for opset in opsets:
+        with contextlib.redirect_stdout(io.StringIO()):
+            try:
+                found[f"torch {opset}"] = torch.onnx.export(captured, dynamo=True, opset_version=opset, verbose=False)
+            except Exception as error:
+                failure = f"{type(error).__name__}: {str(error)[:80]}"
+                print(f"left out: torch {opset}: {failure}")
+    return found
+
+
+def cpu_times(sessions: Mapping[str, Any], feeds: Mapping[str, dict[str, Any]], runs: int) -> dict[str, float]:
+    """The lower quartile of the thread's CPU time of each session in milliseconds; the sessions take turns."""
+    times: dict[str, list[float]] = {name: [] for name in sessions}
+    gc.collect()
+    for run in range(runs + 2):
+        for name, session in sessions.items():
+            start = time.thread_time()
+            session.run(None, feeds[name])
+            if run >= 2:
+                times[name].append((time.thread_time() - start) * 1e3)
+    return {name: statistics.quantiles(values, n=4)[0] for name, values in times.items()}
+
+
+def _sessions(programs: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    sessions = {}
+    for name, program in programs.items():
+        path = folder / f"{name.replace(' ', '_')}.onnx"
+        program.save(path, external_data=True)
+        try:
+            sessions[name] = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        except Exception as error:
+            print(f"left out: {name}: no session: {str(error)[:120]}")
+    return sessions
+
+
+def _feed(session: Any, case: dict[str, Any]) -> dict[str, Any]:
+    """The tensors of a call in the order of the session's inputs."""
+    values = [leaf.numpy() for leaf in pytree.tree_leaves(_listed(case)) if isinstance(leaf, torch.Tensor)]
+    return dict(zip((value.name for value in session.get_inputs()), values, strict=True))
+
+
+def _listed(case: dict[str, Any]) -> dict[str, Any]:
+    """The case with the tensors of its cache as a list, keys and values in turn."""
+    cache = case.get("past_key_values")
+    if cache is None:
+        return case
+    return {**case, "past_key_values": [x for layer in cache.layers for x in (layer.keys, layer.values)]}
+
+
+def measure(name: str, opsets: list[int], runs: int) -> None:
+    """Print one line for each case of a subject."""
+    torch.manual_seed(0)
+    subject = SUBJECTS[name]()
+    programs = _programs(subject, opsets)
+    counts = ", ".join(f"{key}: {len(program.model.graph)}" for key, program in programs.items())
+    print(f"{name} (nodes of the main graph: {counts})", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        sessions = _sessions(programs, Path(folder))
+        for label, case in subject.cases.items():
+            feeds = {key: _feed(session, case) for key, session in sessions.items()}
+            results = {key: session.run(None, feeds[key])[0] for key, session in sessions.items()}
+            first = next(iter(results.values()))
+            difference = max(abs(result - first).max() for result in results.values())
+            times = cpu_times(sessions, feeds, runs)
+            best = min((ms for key, ms in times.items() if key.startswith("torch")), default=float("nan"))
+            cells = [
+                f"{key} {ms:7.2f}" + (f" ({ms / best:.2f})" if key.startswith("onnxport") else "")
+                for key, ms in times.items()
+            ]
+            print(f"  {label:12} " + "   ".join(cells) + f"   largest difference {difference:.0e}", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default=",".join(SUBJECTS))
+    parser.add_argument("--opsets", default="20,23")
+    parser.add_argument("--runs", type=int, default=20)
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    for name in options.only.split(","):
+        measure(name, [int(opset) for opset in options.opsets.split(",")], options.runs)
+
+
+if __name__ == "__main__":
+    main()
