@@ -44,6 +44,7 @@ from onnxport_functional.writes import (
     is_kernel,
     is_silent,
     is_write,
+    must_change,
     pure_twin,
     result_kinds,
 )
@@ -116,7 +117,7 @@ class Rewriter:
         """The operands that the branches of each `cond` write."""
         self.writer = GraphWriter()
         self.dropped: list[str] = []
-        self.tracks = any(n.op == "call_function" and (is_write(n) or self.kept.get(n)) for n in owner.graph.nodes)
+        self.tracks = any(n.op == "call_function" and (must_change(n) or self.kept.get(n)) for n in owner.graph.nodes)
         self.fakes: Mapping[Node, Any] = fakes_of(owner) if self.tracks else {}
         self.env: dict[Node, Any] = {}
         self.first: dict[int, Node] = {}
@@ -243,6 +244,12 @@ class Rewriter:
         if same_geometry(parent.val, val):
             return parent
         args = map_aggregate(node.args, lambda a: self._step_argument(a, parent))
+        if node.target is aten.as_strided.default and parent.parent and _fills_storage(parent.root.val):
+            offset = args[3] if len(args) > 3 else node.kwargs.get("storage_offset")  # type: ignore[arg-type, index]
+            offset = parent.val.storage_offset() if offset is None else offset
+            if isinstance(offset, (int, Node)):  # from the start of the storage, whatever view it is called on
+                step = ViewStep(aten.as_strided.default, (PARENT, *args[1:3], offset), {}, 0, whole, node)  # type: ignore[index]
+                return Alias(None, val, parent.root, step)
         kwargs = map_aggregate(node.kwargs, lambda a: self._step_argument(a, parent))
         step = ViewStep(node.target, args, kwargs, index, whole, node)  # type: ignore[arg-type]
         # a view is shared within one call of a module, so that the calls of a module class stay alike
@@ -497,6 +504,16 @@ class Rewriter:
             chain, values = [alias, alias.root], [value, whole]
         for above, new in zip(chain, values):
             above.node, above.version = new, version
+
+
+def _fills_storage(val: torch.Tensor) -> bool:
+    """Whether a fake tensor has all elements of its storage, in their order. Never adds a guard."""
+    expected: Any = 1
+    for size, stride in zip(reversed(val.shape), reversed(val.stride())):
+        if not (is_same_size(stride, expected) or is_same_size(size, 1)):
+            return False
+        expected = expected * size
+    return is_same_size(val.storage_offset(), 0)
 
 
 def _up(alias: Alias) -> Iterable[Alias]:

@@ -19,7 +19,7 @@ from onnxport_functional.aliasing import NotFunctionalizable, Rewriter
 from onnxport_functional.regions import attribute_of, inline_regions
 from onnxport_functional.transforms import records_transforms, without_transforms
 from onnxport_functional.views import written_view_lost_by_torch
-from onnxport_functional.writes import is_assertion, is_write, may_write
+from onnxport_functional.writes import is_assertion, may_change, must_change
 
 _REFUSED = "The model writes to a tensor, or transforms a function, in a way that can't be exported"
 
@@ -147,8 +147,8 @@ def _meaningless(graph_module: GraphModule) -> dict[Node, None] | None:
             continue
         known = pure.get(id(node.target))
         if known is None:
-            known = pure[id(node.target)] = not may_write(node.target) and not is_assertion(node.target)
-        if not known and is_write(node):
+            known = pure[id(node.target)] = not may_change(node.target) and not is_assertion(node.target)
+        if not known and must_change(node):
             return None
         is_unused = all(user in found for user in node.users)
         if is_unused and node.target is operator.getitem:
@@ -167,6 +167,6 @@ def _must_change(graph_module: GraphModule) -> bool:
     for node in graph_module.graph.nodes:
         if node.op == "get_attr" and _has_changing_body(graph_module, node):
             return True
-        if node.op == "call_function" and (not node.users or is_assertion(node.target) or is_write(node)):
+        if node.op == "call_function" and (not node.users or is_assertion(node.target) or must_change(node)):
             return True
     return False

@@ -80,11 +80,16 @@ def is_assertion(target: Any) -> bool:
     return target in _ASSERTING_FUNCTIONS
 
 
-def may_write(target: Any) -> bool:
-    """Whether some call of the operator is a write."""
+def may_change(target: Any) -> bool:
+    """Whether :func:`must_change` holds for some call of the operator."""
     if isinstance(target, torch._ops.OpOverload):
-        return bool(mutated(target)) or target in _SILENT
+        return bool(mutated(target)) or target in _SILENT or target is aten.as_strided.default
     return target in PYTHON_INPLACE or is_kernel(target)
+
+
+def must_change(node: Node) -> bool:
+    """Whether a graph can't stay as it is because of the node: a write, or a view of a storage beyond its argument."""
+    return node.target is aten.as_strided.default or is_write(node)
 
 
 def is_write(node: Node) -> bool:
