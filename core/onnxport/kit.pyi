@@ -6,6 +6,7 @@ from onnxport.capture.below_autograd import needs_gradients as needs_gradients
 from onnxport.capture.call import call_of as call_of
 from onnxport.capture.call import flatten_arguments as flatten_arguments
 from onnxport.capture.call import placeholder_values as placeholder_values
+from onnxport.capture.diagnosis import is_library as is_library
 from onnxport.capture.dynamic_shapes import asked_for as asked_for
 from onnxport.capture.dynamic_shapes import torch_shapes as torch_shapes
 from onnxport.capture.exporting import contained as contained
@@ -67,6 +68,7 @@ from onnxport.translate.model import MakeWalker as MakeWalker
 from onnxport.translate.model import Walk as Walk
 from onnxport.translate.model import Walker as Walker
 from onnxport.vocabulary import provenance as provenance
+from onnxport.vocabulary.callers import warn as warn
 from onnxport.vocabulary.checks import call_arguments as call_arguments
 from onnxport.vocabulary.checks import callable_argument as callable_argument
 from onnxport.vocabulary.checks import listed as listed

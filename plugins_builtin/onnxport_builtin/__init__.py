@@ -65,6 +65,8 @@ def onnxport_patches(model: Any) -> list[AbstractContextManager[None]]:
         import_module(f"{__name__}.capture.tensors_of_sizes").tensors_of_sizes(),
         import_module(f"{__name__}.capture.small_tensors").small_tensors(),
         import_module(f"{__name__}.capture.signals").signals_of_sizes(),
+        import_module(f"{__name__}.capture.python_functions").python_functions(model),
+        import_module(f"{__name__}.capture.functions_of_sizes").functions_of_sizes(),
         import_module(f"{__name__}.capture.arithmetic_of_sizes").arithmetic_of_sizes(model),
         import_module(f"{__name__}.capture.forward_derivatives").forward_derivatives(),
     ]

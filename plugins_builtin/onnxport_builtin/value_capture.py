@@ -1,4 +1,4 @@
-"""Capturing what branches on known values, and ``linspace`` of as many steps as a dynamic size says.
+"""Capturing what branches on known values.
 
 These are changes to torch 2.14 that last while an export captures:
 
@@ -6,8 +6,6 @@ These are changes to torch 2.14 that last while an export captures:
   it knows those of a few more: ``if (torch.tensor(std) == 0).any()`` of a normalization is decided.
 - Python's ``max`` and ``min`` of sizes are symbolic in a non-strict capture, but not of quotients of sizes: those
   compare, and the answer for the example's sizes is the graph's. Here they are symbolic too.
-- ``linspace`` takes a plain number of steps, so a dynamic one would become the example's: grids of pixels come out
-  with the height and width of the example. Here it is arithmetic on ``arange``.
 """
 
 from __future__ import annotations
@@ -37,7 +35,6 @@ def _replaced() -> Iterator[Replacement]:
             yield module, "CONSTANT_NUMEL_LIMIT", lambda _: _KNOWN_VALUES
     if hasattr(non_strict_utils, "_tensor_min_max"):
         yield non_strict_utils, "_tensor_min_max", _of_quotients
-    yield torch, "linspace", _any_steps
 
 
 _replacements = Replacements(_replaced)
@@ -51,19 +48,3 @@ def _of_quotients(original: Callable[..., Any]) -> Callable[..., Any]:
         return (torch.sym_max if kwargs["tensor_callable"] is torch.maximum else torch.sym_min)(*args)
 
     return extreme
-
-
-def _any_steps(original: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
-    def linspace(start: Any, end: Any, steps: Any, *, dtype: torch.dtype | None = None, **kwargs: Any) -> torch.Tensor:
-        wanted = dtype or torch.get_default_dtype()
-        ends = (v.dtype.is_complex if isinstance(v, torch.Tensor) else isinstance(v, complex) for v in (start, end))
-        if not isinstance(steps, torch.SymInt) or not wanted.is_floating_point or any(ends) or "out" in kwargs:
-            return original(start, end, steps, dtype=dtype, **kwargs)
-        work = torch.float64 if wanted == torch.float64 else torch.float32
-        index = torch.arange(steps, dtype=work, device=kwargs.get("device"))
-        step = (end - start) / torch.sym_max(steps - 1, 1)
-        from_end = end - (steps - 1 - index) * step
-        # From both ends towards the middle, as torch does; one step alone is at the start.
-        return torch.where(index < torch.sym_max(steps // 2, 1), start + index * step, from_end).to(wanted)
-
-    return linspace

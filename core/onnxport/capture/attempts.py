@@ -48,7 +48,6 @@ from onnxport.capture.diagnosis import (
 from onnxport.capture.dynamic_shapes import torch_shapes
 from onnxport.capture.examples import Sizes, example_of
 from onnxport.capture.exporting import TRACING, contained, exporting, is_in_onnx_export
-from onnxport.capture.lengths import symbolic_lengths
 from onnxport.capture.loops import cure, is_repeated
 from onnxport.capture.quiet import quiet
 from onnxport.errors import Attempt, CaptureError, DynamicAxis, DynamicShapesError
@@ -246,8 +245,7 @@ class _Capture:
         for _ in range(2):
             try:
                 patch = shape_config.patch(backed_size_oblivious=True) if oblivious else contextlib.nullcontext()  # type: ignore[attr-defined]
-                lengths = contextlib.nullcontext() if strict else symbolic_lengths(self._model)
-                with contained(), patch, lengths:
+                with contained(), patch, watched(self._watched):
                     if below:
                         return capture_below_autograd(self._model, args, kwargs, shapes)
                     return check_followed(
@@ -281,8 +279,7 @@ class _Capture:
     ) -> ExportedProgram:
         """After Dims contradicted the model: capture with hints, and see whether what the caller asked holds."""
         error = self._last
-        with watched(self._watched):
-            program = self._one("relaxed", plan, strict=strict, relaxed=True, oblivious=oblivious)
+        program = self._one("relaxed", plan, strict=strict, relaxed=True, oblivious=oblivious)
         if program is None:
             line = user_line(self._errors[0][1])
             raise DynamicShapesError(
@@ -369,16 +366,17 @@ class _Capture:
         if strict is not None and not pinned(strict, request) and not any(frozen(strict, request)):
             return strict
         if any(frozen(program, request)):
-            with watched(self._watched):  # once more, to see where
-                again = self._one("looking for the place", plan, relaxed=True)
-            check_dynamic(again or program, request, self._line)
-            check_dynamic(program, request)
+            check_dynamic(program, request, self._line)
         raise self._followed(pins)
 
     def _followed(self, conditions: Iterable[tuple[str, str]]) -> DynamicShapesError:
         """What is made of sizes and a number all the same: conditions on sizes, with the lines of the model."""
         listed = [f"{text}, because of {line}" if line else text for text, line in conditions]
-        usual = "Python's int() makes a size a number: use // or torch.sym_int(...) there, math.ceil or math.floor"
+        usual = (
+            "Python's int(), and arguments of torch's functions that are plain numbers (a window, a stride, an eps), "
+            "make a size a number: use // or torch.sym_int(...), math.ceil or math.floor in place of int(), and "
+            "operations on tensors in place of such an argument"
+        )
         return DynamicShapesError(
             "The model makes static what follows from sizes that were asked to be dynamic:\n    "
             + "\n    ".join(listed)

@@ -87,7 +87,8 @@ def _broken(program: ExportedProgram, request: Request) -> Iterator[tuple[str, s
         broken = {(*at.items(),) for at in [*allowed, *sizes] if _value(expression, at) == sympy.false}
         if pin or not broken <= told:
             told |= broken
-            yield PythonPrinter().doprint(expression.xreplace(names)), place, pin
+            line = place or (getattr(guard.sloc, "model_line", "") if pin else "")
+            yield PythonPrinter().doprint(expression.xreplace(names)), line, pin
 
 
 def _value(expression: Any, at: dict[Any, Any]) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib.util
 import linecache
 import os
 import re
@@ -17,16 +18,24 @@ import sympy
 import torch
 from torch._dynamo.exc import UserError
 from torch.export import ExportedProgram
+from torch.fx.experimental import symbolic_shapes
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode, ShapeEnv
 
 from onnxport.capture.below_autograd import needs_gradients
 from onnxport.capture.loops import advice_at
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from onnxport.capture.request import Asked, Leaf, Request
 
-_LIBRARIES = (os.path.dirname(torch.__file__), os.path.dirname(sympy.__file__))
+_NUMERIC = (importlib.util.find_spec(name) for name in ("numpy", "scipy"))
+_LIBRARIES = tuple(
+    os.path.dirname(file)
+    for file in (torch.__file__, sympy.__file__, *(spec.origin for spec in _NUMERIC if spec and spec.origin))
+)
 _STANDARD = os.path.dirname(os.__file__)
+_CAPTURES = os.path.join(os.path.dirname(__file__), "attempts.py")
 _patching = threading.RLock()
 
 # Programs -------------------------------------------------------------------------------------------------------------
@@ -107,12 +116,12 @@ def user_line(error: BaseException) -> str:
     if line:
         return line
     places = re.findall(r'File "([^"]+)", line (\d+)', str(error))
-    return next((_place(file, int(number)) for file, number in reversed(places) if not _is_library(file)), "")
+    return next((_place(file, int(number)) for file, number in reversed(places) if not is_library(file)), "")
 
 
 def innermost(frames: Iterable[traceback.FrameSummary]) -> str:
     for frame in reversed(list(frames)):
-        if frame.lineno is not None and not _is_library(frame.filename):
+        if frame.lineno is not None and not is_library(frame.filename):
             return _place(frame.filename, frame.lineno)
     return ""
 
@@ -121,8 +130,19 @@ def _place(file: str, number: int) -> str:
     return f"{file}:{number}: {linecache.getline(file, number).strip()}"
 
 
+def model_line() -> str:
+    """``file:line: code`` of the model that runs now, in a non-strict capture; empty where none does."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and frame.f_code.co_filename != _CAPTURES:
+        if not is_library(frame.f_code.co_filename):
+            return _place(frame.f_code.co_filename, frame.f_lineno)
+        frame = frame.f_back
+    return ""
+
+
 @functools.lru_cache(maxsize=4096)  # asked for each frame of each condition
-def _is_library(file: str) -> bool:
+def is_library(file: str) -> bool:
+    """Whether a file is not a model's: one of torch, NumPy, Python, or onnxport and its plugins."""
     if file.startswith(("<", *(folder + os.sep for folder in (*_LIBRARIES, *_own_folders(len(sys.modules)))))):
         return True
     return file.startswith(_STANDARD + os.sep) and "site-packages" not in file
@@ -207,14 +227,19 @@ def advice(error: Exception, place: str = "") -> str:
         return "The forward returns a class that pytree doesn't know: return a dict or register a Container."
     if isinstance(error, UserError) or type(error).__module__.startswith("torch._dynamo"):
         return "Change the forward as the messages say; torch.export.draft_export(...) lists all obstacles."
+    if isinstance(error, TypeError) and (instead := advice_at(place)):
+        return f"{instead}."
     return "Run model(*args, **kwargs) first: if that fails as well, the example inputs don't fit the model."
 
 
 @contextlib.contextmanager
 def watched(found: list[tuple[Any, str]]) -> Iterator[None]:
-    """Note each symbol that is replaced, with the line of the model; torch.export keeps none in non-strict mode."""
-    original = getattr(ShapeEnv, "_set_replacement", None)
-    if original is None:
+    """Note each symbol that is replaced, and each condition, with the line of the model.
+
+    torch.export keeps no line in non-strict mode; that of a condition is an attribute of its location.
+    """
+    original, location_of = getattr(ShapeEnv, "_set_replacement", None), getattr(symbolic_shapes, "SLoc", None)
+    if original is None or location_of is None:
         yield
         return
     thread = threading.get_ident()
@@ -223,12 +248,20 @@ def watched(found: list[tuple[Any, str]]) -> Iterator[None]:
         known = env.replacements.get(symbol)
         result = original(env, symbol, *args, **kwargs)
         if threading.get_ident() == thread and env.replacements.get(symbol) != known:
-            found.append((symbol, innermost(traceback.extract_stack())))
+            found.append((symbol, model_line()))
         return result
+
+    def located(*args: Any, **kwargs: Any) -> Any:
+        location = location_of(*args, **kwargs)
+        if threading.get_ident() == thread and not torch.compiler.is_dynamo_compiling():
+            object.__setattr__(location, "model_line", model_line())  # a frozen dataclass
+        return location
 
     with _patching:
         ShapeEnv._set_replacement = noting  # type: ignore[method-assign, assignment]
+        symbolic_shapes.SLoc = located  # type: ignore[misc, assignment]
         try:
             yield
         finally:
             ShapeEnv._set_replacement = original  # type: ignore[method-assign]
+            symbolic_shapes.SLoc = location_of  # type: ignore[misc]

@@ -23,6 +23,10 @@ LOOP = (
     "cell as its layer (nn.RNN, nn.GRU, nn.LSTM), and other steps as one operation on the whole axis (unflatten it "
     "into blocks, or use torch.vmap); or take a fixed number of steps, and a mask of those that count"
 )
+NUMPY = (
+    "NumPy computes with the example's numbers: use torch's function of that name or meaning, which follows the size "
+    "(torch.arange, torch.linspace, torch.zeros, torch.eye, torch.hann_window(n, periodic=False))"
+)
 PARTS = (
     "The number of parts depends on the input, and a graph has a fixed number of them. Work on the whole tensor with a "
     "mask made of the running lengths: torch.searchsorted(lengths.cumsum(0), torch.arange(len(x)), right=True) is the "
@@ -37,6 +41,8 @@ def advice_at(place: str) -> str:
     if found is None:
         return ""
     code = found["code"]
+    if re.search(r"(?<!torch\.)\b(np|numpy|scipy|signal)\.(?!newaxis|float|int|pi\b)\w", code):
+        return NUMPY
     if "split(" in code or "tolist(" in code:
         return f"{PARTS}. {LOOP}"
     return LOOP if _MANY.search(code) or is_repeated(place) else ""

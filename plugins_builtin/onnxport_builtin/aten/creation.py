@@ -217,6 +217,16 @@ def triu_indices(op: Builder, row: int, col: int, offset: int = 0, **_: Any) -> 
     return _computed(op, torch.triu_indices, row, col, offset)
 
 
+@translation("onnxport::triangle_indices")
+def triangle_indices(op: Builder, row: Dim, col: Dim, offset: Dim, lower: bool, dtype: Any) -> Tensor:
+    """Rows and columns of the elements of a triangle whose size is dynamic, row by row."""
+    rows = op.Unsqueeze(op.Range(0, row, 1), [1])
+    columns = op.Unsqueeze(op.Range(0, col, 1), [0])
+    edge = op.Add(rows, op.tensor(offset, DataType.INT64))
+    mask = op.LessOrEqual(columns, edge) if lower else op.GreaterOrEqual(columns, edge)
+    return op.cast(op.NonZero(mask), op.result.dtype)
+
+
 # ---- windows
 
 
