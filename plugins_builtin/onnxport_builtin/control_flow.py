@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 import onnx_ir as ir
 import torch
 from onnxport import DataType, Size, Tensor, Unsupported, component_dtype, translation
-
-from onnxport_builtin.aten.windows import is_used
+from onnxport.authoring import is_used
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -13,15 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx_ir as ir
-from onnxport import Builder, DataType, Size, Tensor, Unsupported, translation
-
-from onnxport_builtin.aten.shape import expand, iota, permute, reshape
-from onnxport_builtin.aten.windows import is_used
+from onnxport import Builder, DataType, Tensor, Unsupported, translation
+from onnxport.authoring import Dim, expand, iota, is_used, permute, reshape
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-Dim = int | Size
 
 # ---- any node
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from onnxport import DataType, Size, Tensor, Unsupported, translation
+from onnxport.authoring import filled
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -155,25 +156,19 @@ def iota(op: Any, length: int | Size, *, start: int | Size, step: int | Size, **
     return op.translate("aten::arange.start_step", start, start + length * step, step, dtype=_["dtype"])
 
 
-def _filled(op: Any, value: Any) -> Tensor:
-    result = op.result
-    scalar = op.const(value, result.dtype)
-    return op.Expand(scalar, list(result.shape)) if len(result.shape) else scalar
-
-
 @translation("prims::full", "prims::full_like")
 def full(op: Any, fill_value: Any, **_: Any) -> Tensor:
-    return _filled(op, fill_value)
+    return filled(op, op.result.shape, fill_value, op.result.dtype)
 
 
 @translation("prims::fill")
 def fill(op: Any, self: Tensor, value: Any) -> Tensor:
-    return _filled(op, value)
+    return filled(op, op.result.shape, value, op.result.dtype)
 
 
 @translation("prims::empty", "prims::empty_permuted", "prims::empty_strided")
 def empty(op: Any, **_: Any) -> Tensor:
-    return _filled(op, 0)
+    return filled(op, op.result.shape, 0, op.result.dtype)
 
 
 @translation("prims::scalar_tensor")

@@ -16,7 +16,7 @@ from pathlib import Path
 import onnxport
 import pytest
 import torch
-from onnxport import errors
+from onnxport import authoring, errors
 from onnxport.host import hookspecs
 
 ROOT = Path(__file__).parents[2]
@@ -113,13 +113,25 @@ def test_the_site_has_every_page() -> None:
 def test_the_reference_has_every_public_name() -> None:
     page = (ROOT / "docs/api.md").read_text(encoding="utf-8")
     found = re.findall(r"^::: (onnxport(?:_\w+)?(?:\.\w+)+)\.(\w+)$", page, re.MULTILINE)
-    found.remove(("onnxport.host", "hookspecs"))  # the page of a module, not of a name
+    for entry in (("onnxport.host", "hookspecs"), ("onnxport_builtin.aten", "kernels")):
+        found.remove(entry)  # the page of a module, not of a name
     for module, name in found:
         assert getattr(importlib.import_module(module), name) is getattr(onnxport, name)
     elsewhere = {"DataType", "hookimpl"}  # of onnx_ir and of pluggy
     assert {name for _, name in found} | elsewhere == set(onnxport.__all__)
     for name in elsewhere:
         assert f"`onnxport.{name}`" in page
+
+
+def test_the_reference_has_every_step_of_translations() -> None:
+    page = (ROOT / "docs/api.md").read_text(encoding="utf-8")
+    members = re.search(r"members: \[([^\]]*)\]", page.partition("::: onnxport_builtin.aten.kernels")[2])
+    listed = re.findall(r"\w+", members[1] if members else "")
+    homes = {name: getattr(authoring, name) for name in authoring.__all__}
+    assert {name for name, value in homes.items() if value.__module__ == "onnxport_builtin.aten.kernels"} == set(listed)
+    guide = (ROOT / "docs/writing-a-translation.md").read_text(encoding="utf-8")
+    undocumented = [name for name, value in homes.items() if not value.__doc__ or f"`{name}" not in guide]
+    assert undocumented == ["Dim"]
 
 
 def test_the_picture_of_the_pipeline_names_its_stages() -> None:

@@ -76,21 +76,23 @@ class Builder(ComplexValues):
 
     # Nodes ---------------------------------------------------------------------------------------------------------
 
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        """The emitter of an ONNX operator; kept as an attribute, so this runs once per operator."""
-        if not name[0].isupper():
-            raise AttributeError(f"the builder has no attribute {name!r}; ONNX operators start with a capital")
-        spec = spec_of(name, self.opset)
-        if spec is None:
-            raise missing(name, self.opset)
+    if not TYPE_CHECKING:  # which would take a misspelt operator for one that is there
 
-        def emit(*inputs: Any, outputs: int | None = None, **attributes: Any) -> Any:
-            return self._emit(spec, inputs, outputs, attributes)
+        def __getattr__(self, name: str) -> Callable[..., Any]:
+            """The emitter of an ONNX operator; kept as an attribute, so this runs once per operator."""
+            if not name[0].isupper():
+                raise AttributeError(f"the builder has no attribute {name!r}; ONNX operators start with a capital")
+            spec = spec_of(name, self.opset)
+            if spec is None:
+                raise missing(name, self.opset)
 
-        emit.__name__ = name
-        emit.since = spec.since  # type: ignore[attr-defined]
-        setattr(self, name, emit)
-        return emit
+            def emit(*inputs: Any, outputs: int | None = None, **attributes: Any) -> Any:
+                return self._emit(spec, inputs, outputs, attributes)
+
+            emit.__name__ = name
+            emit.since = spec.since  # type: ignore[attr-defined]
+            setattr(self, name, emit)
+            return emit
 
     def _emit(self, spec: OpSpec, inputs: tuple[Any, ...], outputs: int | None, attributes: dict[str, Any]) -> Any:
         given = attributes

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 import onnx_ir as ir
 import torch
 
+from onnxport.emit.operators import Operators
 from onnxport.emit.tensor import Tensor
 from onnxport.vocabulary.dtypes import COMPONENT
 
 
-class ComplexValues:
+class ComplexValues(Operators):
     """The part of the builder that takes complex values apart and puts them together.
 
     Attributes:
@@ -23,8 +24,6 @@ class ComplexValues:
         complex_tensors: list[Tensor]
         initializers: dict[str, Tensor]
         const: Any
-
-        def __getattr__(self, name: str) -> Any: ...
 
     def real(self, value: Tensor) -> Tensor:
         """The real parts of a complex value; a real value as it is."""

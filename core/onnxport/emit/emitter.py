@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol
 
+from onnxport.emit.operators import Operators
+
 if TYPE_CHECKING:
+    import onnx_ir as ir
     import torch.fx
 
     from onnxport.emit.scopes import Scope
@@ -12,21 +15,41 @@ if TYPE_CHECKING:
     from onnxport.host.profiles import Profile
 
 
-class Emitter(Protocol):
+class Emitter(Operators, Protocol):
     """The builder, for sizes, local functions and fingerprints: the graphs under construction, and `op.Name(…)`."""
 
     opset: int
+    profile: Profile
     node: torch.fx.Node | None
     seed: int | None
-    profile: Profile
     scopes: list[Scope]
+    domains: dict[str, int]
+    functions: dict[tuple[str, str, str], ir.Function]
+    complex_tensors: list[Tensor]
     initializers: dict[str, Tensor]
     constants: dict[Any, Tensor]
     taken: dict[str, int]
-    within: Any
     root: str | None
+    within: Any
+    inline: Any
+
+    @property
+    def symbols(self) -> Any: ...
+
+    @property
+    def local(self) -> Any: ...
 
     @property
     def scope(self) -> Scope: ...
 
-    def __getattr__(self, name: str) -> Any: ...
+    def const(self, value: Any, dtype: Any = None) -> Tensor: ...
+
+    def cast(self, value: Any, dtype: Any) -> Tensor: ...
+
+    def tensor(self, value: Any, dtype: Any = None) -> Tensor | None: ...
+
+    def as_complex(self, value: Tensor, shape: Any = None) -> Tensor: ...
+
+    def unique(self, base: str) -> str: ...
+
+    def call(self, domain: str, name: str, *inputs: Any, **options: Any) -> Any: ...

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from onnxport import DataType, Tensor, translation
+from onnxport.authoring import Dim, iota, static
 
-from onnxport_torchvision.sampling import Dim, iota, static, working_dtype
+from onnxport_torchvision.sampling import working_dtype
 
 if TYPE_CHECKING:
     from onnxport import Builder

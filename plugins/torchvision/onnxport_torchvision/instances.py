@@ -19,9 +19,10 @@ from unittest import mock
 import numpy as np
 import torch
 from onnxport import DataType, Tensor, translation
+from onnxport.authoring import Dim, iota
 
 from onnxport_torchvision.regions import Row, each
-from onnxport_torchvision.sampling import Dim, clamped, iota, working_dtype
+from onnxport_torchvision.sampling import clamped, working_dtype
 
 if TYPE_CHECKING:
     from onnxport import Builder

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from onnxport import DataType, Tensor, translation
+from onnxport.authoring import Dim, iota, is_used, static
 
-from onnxport_torchvision.sampling import Dim, clamped, iota, rounded, static, working_dtype
+from onnxport_torchvision.sampling import clamped, rounded, working_dtype
 
 if TYPE_CHECKING:
     from onnxport import Builder
@@ -22,11 +23,6 @@ _WITHOUT_KERNELS = 22
 _LOWEST = {DataType.FLOAT: np.finfo(np.float32).min, DataType.DOUBLE: np.finfo(np.float64).min}
 
 Row = Callable[[Tensor], Tensor]
-
-
-def is_used(op: Builder, index: int) -> bool:
-    """Whether anything reads this result of the FX node."""
-    return any(len(user.args) < 2 or user.args[1] == index for user in op.node.users)
 
 
 def _images(op: Builder, rois: Tensor) -> Tensor:

@@ -2,34 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-from onnxport import DataType, Size, Tensor, Unsupported
+from onnxport import DataType, Tensor
 
 if TYPE_CHECKING:
     from onnxport import Builder
-
-Dim = int | Size
-
-
-def static(name: str, *values: Any) -> list[int]:
-    """The values as ints. Raises Unsupported where one is a symbolic size, which an ONNX attribute can't hold."""
-    if not all(isinstance(value, int) for value in values):
-        raise Unsupported(f"{name} must be static, not {list(values)}")
-    return list(values)
 
 
 def working_dtype(dtype: DataType) -> DataType:
     """The precision to compute in: float32 in place of the half types."""
     return DataType.DOUBLE if dtype == DataType.DOUBLE else DataType.FLOAT
-
-
-def iota(op: Builder, count: Dim | Tensor, dtype: DataType = DataType.INT64) -> Tensor:
-    """0 ... count - 1."""
-    if isinstance(count, int):
-        return op.const(np.arange(count, dtype=np.int64), dtype)
-    return op.cast(op.Range(0, op.tensor(count, DataType.INT64), 1), dtype)
 
 
 def clamped(op: Builder, x: Tensor, low: int, high: Tensor) -> Tensor:

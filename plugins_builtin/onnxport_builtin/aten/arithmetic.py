@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from onnxport import DataType, Size, Tensor, Unsupported, promote, translation
+from onnxport.authoring import choose
 
 from onnxport_builtin.aten.kernels import (
     HALVES,
@@ -19,7 +20,6 @@ from onnxport_builtin.aten.kernels import (
     negative,
     operands,
     truncated,
-    where,
 )
 
 if TYPE_CHECKING:
@@ -400,15 +400,15 @@ def heaviside(op: Builder, self: Tensor, values: Tensor) -> Tensor:
     a, b = operands(op, self, values)
     zero = op.Not(a) if a.dtype is DataType.BOOL else op.Equal(a, 0)
     step = a if a.dtype is DataType.BOOL else op.cast(op.Greater(a, 0), a.dtype)
-    return where(op, zero, b, step)
+    return choose(op, zero, b, step)
 
 
 @translation("aten::where.self", "aten::where.ScalarOther", "aten::where.ScalarSelf", "aten::where.Scalar")
 def where_(op: Builder, condition: Tensor, self: Operand, other: Operand) -> Tensor:
     dtype, mask = _real(self, other), op.cast(condition, DataType.BOOL)
     if dtype is DataType.BOOL and isinstance(self, bool) != isinstance(other, bool):
-        return where(op, mask, self, other)
-    return where(op, mask, op.cast(self, dtype), op.cast(other, dtype))
+        return choose(op, mask, self, other)
+    return choose(op, mask, op.cast(self, dtype), op.cast(other, dtype))
 
 
 @translation("aten::nan_to_num")

@@ -7,19 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx_ir as ir
-from onnxport import DataType, Size, Tensor, Unsupported, translation
+from onnxport import DataType, Tensor, Unsupported, translation
+from onnxport.authoring import Dim, expand, iota, is_used, permute, reshape
 
 from onnxport_builtin.aten.grouped_heads import Groups, groups_of
 from onnxport_builtin.aten.matmul import swap_last
 from onnxport_builtin.aten.normalization import layer_norm
 from onnxport_builtin.aten.random import dropout
-from onnxport_builtin.aten.shape import expand, iota, permute, reshape
-from onnxport_builtin.aten.windows import is_used
 
 if TYPE_CHECKING:
     from onnxport import Builder
 
-Dim = int | Size
 _MINUS_INFINITY = -float("inf")
 
 

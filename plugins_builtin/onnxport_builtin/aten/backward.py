@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from onnxport import DataType, Size, Tensor, Unsupported, translation
+from onnxport.authoring import filled, product, reshape
 
-from onnxport_builtin.aten.creation import filled
 from onnxport_builtin.aten.scatter import scatter_elements
-from onnxport_builtin.aten.shape import product, reshape
 from onnxport_builtin.aten.windows import spread
 
 if TYPE_CHECKING:

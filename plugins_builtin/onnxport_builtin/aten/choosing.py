@@ -5,29 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from onnxport import DataType, Size, Tensor, translation
-
-from .shape import expand
+from onnxport.authoring import choose, expand
 
 if TYPE_CHECKING:
     from onnxport import Builder
-
-# element types for which onnxruntime 1.32 has no Where
-_NO_WHERE = (DataType.INT16, DataType.UINT16)
-
-
-def choose(op: Builder, condition: Tensor, a: Tensor | int | float, b: Tensor | int | float) -> Tensor:
-    """`a` where `condition` holds, else `b`, broadcast; tensors of one dtype, at most one of them a number."""
-    dtype = a.dtype if isinstance(a, Tensor) else b.dtype
-    if dtype == DataType.BOOL:
-        if not isinstance(a, Tensor):
-            return op.Or(condition, b) if a else op.And(op.Not(condition), b)
-        if not isinstance(b, Tensor):
-            return op.Or(op.Not(condition), a) if b else op.And(condition, a)
-        return op.Xor(b, op.And(condition, op.Xor(a, b)))
-    if dtype in _NO_WHERE:
-        a, b = op.cast(a, DataType.INT32), op.cast(b, DataType.INT32)
-        return op.cast(op.Where(condition, a, b), dtype)
-    return op.Where(condition, a, b)
 
 
 @translation("aten::masked_fill.Scalar", "aten::masked_fill.Tensor")

@@ -6,8 +6,9 @@ import math
 from typing import TYPE_CHECKING
 
 from onnxport import DataType, Size, Tensor, Unsupported, promote, translation
+from onnxport.authoring import filled
 
-from onnxport_builtin.aten.kernels import filled, is_infinite, is_nan, operands
+from onnxport_builtin.aten.kernels import is_infinite, is_nan, operands
 
 if TYPE_CHECKING:
     from onnxport import Builder

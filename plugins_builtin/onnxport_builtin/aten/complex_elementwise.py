@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from onnxport import DataType, Tensor, Unsupported
+from onnxport.authoring import expand
 
 from onnxport_builtin.aten.complex_parts import (
     Pair,
@@ -17,7 +18,6 @@ from onnxport_builtin.aten.complex_parts import (
 )
 from onnxport_builtin.aten.complex_shape import nonzero_mask
 from onnxport_builtin.aten.kernels import sign_bit
-from onnxport_builtin.aten.shape import expand
 from onnxport_builtin.aten.transcendental import angle_of, asinh, cosh, log_one_plus, sinh
 
 if TYPE_CHECKING:

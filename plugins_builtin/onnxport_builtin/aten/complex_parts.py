@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import onnx_ir as ir
 import torch
 from onnxport import DataType, Size, Tensor, Unsupported, component_dtype, promote, translation
+from onnxport.authoring import filled
 
-from onnxport_builtin.aten.creation import filled
 from onnxport_builtin.aten.transcendental import angle_of
 
 if TYPE_CHECKING:

@@ -7,13 +7,13 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from onnxport import DataType, Tensor, Unsupported
+from onnxport.authoring import axis_of
 
 from onnxport_builtin.aten.complex_elementwise import log_of_sum, result_of
 from onnxport_builtin.aten.complex_parts import Pair, by_parts, complex_translation, on_part, pair
 from onnxport_builtin.aten.complex_shape import converted, nonzero_mask
 from onnxport_builtin.aten.linalg_parts import loop, shaped
 from onnxport_builtin.aten.reduction import reduced_axes
-from onnxport_builtin.aten.shape import axis_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import onnx_ir as ir
 import torch
 from onnxport import DataType, Tensor, Unsupported, component_dtype
+from onnxport.authoring import axis_of, expand, filled, move_axes, permute, reshape
 
 from onnxport_builtin.aten.complex_parts import (
     Pair,
@@ -22,9 +23,7 @@ from onnxport_builtin.aten.complex_parts import (
     physical,
     tensors_in,
 )
-from onnxport_builtin.aten.creation import filled
 from onnxport_builtin.aten.random import draw
-from onnxport_builtin.aten.shape import axis_of, expand, move_axes, permute, reshape
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from onnxport import DataType, Tensor, Unsupported, translation
-
-from onnxport_builtin.aten.kernels import filled
+from onnxport.authoring import filled
 
 if TYPE_CHECKING:
     from onnxport import Builder

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from onnxport import DataType, Size, Tensor, Unsupported, translation
+from onnxport import DataType, Tensor, Unsupported, translation
+from onnxport.authoring import Dim, is_static, product
 
 from onnxport_builtin.aten.matmul import matrix_product, plus
 from onnxport_builtin.aten.padding import pad_axes
-from onnxport_builtin.aten.shape import is_static, product
 from onnxport_builtin.aten.windows import batched, gather_windows, pad_spatial, positions, spread, window_count
 
 if TYPE_CHECKING:
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 # onnxruntime 1.32 has kernels of Conv and ConvTranspose for these alone (bfloat16 runs elsewhere).
 _NATIVE = (DataType.FLOAT, DataType.FLOAT16, DataType.BFLOAT16)
-Dim = int | Size
 
 
 def _kernel_shape(weight: Tensor) -> list[int] | None:

@@ -11,26 +11,12 @@ import numpy as np
 import onnx_ir as ir
 import torch
 from onnxport import DataType, Size, Tensor, Unsupported, translation
-
-from .shape import Dim, expand, iota, is_static, product
+from onnxport.authoring import Dim, filled, iota
 
 if TYPE_CHECKING:
     from onnxport import Builder
 
 _CONSTANT_ELEMENTS = 1024
-
-
-def filled(op: Builder, shape: list[Dim], value: Any, dtype: DataType) -> Tensor:
-    """A tensor of `shape` with `value` (a number, a size or a 0-d tensor) everywhere."""
-    if isinstance(value, (Size, Tensor)):
-        return expand(op, op.cast(value, dtype), shape)
-    element = op.const(value, dtype)
-    if not shape:
-        return element
-    numpy = element.const_value.numpy()
-    if is_static(shape) and product(shape) <= _CONSTANT_ELEMENTS and dtype != DataType.BFLOAT16:
-        return op.const(np.full(shape, numpy), dtype)
-    return op.ConstantOfShape(op.sizes(shape), value=ir.tensor(numpy.reshape(1), dtype=dtype))
 
 
 @translation("aten::full")

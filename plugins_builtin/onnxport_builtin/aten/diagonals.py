@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from onnxport import DataType, Tensor, translation
+from onnxport.authoring import Dim, choose, iota, move_axes, product, reshape
 
-from .choosing import choose
-from .shape import Dim, int32_if_lacking, iota, move_axes, product, reshape
+from .shape import int32_if_lacking
 
 if TYPE_CHECKING:
     from onnxport import Builder

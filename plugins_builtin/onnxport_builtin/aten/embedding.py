@@ -5,15 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from onnxport import DataType, Size, Tensor, Unsupported, translation
-
-from onnxport_builtin.aten.shape import expand, flat, iota
-from onnxport_builtin.aten.windows import is_used
+from onnxport import DataType, Tensor, Unsupported, translation
+from onnxport.authoring import Dim, expand, flat, iota, is_used
 
 if TYPE_CHECKING:
     from onnxport import Builder
 
-Dim = int | Size
 _SUM, _MEAN, _MAX = range(3)
 # onnxruntime 1.32 has no ScatterND with a reduction for these.
 _NO_SCATTER = (DataType.FLOAT16, DataType.BFLOAT16)

@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx_ir as ir
 from onnxport import DataType, Size, Tensor, promote, translation
+from onnxport.authoring import Dim, axis_of, permute, product, reshape
 
 from onnxport_builtin.aten.padding import pad_axes
-from onnxport_builtin.aten.shape import Dim, axis_of, permute, product, reshape
 
 if TYPE_CHECKING:
     from onnxport import Builder

@@ -13,14 +13,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import onnx_ir as ir
 from onnxport import Size, Tensor
+from onnxport.authoring import Dim, reshape
 from onnxport.optimize.rewriting import attribute, constant
-
-from onnxport_builtin.aten.shape import reshape
 
 if TYPE_CHECKING:
     from onnxport import Builder
 
-Dim = int | Size
 _INDEX_LIMIT = 16 * 1024  # bytes of an index that is looked at
 
 

@@ -8,22 +8,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx_ir as ir
 from onnxport import DataType, Size, Tensor, Unsupported, translation
-
-from .choosing import choose
-from .creation import filled
-from .joining import concat
-from .shape import (
-    CONSTANT_INDEX,
+from onnxport.authoring import (
     Dim,
     axis_of,
     broadcast_shape,
+    choose,
     expand,
+    filled,
     flat,
     permute,
     product,
     reshape,
     unsqueeze,
 )
+
+from .joining import concat
+from .shape import CONSTANT_INDEX
 
 if TYPE_CHECKING:
     from onnxport import Builder

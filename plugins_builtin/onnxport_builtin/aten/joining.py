@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from onnxport import DataType, Tensor, Unsupported, promote, translation
-
-from .shape import Dim, axis_of, expand, product, reshape, unsqueeze
+from onnxport.authoring import Dim, axis_of, expand, product, reshape, unsqueeze
 
 if TYPE_CHECKING:
     from onnxport import Builder

@@ -20,6 +20,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from onnxport import DataType, Tensor, Unsupported, promote
+from onnxport.authoring import filled
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -90,19 +91,13 @@ def elementary(op: Builder, name: str, value: Tensor, **attributes: Any) -> Tens
     return emit(value, **attributes)
 
 
-def filled(op: Builder, like: Tensor, value: float, dtype: DataType) -> Tensor:
-    """A tensor of ``like``'s shape that holds one value."""
-    scalar = op.const(value, dtype)
-    if like.shape is not None and len(like.shape) == 0:
-        return op.Identity(scalar)
-    return op.Expand(scalar, op.shape(like))
-
-
-def where(op: Builder, condition: Tensor, self: Any, other: Any) -> Tensor:
-    """``Where`` for every element type; at least one branch is a tensor, whose type a number (not a size) takes.
+def choose(op: Builder, condition: Tensor, self: Any, other: Any) -> Tensor:
+    """``self`` where ``condition`` holds, else ``other``, for every element type; the three broadcast.
 
     Args:
-        condition: bool.
+        condition: a tensor of bools.
+        self: a tensor, or a number in the other's element type; at least one of the two is a tensor.
+        other: as ``self``; tensors are of one element type.
     """
     dtype = next(value.dtype for value in (self, other) if isinstance(value, Tensor))
     if dtype is DataType.BOOL:

@@ -8,17 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from onnxport import DataType, Size, Tensor, Unsupported, promote, translation
+from onnxport import DataType, Tensor, Unsupported, promote, translation
+from onnxport.authoring import Dim, broadcast_shape, expand, is_used, product
 from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
 from onnxport_builtin.aten.reduction import NARROW_FLOATS, widen
-from onnxport_builtin.aten.shape import broadcast_shape, expand, product
-from onnxport_builtin.aten.windows import is_used
 
 if TYPE_CHECKING:
     from onnxport import Builder
 
-Dim = int | Size
 _NONE, _MEAN, _SUM = range(3)
 
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from onnxport import DataType, Size, Tensor, Unsupported, promote, translation
+from onnxport.authoring import Dim, reshape
+from onnxport.authoring import product as extent
 
 from onnxport_builtin.aten.grouped_heads import groups_of
-from onnxport_builtin.aten.shape import product as extent
-from onnxport_builtin.aten.shape import reshape
 from onnxport_builtin.aten.whole_numbers import whole_sum
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ _WIDENED = {
     DataType.INT16: DataType.INT32,
 }
 _FLOATS = (DataType.FLOAT, DataType.DOUBLE, DataType.FLOAT16, DataType.BFLOAT16)
-Dim = int | Size
 
 
 def matrix_product(op: Builder, a: Tensor, b: Tensor) -> Tensor:

@@ -13,14 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from onnxport import DataType, Size, Tensor
-
-from onnxport_builtin.aten.shape import iota, is_static
+from onnxport import DataType, Tensor
+from onnxport.authoring import Dim, iota, is_static
 
 if TYPE_CHECKING:
     from onnxport import Builder
 
-Dim = int | Size
 
 _SMALL_IMAGE = 128
 """Height and width together, up to which torch 2.14 takes the kernel for small images."""

@@ -6,15 +6,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from onnxport import DataType, Size, Tensor, Unsupported, translation
-
-from onnxport_builtin.aten.shape import expand, is_static, product, reshape
-from onnxport_builtin.aten.windows import is_used
+from onnxport import DataType, Tensor, Unsupported, translation
+from onnxport.authoring import Dim, expand, is_static, is_used, product, reshape
 
 if TYPE_CHECKING:
     from onnxport import Builder
 
-Dim = int | Size
 # onnxruntime 1.32 normalizes instances in these only (bfloat16 runs elsewhere).
 _INSTANCE = (DataType.FLOAT, DataType.FLOAT16, DataType.BFLOAT16)
 _HALVES = (DataType.FLOAT16, DataType.BFLOAT16)

@@ -7,13 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from onnxport import DataType, Size, Tensor, Unsupported, translation
-
-from onnxport_builtin.aten.shape import expand, iota
+from onnxport.authoring import Dim, expand, iota
 
 if TYPE_CHECKING:
     from onnxport import Builder
 
-Dim = int | Size
 
 # onnxruntime 1.32 pads no int16.
 _WIDENED = {DataType.INT16: DataType.INT32, DataType.UINT16: DataType.INT32}

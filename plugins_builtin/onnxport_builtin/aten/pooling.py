@@ -7,16 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import sympy
-from onnxport import DataType, Size, Tensor, translation
+from onnxport import DataType, Tensor, translation
+from onnxport.authoring import Dim, expand, iota, is_used, product, reshape
 
-from onnxport_builtin.aten.shape import expand, iota, product, reshape
-from onnxport_builtin.aten.windows import batched, gather_windows, is_used, pad_spatial, positions, spread
+from onnxport_builtin.aten.windows import batched, gather_windows, pad_spatial, positions, spread
 from onnxport_builtin.capture import pools as _operators  # noqa: F401  # defines onnxport::adaptive_max_pool
 
 if TYPE_CHECKING:
     from onnxport import Builder
 
-Dim = int | Size
 
 # Kernels of onnxruntime 1.32 (bfloat16 runs elsewhere).
 _MAX_POOL = (

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from onnxport import DataType, Size, Tensor, Unsupported, translation
+from onnxport import DataType, Tensor, Unsupported, translation
+from onnxport.authoring import Dim
 
 from onnxport_builtin import packed_capture as _operators  # noqa: F401  # defines onnxport::pack_padded_sequence
 from onnxport_builtin.aten import random
@@ -16,7 +17,6 @@ from onnxport_builtin.aten.matmul import matrix_product
 if TYPE_CHECKING:
     from onnxport import Builder
 
-Dim = int | Size
 # The element types of onnxruntime 1.32's kernels (bfloat16 runs elsewhere).
 _NATIVE = (DataType.FLOAT, DataType.FLOAT16, DataType.BFLOAT16)
 

@@ -17,8 +17,8 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from onnxport import DataType, Size, Tensor, Unsupported, translation
+from onnxport.authoring import may_be_zero
 
-from onnxport_builtin.aten.shape import may_be_zero
 from onnxport_builtin.aten.whole_numbers import whole_product, whole_sum
 
 if TYPE_CHECKING:

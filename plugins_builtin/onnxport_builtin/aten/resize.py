@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from onnxport import DataType, Size, Tensor, Unsupported, translation
+from onnxport.authoring import iota
 
 from onnxport_builtin.aten.nearest import Axis, Places
-from onnxport_builtin.aten.shape import iota
 
 if TYPE_CHECKING:
     from onnxport import Builder

@@ -9,14 +9,13 @@ import numpy as np
 import torch
 from onnx_ir.tensor_adapters import to_torch_dtype
 from onnxport import DataType, Size, Tensor, Unsupported, translation
+from onnxport.authoring import Dim, expand, is_static, product, reshape
 
-from onnxport_builtin.aten.shape import expand, is_static, product, reshape
 from onnxport_builtin.aten.windows import batched, gather_windows, pad_spatial, positions, spread, window_count
 
 if TYPE_CHECKING:
     from onnxport import Builder
 
-Dim = int | Size
 _INTERPOLATION = ("linear", "nearest", "cubic")
 _INTERPOLATION_16 = ("bilinear", "nearest", "bicubic")
 _PADDING = ("zeros", "border", "reflection")

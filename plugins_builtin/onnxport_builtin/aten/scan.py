@@ -6,8 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from onnxport import DataType, Tensor, translation
-
-from onnxport_builtin.aten.shape import may_be_zero
+from onnxport.authoring import may_be_zero
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

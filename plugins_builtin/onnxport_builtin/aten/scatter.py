@@ -8,27 +8,26 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from onnxport import DataType, Size, Tensor, Unsupported, translation
-from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
-
-from .choosing import choose
-from .creation import filled
-from .indexing import END, Advanced, as_vector, clamped, is_mask, static_range
-from .joining import concat
-from .shape import (
+from onnxport.authoring import (
     Dim,
     axis_of,
     broadcast_shape,
+    choose,
     expand,
+    filled,
     flat,
-    int32_if_lacking,
     iota,
     may_be_one,
     permute,
     product,
     reshape,
-    strided_index,
     unsqueeze,
 )
+from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
+
+from .indexing import END, Advanced, as_vector, clamped, is_mask, static_range
+from .joining import concat
+from .shape import int32_if_lacking, strided_index
 
 if TYPE_CHECKING:
     from onnxport import Builder

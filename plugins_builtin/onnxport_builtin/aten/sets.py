@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from onnxport import DataType, Tensor, Unsupported, promote, translation
+from onnxport.authoring import filled, flat, is_static, product, reshape, unsqueeze
 
-from .creation import filled
 from .indexing import END, as_vector, compress
-from .shape import flat, is_static, product, reshape, unsqueeze
 
 if TYPE_CHECKING:
     from onnxport import Builder

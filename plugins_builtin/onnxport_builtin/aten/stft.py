@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx_ir as ir
 from onnxport import DataType, Tensor, Unsupported, translation
+from onnxport.authoring import Dim, iota, reshape
 
 from onnxport_builtin.aten.complex_parts import Pair, flagged, joined, pair
 from onnxport_builtin.aten.fft import (
@@ -25,7 +26,6 @@ from onnxport_builtin.aten.fft import (
     transform,
 )
 from onnxport_builtin.aten.padding import pad_axes
-from onnxport_builtin.aten.shape import Dim, iota, reshape
 from onnxport_builtin.capture import signals as _operators  # noqa: F401  # defines onnxport::istft
 
 if TYPE_CHECKING:

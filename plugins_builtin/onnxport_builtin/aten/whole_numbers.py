@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from onnxport import DataType, Size, Tensor
+from onnxport.authoring import may_be_zero, permute, product, reshape
 
 from onnxport_builtin.aten.scan import initial
-from onnxport_builtin.aten.shape import may_be_zero, permute, product, reshape
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from onnxport import Size, Tensor, Unsupported
+from onnxport import Tensor, Unsupported
+from onnxport.authoring import Dim, iota
 
 from onnxport_builtin.aten.padding import pad_axes
-from onnxport_builtin.aten.shape import iota
 
 if TYPE_CHECKING:
     from onnxport import Builder
-
-Dim = int | Size
 
 
 def spread(values: Any, count: int, name: str = "argument") -> list[int]:
@@ -82,10 +79,3 @@ def pad_spatial(op: Builder, x: Tensor, begin: Sequence[Dim], end: Sequence[Dim]
 def window_count(size: Dim, kernel: Dim, stride: int, dilation: int, begin: Dim, end: Dim) -> Dim:
     """How many whole windows lie in an axis of `size` with the pads `begin` and `end`."""
     return (size + (begin + end - (kernel - 1) * dilation - 1)) // stride + 1
-
-
-def is_used(op: Builder, index: int) -> bool:
-    """Whether anything reads result `index` of the FX node, which has several."""
-    if op.node is None:
-        return True
-    return any(user.target is not operator.getitem or user.args[1] == index for user in op.node.users)

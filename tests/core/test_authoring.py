@@ -1,0 +1,92 @@
+"""Steps that packs import: the cases in which they go beyond what the built-in translations ask of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import onnxport
+import pytest
+import torch
+from onnxport import DataType, Unsupported, authoring
+from onnxport.authoring import choose, filled, iota, static
+from support import export_and_compare
+
+ADD = torch.ops.aten.add.Tensor
+
+
+class Model(torch.nn.Module):
+    def __init__(self, function: Any) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.function(x) + x
+
+
+def check(emit: Any, expected: Any, x: torch.Tensor, other: torch.Tensor) -> None:
+    """The addition translated by ``emit`` is what the table says, at the example's size and another one."""
+
+    def translated(op: onnxport.Builder, self: onnxport.Tensor, other: onnxport.Tensor, *, alpha: int = 1) -> Any:
+        return op.Add(emit(op, other), other)  # in the model, the other operand is its input
+
+    model = Model(expected)
+    table = {ADD: translated}
+    for dynamic in (None, ({0: "n"},)):
+        program = onnxport.export(model.eval(), (x,), dynamic_shapes=dynamic, custom_translation_table=table)
+        for given in (x,) if dynamic is None else (x, other):
+            torch.testing.assert_close(program(given)[0], model(given))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.int32, torch.int64])
+def test_iota_of_a_dtype(dtype: torch.dtype) -> None:
+    x, other = torch.ones(3, dtype=dtype), torch.ones(7, dtype=dtype)
+    element = onnxport.onnx_dtype(dtype)
+
+    def count(x: torch.Tensor) -> torch.Tensor:
+        return torch.arange(x.shape[0], dtype=dtype)
+
+    check(lambda op, x: iota(op, op.size(x, 0), element), count, x, other)
+    check(lambda op, x: iota(op, op.Squeeze(op.Shape(x)), element), count, x, other)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.int64])
+def test_filled_by_dims_and_by_a_tensor(dtype: torch.dtype) -> None:
+    x, other = torch.ones(2, 3, dtype=dtype), torch.ones(5, 3, dtype=dtype)
+    element = onnxport.onnx_dtype(dtype)
+
+    def twos(x: torch.Tensor) -> torch.Tensor:
+        return torch.full_like(x, 2)
+
+    check(lambda op, x: filled(op, x.shape, 2, element), twos, x, other)
+    check(lambda op, x: filled(op, x, 2, element), twos, x, other)
+    check(lambda op, x: filled(op, op.Compress(op.Reshape(x, [-1, 3]), [True]), 2, element), twos, x[:1], x[:1])
+
+
+def test_filled_with_a_size() -> None:
+    x, other = torch.ones(2, 3), torch.ones(5, 3)
+    check(
+        lambda op, x: filled(op, x, op.size(x, 0), DataType.FLOAT), lambda x: torch.full_like(x, x.shape[0]), x, other
+    )
+
+
+def test_choose_takes_numbers_for_either() -> None:
+    x, other = torch.tensor([1.0, -2.0, 3.0]), torch.tensor([-1.0, 4.0])
+    check(lambda op, x: choose(op, op.Less(x, 0), 0.5, x), lambda x: torch.where(x < 0, 0.5, x), x, other)
+    check(lambda op, x: choose(op, op.Less(x, 0), x, 0.5), lambda x: torch.where(x < 0, x, 0.5), x, other)
+
+
+def test_static_refuses_sizes() -> None:
+    def refused(op: onnxport.Builder, self: onnxport.Tensor, other: Any, *, alpha: int = 1) -> Any:
+        with pytest.raises(Unsupported, match="kernel must be static"):
+            static("kernel", op.size(self, 0))
+        assert static("kernel", op.size(self, 1), 4) == [3, 4]
+        return op.Add(self, other)
+
+    export_and_compare(
+        lambda x: x + x, (torch.randn(2, 3),), dynamic_shapes=(({0: "n"},),), custom_translation_table={ADD: refused}
+    )
+
+
+def test_unknown_names() -> None:
+    with pytest.raises(AttributeError, match=r"'onnxport.authoring' has no attribute 'nothing'"):
+        _ = authoring.nothing  # type: ignore[attr-defined]
