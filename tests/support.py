@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -136,6 +138,16 @@ def op_types(program: onnxport.ONNXProgram) -> list[str]:
     return [node.op_type for node in program.model.graph]
 
 
+def optimized_types(program: onnxport.ONNXProgram) -> list[str]:
+    """The operators that a plain session runs, after onnxruntime's own optimizations."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    with tempfile.TemporaryDirectory() as folder:
+        options.optimized_model_filepath = str(Path(folder) / "optimized.onnx")
+        onnxruntime.InferenceSession(program.model_proto.SerializeToString(), options)
+        return [node.op_type for node in onnx.load(options.optimized_model_filepath).graph.node]
+
+
 __all__ = [
     "computing_types",
     "expect_equal",
@@ -144,6 +156,7 @@ __all__ = [
     "np",
     "onnxruntime",
     "op_types",
+    "optimized_types",
     "run_model",
     "unfused_session",
 ]

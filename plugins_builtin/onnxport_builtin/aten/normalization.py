@@ -429,14 +429,23 @@ def instance_norm(
 _EPSILON = {DataType.DOUBLE: torch.finfo(torch.float64).eps}
 
 
-def _rms_norm(op: Builder, x: Tensor, rank: int, weight: Tensor | None, eps: float | None) -> tuple[Tensor, Tensor]:
-    """``x / sqrt(mean(x^2) + eps) * weight`` over the last `rank` axes, and the reciprocal of the root."""
+def _rms_norm(
+    op: Builder, x: Tensor, normalized: Sequence[Dim], weight: Tensor | None, eps: float | None
+) -> tuple[Tensor, Tensor]:
+    """``x / sqrt(mean(x^2) + eps) * weight`` over the last axes, and the root.
+
+    In float32 it is spelled as onnxruntime fuses it (``passes/norms.py``), which takes a weight.
+    """
     work = DataType.FLOAT if x.dtype in _HALVES else x.dtype
     eps = _EPSILON.get(work, torch.finfo(torch.float32).eps) if eps is None else eps
     wide = op.cast(x, work)
-    axes = list(range(-rank, 0))
-    root = op.Sqrt(op.Add(op.ReduceMean(op.Mul(wide, wide), axes), eps))
+    axes = list(range(-len(normalized), 0))
+    fused = work is DataType.FLOAT
+    square = op.Pow(wide, op.const(2.0, work)) if fused else op.Mul(wide, wide)
+    root = op.Sqrt(op.Add(op.ReduceMean(square, axes), eps))
     y = op.Div(wide, root)
+    if weight is None and fused and is_static(normalized):
+        weight = _filled(op, 1.0, normalized, work)
     if weight is not None:
         y = op.Mul(y, op.cast(weight, work))
     return op.cast(y, x.dtype), root
@@ -450,7 +459,7 @@ def rms_norm(
     weight: Tensor | None = None,
     eps: float | None = None,
 ) -> Tensor:
-    return op.cast(_rms_norm(op, input, len(normalized_shape), weight, eps)[0], op.result.dtype)
+    return op.cast(_rms_norm(op, input, normalized_shape, weight, eps)[0], op.result.dtype)
 
 
 @translation("aten::rms_norm", opset=23)
@@ -474,6 +483,6 @@ def rms_norm_23(
 def fused_rms_norm(
     op: Builder, input: Tensor, normalized_shape: Sequence[int], weight: Tensor | None, eps: float | None
 ) -> list[Tensor | None]:
-    y, root = _rms_norm(op, input, len(normalized_shape), weight, eps)
+    y, root = _rms_norm(op, input, normalized_shape, weight, eps)
     inverse = op.cast(op.Reciprocal(root), op.results[1].dtype) if is_used(op, 1) else None
     return [op.cast(y, op.results[0].dtype), inverse]

@@ -17,6 +17,7 @@ from onnxport_builtin.passes import (
     gathered_weights,
     identities,
     merge_layout,
+    norms,
     transposed_weights,
     unfused_weights,
 )
@@ -40,6 +41,7 @@ PASSES: dict[str, Callable[[ir.Model], int]] = {
     "fuse_batch_norm": fuse_batch_norm.run,
     "equal_constants": equal_constants.run,
     "common_subexpressions": common_subexpressions.run,
+    "norms": norms.run,
     "last_dead_code": dead_code.run,
 }
 
