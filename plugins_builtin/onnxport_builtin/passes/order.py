@@ -18,6 +18,7 @@ from onnxport_builtin.passes import (
     identities,
     merge_layout,
     norms,
+    rotations,
     transposed_weights,
     unfused_weights,
 )
@@ -42,6 +43,7 @@ PASSES: dict[str, Callable[[ir.Model], int]] = {
     "equal_constants": equal_constants.run,
     "common_subexpressions": common_subexpressions.run,
     "norms": norms.run,
+    "rotations": rotations.run,
     "last_dead_code": dead_code.run,
 }
 
