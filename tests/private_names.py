@@ -107,7 +107,7 @@ class _Scan(ast.NodeVisitor):
         self.generic_visit(node)
 
     def visit_Call(self, node: ast.Call) -> None:
-        if isinstance(node.func, ast.Name) and node.func.id in ("getattr", "hasattr", "setattr"):
+        if isinstance(node.func, ast.Name) and node.func.id in ("getattr", "hasattr", "setattr", "Replacement"):
             self._by_text(node.args)
         self.generic_visit(node)
 

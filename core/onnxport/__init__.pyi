@@ -36,14 +36,14 @@ from onnxport.errors import WeightError as WeightError
 from onnxport.export import check as check
 from onnxport.export import export as export
 from onnxport.exportable import ExportableModule as ExportableModule
-from onnxport.host.hookspecs import Container as Container
-from onnxport.host.hookspecs import Pass as Pass
 from onnxport.host.hookspecs import hookimpl as hookimpl
 from onnxport.host.profiles import Profile as Profile
 from onnxport.host.records import Deferred as Deferred
 from onnxport.host.records import Translation as Translation
 from onnxport.host.records import collect as collect
 from onnxport.host.records import translation as translation
+from onnxport.host.stages import Container as Container
+from onnxport.host.stages import Pass as Pass
 from onnxport.program.onnx_program import ONNXProgram as ONNXProgram
 from onnxport.run import CheckResult as CheckResult
 from onnxport.vocabulary.callers import warn as warn

@@ -22,11 +22,10 @@ from torch.export import ExportedProgram
 from onnxport.capture.arguments import Exportable, Interface, Request, example_arguments_of, interface_of, prepare
 from onnxport.capture.attempts import capture, check_dynamic
 from onnxport.capture.exporting import TRACING
-from onnxport.capture.subclasses import with_plain_weights
 from onnxport.emit.weights import initializers_of
 from onnxport.errors import InputError, MutationError
 from onnxport.functional.folding import fold_constants
-from onnxport.functional.passes import with_passes
+from onnxport.functional.passes import with_passes, with_program_passes
 from onnxport.functional.program import FunctionalProgram, chosen_functionalizer
 from onnxport.host.call import Call
 from onnxport.optimize import pipeline
@@ -141,6 +140,7 @@ def export(
     classes = classes_of(functions)
     opset, call = call_of(opset_version, custom_translation_table, plugins, prefer, runtime, portable)
     settings = Settings(opset, call, call.registry, mutation, metadata, optimize, seed, classes)
+    verifier = _verifier(call) if verify else None  # which is refused before the capture
     observer = observer_of(verbose) if callable(verbose) else None
     run = Run(verbose=bool(verbose) and observer is None, artifacts=Path(artifacts_dir), observer=observer)
     try:
@@ -162,10 +162,10 @@ def export(
         run.count(translated.model, after=True)
         onnx_program = ONNXProgram(translated.model, program)
         onnx_program.plugins, onnx_program.profile = call.plugins, call.profile.name
-        if verify:  # before a file is there
+        if verifier is not None:  # before a file is there
             eager = model if isinstance(model, torch.nn.Module) else None
             with run.stage("verify"), onnx_program:
-                run.verification = _verifier(call)(onnx_program, eager, request.args, request.kwargs)
+                run.verification = verifier(onnx_program, eager, request.args, request.kwargs)
                 run.verification.raise_on_failure(onnx_program)
         if f is not None:
             with run.stage("save"):
@@ -179,7 +179,7 @@ def export(
         run.error = error
         raise
     finally:
-        for follow in call.plugins.functions("onnxport_after_export"):
+        for follow in call.plugins.items("onnxport_after_export"):
             follow(run, report=report, profile=profile, shown=verbose is None or verbose is True)
     return onnx_program
 
@@ -221,7 +221,7 @@ def check(
     operators: dict[str, int] = {}
     for (operator, *_), count in translated.served.items():
         operators[operator] = operators.get(operator, 0) + count
-    looks = call.plugins.functions("onnxport_check")
+    looks = call.plugins.items("onnxport_check")
     lacking = [found for look in looks for found in look(translated.model, call.profile)]
     conflicts = list((registry.conflicts or {}).values())
     return CheckResult(translated.refusals, operators, dict(translated.decomposed), lacking, conflicts)
@@ -257,7 +257,7 @@ def _captured(
             output_names=output_names,
             containers=host.containers(),
         )
-        program = capture(model, request, verbose=run.verbose, tell=run.observer, patches=host.patches(model))
+        program = capture(model, request, host, verbose=run.verbose, tell=run.observer)
         run.interface = interface_of(program, request)
     run.show_interface()
     return request, program, run.interface
@@ -288,9 +288,9 @@ def _without_autocast() -> Iterator[None]:
 def translate_program(program: ExportedProgram, interface: Interface, settings: Settings, run: Run) -> Translated:
     """The middle arrows: an exported program as an ONNX model, with what was refused."""
     host = settings.call.plugins
-    program = with_plain_weights(program)
     with run.stage("functionalize"):
-        functionalizer = chosen_functionalizer(host.functionalizers())
+        program = with_program_passes(program, host.program_passes(), run.passes)
+        functionalizer = chosen_functionalizer(host.items("onnxport_functionalizers"))
         functional = functionalizer.program(program, is_kept=settings.registry.is_overridden, may_skip=True)
         functional = _with_mutations(functional, settings.mutation)
         functional = with_passes(functional, host.fx_passes(settings.call.profile.name), run.passes)
@@ -314,7 +314,7 @@ def translate_program(program: ExportedProgram, interface: Interface, settings: 
             seed=settings.seed,
             profile=settings.call.profile,
             functions=settings.functions,
-            walkers=host.functions("onnxport_walkers"),
+            walkers=host.items("onnxport_walkers"),
             functionalizer=functionalizer,
         )
         run.translated = translator.run()
@@ -365,7 +365,10 @@ def _with_mutations(functional: FunctionalProgram, mutation: str) -> FunctionalP
 
 
 def _verifier(call: Call) -> Callable[..., Any]:
-    found = call.plugins.functions("onnxport_verify")
+    found = call.plugins.items("onnxport_verify")
     if not found:
-        raise InputError("verify=True needs a plugin that verifies (onnxport_verify).", parameter="verify")
-    return found[0]
+        raise InputError(
+            "verify=True needs a plugin that verifies (onnxport_verify): install one, or leave verify out.",
+            parameter="verify",
+        )
+    return found[0]  # type: ignore[no-any-return]

@@ -1,12 +1,15 @@
 """What stage plugins may import: each name and its home."""
 
 from onnxport.capture.arguments import prepare as prepare
-from onnxport.capture.below_autograd import DerivativesError as DerivativesError
-from onnxport.capture.below_autograd import needs_gradients as needs_gradients
 from onnxport.capture.call import call_of as call_of
 from onnxport.capture.call import flatten_arguments as flatten_arguments
 from onnxport.capture.call import placeholder_values as placeholder_values
+from onnxport.capture.diagnosis import guards as guards
+from onnxport.capture.diagnosis import has_no_shapes as has_no_shapes
+from onnxport.capture.diagnosis import is_data_dependent as is_data_dependent
 from onnxport.capture.diagnosis import is_library as is_library
+from onnxport.capture.diagnosis import is_repeated as is_repeated
+from onnxport.capture.diagnosis import needs_gradients as needs_gradients
 from onnxport.capture.dynamic_shapes import asked_for as asked_for
 from onnxport.capture.dynamic_shapes import torch_shapes as torch_shapes
 from onnxport.capture.exporting import contained as contained
@@ -15,8 +18,6 @@ from onnxport.capture.request import Asked as Asked
 from onnxport.capture.request import Leaf as Leaf
 from onnxport.capture.request import Request as Request
 from onnxport.capture.request import leaves_of as leaves_of
-from onnxport.capture.subclasses import plain_tensors as plain_tensors
-from onnxport.capture.subclasses import with_plain_weights as with_plain_weights
 from onnxport.emit import domains as domains
 from onnxport.emit.complex_values import any_complex as any_complex
 from onnxport.emit.components import components as components
@@ -33,6 +34,8 @@ from onnxport.emit.tensor import Node as Node
 from onnxport.emit.weights import CHUNK_BYTES as CHUNK_BYTES
 from onnxport.emit.weights import TorchTensor as TorchTensor
 from onnxport.errors import MissingCheckpointError as MissingCheckpointError
+from onnxport.functional.passes import weights_behind as weights_behind
+from onnxport.functional.passes import with_program_passes as with_program_passes
 from onnxport.functional.program import Functionalizer as Functionalizer
 from onnxport.functional.program import FunctionalProgram as FunctionalProgram
 from onnxport.functional.program import Mutation as Mutation
@@ -47,6 +50,17 @@ from onnxport.host.profiles import chosen_profile as chosen_profile
 from onnxport.host.records import Conflict as Conflict
 from onnxport.host.records import Key as Key
 from onnxport.host.registry import Registry as Registry
+from onnxport.host.semantics import Assertion as Assertion
+from onnxport.host.semantics import Fill as Fill
+from onnxport.host.semantics import Folding as Folding
+from onnxport.host.semantics import Region as Region
+from onnxport.host.semantics import Semantics as Semantics
+from onnxport.host.semantics import Ties as Ties
+from onnxport.host.semantics import View as View
+from onnxport.host.semantics import Write as Write
+from onnxport.host.stages import ProgramPass as ProgramPass
+from onnxport.host.stages import Strategy as Strategy
+from onnxport.host.stages import Turn as Turn
 from onnxport.program import runtime as runtime
 from onnxport.program import saving as saving
 from onnxport.program.data_file import OPEN_AT_ONCE as OPEN_AT_ONCE
@@ -82,8 +96,11 @@ from onnxport.vocabulary.dtypes import SYMBOLIC as SYMBOLIC
 from onnxport.vocabulary.dtypes import dense as dense
 from onnxport.vocabulary.opsets import DEFAULT_OPSET as DEFAULT_OPSET
 from onnxport.vocabulary.opsets import MIN_OPSET as MIN_OPSET
+from onnxport.vocabulary.patching import Replacement as Replacement
+from onnxport.vocabulary.patching import all_applied as all_applied
 from onnxport.vocabulary.provenance import source_line as source_line
 from onnxport.vocabulary.storage import Written as Written
+from onnxport.vocabulary.storage import has_data as has_data
 from onnxport.vocabulary.storage import is_same_size as is_same_size
 from onnxport.vocabulary.storage import may_overlap as may_overlap
 from onnxport.vocabulary.storage import mutated as mutated

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
-from onnxport import Pass, Translation, hookimpl
+from onnxport import Container, Pass, Translation, hookimpl
+from onnxport.kit import ProgramPass, Replacement, Strategy
 
 
 @hookimpl
@@ -36,37 +38,79 @@ def onnxport_ir_passes() -> list[Pass]:
 
 
 @hookimpl
-def onnxport_patches(model: Any) -> list[AbstractContextManager[None]]:
+def onnxport_patches(model: Any) -> list[Replacement | AbstractContextManager[None]]:
     """Changes to torch and to the model, one file a cause: what each is for, it says itself."""
-    names = ("recurrent", "packed", "structure", "quantization", "random", "value", "region")
-    recurrent, packed, structures, quantization, numbers, values, regions = (
-        import_module(f"{__name__}.{name}_capture") for name in names
-    )
+    return [patch for path, name, *given in _PATCHES for patch in _patches(path, name, model if given else None)]
+
+
+#: Module, the function that gives its patches, and whether that takes the model; in the order of application.
+_PATCHES: tuple[tuple[Any, ...], ...] = (
+    ("capture.quiet", "quiet", True),
+    ("recurrent_capture", "recurrent_shapes"),
+    ("packed_capture", "packed_sequences"),
+    ("structure_capture", "structures"),
+    ("quantization_capture", "pure_modules"),
+    ("random_capture", "random_numbers"),
+    ("value_capture", "known_values"),
+    ("region_capture", "nested_regions"),
+    ("capture.gradients", "gradients"),
+    ("capture.solver_memory", "solver_memory"),
+    ("capture.torchscript", "torchscript_parts", True),
+    ("capture.sparse", "dense_tensors", True),
+    ("capture.data_attribute", "data_attribute"),
+    ("capture.quantized_modules", "quantized_models", True),
+    ("capture.broadcasts", "broadcasts"),
+    ("capture.autocast", "autocast_in_forward", True),
+    ("capture.pools", "pools"),
+    ("capture.parts", "parts"),
+    ("capture.ranges", "ranges"),
+    ("capture.equations", "unsolved_equations"),
+    ("capture.tensors_of_sizes", "tensors_of_sizes"),
+    ("capture.small_tensors", "small_tensors"),
+    ("capture.signals", "signals_of_sizes"),
+    ("capture.python_functions", "python_functions", True),
+    ("capture.functions_of_sizes", "functions_of_sizes"),
+    ("capture.arithmetic_of_sizes", "arithmetic_of_sizes", True),
+    ("capture.forward_derivatives", "forward_derivatives"),
+)
+
+
+def _patches(path: str, name: str, model: Any) -> list[Any]:
+    """What one file changes; the first line of the file says why."""
+    module = import_module(f"{__name__}.{path}")
+    given = getattr(module, name)() if model is None else getattr(module, name)(model)
+    if isinstance(given, AbstractContextManager):
+        return [given]
+    why = (module.__doc__ or "").partition("\n")[0]
+    return [record if record.why else replace(record, why=why) for record in given]
+
+
+@hookimpl
+def onnxport_strategies() -> list[Strategy]:
+    """A trace below autograd, for derivatives and transforms."""
+    return [import_module(f"{__name__}.capture.below_autograd").below_autograd()]
+
+
+@hookimpl
+def onnxport_program_passes() -> list[ProgramPass]:
+    """What a program takes for granted is held against its example inputs; weights that torch takes apart are plain."""
+    subclasses = import_module(f"{__name__}.capture.subclasses")
     return [
-        recurrent.recurrent_shapes(),
-        packed.packed_sequences(),
-        structures.structures(),
-        quantization.pure_modules(),
-        numbers.random_numbers(),
-        values.known_values(),
-        regions.nested_regions(),
-        import_module(f"{__name__}.capture.gradients").gradients(),
-        import_module(f"{__name__}.capture.solver_memory").solver_memory(),
-        import_module(f"{__name__}.capture.torchscript").torchscript_parts(model),
-        import_module(f"{__name__}.capture.sparse").dense_tensors(model),
-        import_module(f"{__name__}.capture.data_attribute").data_attribute(),
-        import_module(f"{__name__}.capture.quantized_modules").quantized_models(model),
-        import_module(f"{__name__}.capture.broadcasts").broadcasts(),
-        import_module(f"{__name__}.capture.autocast").autocast_in_forward(model),
-        import_module(f"{__name__}.capture.pools").pools(),
-        import_module(f"{__name__}.capture.parts").parts(),
-        import_module(f"{__name__}.capture.ranges").ranges(),
-        import_module(f"{__name__}.capture.equations").unsolved_equations(),
-        import_module(f"{__name__}.capture.tensors_of_sizes").tensors_of_sizes(),
-        import_module(f"{__name__}.capture.small_tensors").small_tensors(),
-        import_module(f"{__name__}.capture.signals").signals_of_sizes(),
-        import_module(f"{__name__}.capture.python_functions").python_functions(model),
-        import_module(f"{__name__}.capture.functions_of_sizes").functions_of_sizes(),
-        import_module(f"{__name__}.capture.arithmetic_of_sizes").arithmetic_of_sizes(model),
-        import_module(f"{__name__}.capture.forward_derivatives").forward_derivatives(),
+        ProgramPass("assumptions", import_module(f"{__name__}.capture.assumptions").checked),
+        ProgramPass("plain_weights", subclasses.with_plain_weights, weights=subclasses.plain_tensors),
     ]
+
+
+@hookimpl
+def onnxport_containers() -> list[Container]:
+    """The caches of transformers."""
+    return [import_module(f"{__name__}.capture.caches").container()]
+
+
+@hookimpl
+def onnxport_advice(subject: str | Exception, place: str) -> str | None:
+    """What to do about a capture that failed."""
+    if isinstance(subject, str):
+        return None
+    told: str | None = import_module(f"{__name__}.capture.advice").advice(subject, place)
+    return told

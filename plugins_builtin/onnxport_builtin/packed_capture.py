@@ -8,14 +8,12 @@ on the lengths, and recurrent networks take the number of sequences from the ten
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
+from onnxport.kit import Replacement
 from torch import _VF, nn
 from torch.nn.utils.rnn import PackedSequence
-
-from onnxport_builtin.replacements import Replacement, Replacements
 
 _library = torch.library.Library("onnxport", "DEF")
 _library.define("pack_padded_sequence(Tensor input, Tensor lengths, bool batch_first) -> (Tensor, Tensor)")
@@ -60,19 +58,12 @@ torch.library.register_fake("onnxport::pack_padded_sequence", _packed_shapes, li
 torch.library.register_fake("onnxport::pad_packed_sequence", _padded_shapes, lib=_library)
 
 
-def packed_sequences() -> AbstractContextManager[None]:
+def packed_sequences() -> Iterator[Replacement]:
     """While any thread is in it, packing and networks on packed sequences can be captured."""
-    return _replacements.active()
-
-
-def _replaced() -> Iterator[Replacement]:
-    yield _VF, "_pack_padded_sequence", _captured_pack
-    yield _VF, "_pad_packed_sequence", _captured_pad
+    yield Replacement(_VF, "_pack_padded_sequence", _captured_pack)
+    yield Replacement(_VF, "_pad_packed_sequence", _captured_pad)
     for network in (nn.LSTM, nn.GRU, nn.RNN):
-        yield network, "forward", _captured_forward
-
-
-_replacements = Replacements(_replaced)
+        yield Replacement(network, "forward", _captured_forward)
 
 
 def _is_capturing() -> bool:

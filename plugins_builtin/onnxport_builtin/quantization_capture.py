@@ -10,7 +10,7 @@ from unittest import mock
 
 import torch
 
-from onnxport_builtin.replacements import meta_kernels
+from onnxport_builtin.meta_kernels import meta_kernels
 
 
 def _like(self: torch.Tensor, *_: Any) -> torch.Tensor:

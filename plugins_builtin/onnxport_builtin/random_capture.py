@@ -15,9 +15,10 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+from onnxport.kit import Replacement, all_applied
 from torch.distributions import Distribution
 
-from onnxport_builtin.replacements import Replacement, Replacements, meta_kernels
+from onnxport_builtin.meta_kernels import meta_kernels
 
 _SIZED = ("rand", "randn", "randint", "randperm", "normal")
 
@@ -25,7 +26,7 @@ _SIZED = ("rand", "randn", "randint", "randperm", "normal")
 @contextlib.contextmanager
 def random_numbers() -> Iterator[None]:
     """While any thread is in it, random operators can be captured."""
-    with meta_kernels(_WITHOUT_META), _replacements.active():
+    with meta_kernels(_WITHOUT_META), all_applied(_replaced()):
         yield
 
 
@@ -45,12 +46,9 @@ _WITHOUT_META: dict[str, Callable[..., Any]] = {
 
 
 def _replaced() -> Iterator[Replacement]:
-    yield from ((torch, name, _without_generator) for name in _SIZED)
-    yield torch.Tensor, "random_", _random_between
-    yield Distribution, "__init__", _unchecked
-
-
-_replacements = Replacements(_replaced)
+    yield from (Replacement(torch, name, _without_generator) for name in _SIZED)
+    yield Replacement(torch.Tensor, "random_", _random_between)
+    yield Replacement(Distribution, "__init__", _unchecked)
 
 
 def _without_generator(original: Callable[..., Any]) -> Callable[..., Any]:

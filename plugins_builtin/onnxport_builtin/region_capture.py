@@ -9,27 +9,20 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
+from onnxport.kit import Replacement
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
-from onnxport_builtin.replacements import Replacement, Replacements
 
-
-def nested_regions() -> AbstractContextManager[None]:
+def nested_regions() -> Iterator[Replacement]:
     """While any thread is in it, regions are marked."""
-    return _replacements.active()
-
-
-def _replaced() -> Iterator[Replacement]:
     module = importlib.import_module("torch._higher_order_ops.invoke_subgraph")
     if hasattr(module, "invoke_subgraph_placeholder"):
-        yield module, "invoke_subgraph_placeholder", _marked
+        yield Replacement(module, "invoke_subgraph_placeholder", _marked)
 
 
-_replacements = Replacements(_replaced)
 _REGION = "nested_compile_region"
 
 

@@ -17,11 +17,11 @@ import functools
 import importlib
 import operator
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from typing import Any
 from unittest import mock
 
 import torch
+from onnxport.kit import Replacement
 from torch._dynamo.exc import TorchDynamoException
 from torch._higher_order_ops.wrap import TagActivationCheckpoint
 from torch._subclasses import fake_impls
@@ -29,27 +29,18 @@ from torch.fx.experimental import proxy_tensor
 from torch.utils import _pytree as pytree
 from torch.utils.checkpoint import noop_context_fn
 
-from onnxport_builtin.replacements import Replacement, Replacements
-
 _SCAN = "torch._higher_order_ops.associative_scan"  # the package's attribute of this name is a function
 
 
-def structures() -> AbstractContextManager[None]:
+def structures() -> Iterator[Replacement]:
     """While any thread is in it, torch's functions are replaced."""
-    return _replacements.active()
-
-
-def _replaced() -> Iterator[Replacement]:
-    wanted: list[Replacement] = [
-        (importlib.import_module(_SCAN), "generic_associative_scan", _one_operator),
-        (proxy_tensor, "_build_proxy_for_sym_expr", _binary_products),
-        (TagActivationCheckpoint, "__call__", _with_context),
-        (fake_impls, "_unique", _whole_positions),
+    wanted = [
+        Replacement(importlib.import_module(_SCAN), "generic_associative_scan", _one_operator),
+        Replacement(proxy_tensor, "_build_proxy_for_sym_expr", _binary_products),
+        Replacement(TagActivationCheckpoint, "__call__", _with_context),
+        Replacement(fake_impls, "_unique", _whole_positions),
     ]
-    return (each for each in wanted if hasattr(each[0], each[1]))  # other versions of torch may lack one
-
-
-_replacements = Replacements(_replaced)
+    return (each for each in wanted if hasattr(each.owner, each.name))  # other versions of torch may lack one
 
 
 def _one_operator(original: Callable[..., Any]) -> Callable[..., Any]:

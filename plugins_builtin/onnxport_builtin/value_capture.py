@@ -11,33 +11,24 @@ These are changes to torch 2.14 that last while an export captures:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
+from onnxport.kit import Replacement
 from torch._export import non_strict_utils
 from torch._subclasses import fake_tensor
 from torch.fx.experimental import proxy_tensor
 
-from onnxport_builtin.replacements import Replacement, Replacements
-
 _KNOWN_VALUES = 64  # elements: means and deviations of channels, corners of a box, a small matrix
 
 
-def known_values() -> AbstractContextManager[None]:
+def known_values() -> Iterator[Replacement]:
     """While any thread is in it, torch's functions are replaced."""
-    return _replacements.active()
-
-
-def _replaced() -> Iterator[Replacement]:
     for module in (fake_tensor, proxy_tensor):
         if hasattr(module, "CONSTANT_NUMEL_LIMIT"):
-            yield module, "CONSTANT_NUMEL_LIMIT", lambda _: _KNOWN_VALUES
+            yield Replacement(module, "CONSTANT_NUMEL_LIMIT", lambda _: _KNOWN_VALUES)
     if hasattr(non_strict_utils, "_tensor_min_max"):
-        yield non_strict_utils, "_tensor_min_max", _of_quotients
-
-
-_replacements = Replacements(_replaced)
+        yield Replacement(non_strict_utils, "_tensor_min_max", _of_quotients)
 
 
 def _of_quotients(original: Callable[..., Any]) -> Callable[..., Any]:

@@ -425,9 +425,19 @@ def _print_record(mark: str, record: Translation, reason: str = "") -> None:
 
 @app.command()
 @guarded
-def plugins(plugin: PluginsOption = None, as_json: JsonOption = False) -> None:
+def plugins(
+    plugin: PluginsOption = None,
+    as_json: JsonOption = False,
+    replacements: Annotated[
+        bool, typer.Option("--replacements", help="List what they replace of libraries while a model is captured.")
+    ] = False,
+) -> None:
     """List the plugins, and what failed in them."""
-    infos = _plugins(plugin, None)[0].infos
+    loaded = _plugins(plugin, None)[0]
+    if replacements:
+        _show_replacements(loaded, as_json)
+        return
+    infos = [*loaded.infos, *(info for info in loaded.failures if info not in loaded.infos)]
     if as_json:
         names = ("name", "distribution", "version", "translations", "error", "warning")
         print_json([{name: getattr(info, name) for name in names} for info in infos])
@@ -476,6 +486,21 @@ def _print_profile(profile: Profile) -> None:
         for operator, choice in profile.choices.items():
             table.add_row(operator, choice)
         console.print(table)
+
+
+def _show_replacements(loaded: Plugins, as_json: bool) -> None:
+    """What is replaced for a model without parts; some patches do more for the parts that they know."""
+    import torch
+
+    records = loaded.replacements(torch.nn.Module())
+    if as_json:
+        names = ("target", "plugin", "torch", "why")
+        print_json([{name: getattr(record, name) for name in names} for record in records])
+        return
+    table = Table("replaced", "plugin", "torch", "why", box=None, pad_edge=False)
+    for record in records:
+        table.add_row(record.target, record.plugin, record.torch, record.why)
+    console.print(table)
 
 
 def _version(wanted: bool) -> None:

@@ -245,7 +245,7 @@ class _Search:
     ) -> None:
         self.program = ONNXProgram(inlined(program.model), exported)
         self.args, self.kwargs, self.tolerances = args, kwargs, tolerances
-        functionalizer = chosen_functionalizer(load().functionalizers())
+        functionalizer = chosen_functionalizer(load().items("onnxport_functionalizers"))
         self.module: GraphModule = program.model.meta.get(TRANSLATED) or functionalizer.program(exported).graph_module
         self.inputs = placeholder_values(exported, args, kwargs)
         self.links = _links(self.program.model.graph, self.module.graph)

@@ -11,7 +11,7 @@ import numpy as np
 import onnx_ir as ir
 import torch
 from onnxport import WeightError
-from onnxport.kit import ONNX_TO_TORCH, TorchTensor, names_of, plain_tensors, with_plain_weights
+from onnxport.kit import ONNX_TO_TORCH, ProgramPass, TorchTensor, load, names_of, weights_behind, with_program_passes
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.export import ExportedProgram
 
@@ -83,6 +83,11 @@ def _packed_in(reference: Any) -> tuple[str, ...]:
     return tuple(f"{path.rpartition('.')[0] if '_packed_params' in path else path}." for path in owners)
 
 
+def _passes() -> list[ProgramPass]:
+    """The steps that change the weights of a program."""
+    return [each for each in load().program_passes() if each.weights is not None]
+
+
 def _weights_of(reference: Any) -> dict[str, torch.Tensor]:
     """A torch model's weights by their names."""
     if isinstance(reference, ExportedProgram):
@@ -95,7 +100,9 @@ def _weights_of(reference: Any) -> dict[str, torch.Tensor]:
         }
     else:
         return {}
-    return {name: tensor for name, tensor in plain_tensors(named).items() if isinstance(tensor, torch.Tensor)}
+    return {
+        name: tensor for name, tensor in weights_behind(named, _passes()).items() if isinstance(tensor, torch.Tensor)
+    }
 
 
 def _weights_in(
@@ -118,7 +125,7 @@ def _weights_in(
             seen.add(name)
             yield name, tensor
     with contextlib.suppress(WeightError):  # of a kind that ONNX doesn't have
-        program = None if program is None else with_plain_weights(program)
+        program = None if program is None else with_program_passes(program, _passes())
         for name in sorted(names_of(program)[0] - seen):  # computed into constants at the export
             known = None if program is None else program.state_dict.get(name)
             if isinstance(known, torch.Tensor):

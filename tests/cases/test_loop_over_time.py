@@ -10,7 +10,7 @@ from typing import Any
 import onnxport
 import pytest
 import torch
-from onnxport.capture.loops import advice_at
+from onnxport_builtin.capture.advice import advice_at
 from support import FunctionModule, export_and_compare
 from torch._higher_order_ops import scan
 from torch.export import Dim

@@ -8,7 +8,7 @@ from typing import Any
 import onnxport
 import pytest
 import torch
-from onnxport.capture.assumptions import check_assumptions
+from onnxport_builtin.capture.assumptions import check_assumptions
 from support import as_module, expect_equal, flat_tensors
 
 Tensor = torch.Tensor

@@ -9,7 +9,7 @@ from typing import Any
 import onnxport
 import pytest
 import torch
-from onnxport.capture.below_autograd import capture_below_autograd
+from onnxport_builtin.capture.below_autograd import capture_below_autograd
 from support import expect_equal, export_and_compare
 from torch import nn
 

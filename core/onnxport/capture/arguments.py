@@ -24,7 +24,7 @@ from onnxport.vocabulary.checks import listed, shown, wrong
 from onnxport.vocabulary.dtypes import SYMBOLIC
 
 if TYPE_CHECKING:
-    from onnxport.host.hookspecs import Container
+    from onnxport.host.stages import Container
 
 _CONSTANTS = (
     bool,
@@ -90,7 +90,6 @@ def prepare(
     """
     _check_model(model)
     _containers.register(containers)
-    _containers.register_caches()
     args, kwargs = _arguments(args, kwargs)
     if isinstance(model, ExportedProgram):
         request = _of_program(model, args, kwargs)

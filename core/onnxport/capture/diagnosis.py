@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import functools
 import importlib.util
@@ -16,13 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 import sympy
 import torch
-from torch._dynamo.exc import UserError
 from torch.export import ExportedProgram
 from torch.fx.experimental import symbolic_shapes
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode, ShapeEnv
 
-from onnxport.capture.below_autograd import needs_gradients
-from onnxport.capture.loops import advice_at
+from onnxport.vocabulary.patching import Replacement, all_applied
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -36,7 +35,6 @@ _LIBRARIES = tuple(
 )
 _STANDARD = os.path.dirname(os.__file__)
 _CAPTURES = os.path.join(os.path.dirname(__file__), "attempts.py")
-_patching = threading.RLock()
 
 # Programs -------------------------------------------------------------------------------------------------------------
 
@@ -198,38 +196,41 @@ def brief(error: Exception) -> str:
     return f"{type(error).__name__}: " + "\n    ".join([line.rstrip() for line in kept[:12]] + more)
 
 
-def advice(error: Exception, place: str = "") -> str:
-    """What to do about a capture that failed at a line of the model."""
-    text = str(error)
-    if is_data_dependent(error):
-        if repeated := advice_at(place):
-            return f"The forward repeats something as often as the values of a tensor say. {repeated}."
-        return (
-            "The forward branches or sizes something on the values of a tensor. Use torch.cond or torch.where for "
-            "the branch; for "
-            "a size, tell torch.export its range with torch._check(...)."
-        )
-    if needs_gradients(error):
-        return (
-            "The forward takes a gradient of what requires none: give an example input that requires it "
-            "(x.requires_grad_()), as the model itself needs it, or call x.requires_grad_() in forward."
-        )
-    if has_no_shapes(error):
-        return "A custom operator has no shape function: register one with torch.library.register_fake."
-    if "PackedParams" in text or "quantized tensor" in text or "torch.ops.quantized." in text:
-        return (
-            "Not all of eager-mode quantization can be exported: quantize with PT2E (torchao.quantization.pt2e) or "
-            "with torchao.quantization.quantize_."
-        )
-    if "meta" in text and "same device" in text:
-        return "The model is on the meta device: make the example inputs there, too."
-    if "not a known type" in text:
-        return "The forward returns a class that pytree doesn't know: return a dict or register a Container."
-    if isinstance(error, UserError) or type(error).__module__.startswith("torch._dynamo"):
-        return "Change the forward as the messages say; torch.export.draft_export(...) lists all obstacles."
-    if isinstance(error, TypeError) and (instead := advice_at(place)):
-        return f"{instead}."
-    return "Run model(*args, **kwargs) first: if that fails as well, the example inputs don't fit the model."
+_GRADIENTS = re.compile("does not require grad|doesn't require gradient|grad_fn|None of the .* require gradients")
+
+
+def needs_gradients(error: Exception) -> bool:
+    """Whether something failed since it takes gradients, which were switched off."""
+    return bool(_GRADIENTS.search(str(error)))
+
+
+_PLACE = re.compile(r"(?P<file>.+?):(?P<line>\d+): (?P<code>.*)")
+
+
+def is_repeated(place: str) -> bool:
+    """Whether a line of the model, ``file:line: code``, says how often a loop goes on."""
+    match = _PLACE.match(place)
+    if match is None:
+        return False
+    line = int(match["line"])
+    try:
+        tree = ast.parse("".join(linecache.getlines(match["file"])))
+    except (SyntaxError, ValueError):  # a cell of a notebook may hold more than Python
+        return False
+    around = [node for node in ast.walk(tree) if isinstance(node, (ast.For, ast.While)) and _covers(node, line)]
+    heads = [node.iter if isinstance(node, ast.For) else node.test for node in around]
+    heads += [node.iter for node in ast.walk(tree) if isinstance(node, ast.comprehension)]
+    ends = [
+        node.test
+        for loop in around
+        for node in ast.walk(loop)
+        if isinstance(node, ast.If) and any(isinstance(n, (ast.Break, ast.Return)) for n in ast.walk(node))
+    ]
+    return any(_covers(each, line) for each in (*heads, *ends))
+
+
+def _covers(node: ast.stmt | ast.expr, line: int) -> bool:
+    return node.lineno <= line <= (node.end_lineno or node.lineno)
 
 
 @contextlib.contextmanager
@@ -238,30 +239,27 @@ def watched(found: list[tuple[Any, str]]) -> Iterator[None]:
 
     torch.export keeps no line in non-strict mode; that of a condition is an attribute of its location.
     """
-    original, location_of = getattr(ShapeEnv, "_set_replacement", None), getattr(symbolic_shapes, "SLoc", None)
-    if original is None or location_of is None:
-        yield
-        return
     thread = threading.get_ident()
 
-    def noting(env: Any, symbol: Any, *args: Any, **kwargs: Any) -> Any:
-        known = env.replacements.get(symbol)
-        result = original(env, symbol, *args, **kwargs)
-        if threading.get_ident() == thread and env.replacements.get(symbol) != known:
-            found.append((symbol, model_line()))
-        return result
+    def noting(original: Callable[..., Any]) -> Callable[..., Any]:
+        def set_replacement(env: Any, symbol: Any, *args: Any, **kwargs: Any) -> Any:
+            before = env.replacements.get(symbol)
+            result = original(env, symbol, *args, **kwargs)
+            if threading.get_ident() == thread and env.replacements.get(symbol) != before:
+                found.append((symbol, model_line()))
+            return result
 
-    def located(*args: Any, **kwargs: Any) -> Any:
-        location = location_of(*args, **kwargs)
-        if threading.get_ident() == thread and not torch.compiler.is_dynamo_compiling():
-            object.__setattr__(location, "model_line", model_line())  # a frozen dataclass
-        return location
+        return set_replacement
 
-    with _patching:
-        ShapeEnv._set_replacement = noting  # type: ignore[method-assign, assignment]
-        symbolic_shapes.SLoc = located  # type: ignore[misc, assignment]
-        try:
-            yield
-        finally:
-            ShapeEnv._set_replacement = original  # type: ignore[method-assign]
-            symbolic_shapes.SLoc = location_of  # type: ignore[misc]
+    def locating(original: Callable[..., Any]) -> Callable[..., Any]:
+        def located(*args: Any, **kwargs: Any) -> Any:
+            location = original(*args, **kwargs)
+            if threading.get_ident() == thread and not torch.compiler.is_dynamo_compiling():
+                object.__setattr__(location, "model_line", model_line())  # a frozen dataclass
+            return location
+
+        return located
+
+    changes = [Replacement(ShapeEnv, "_set_replacement", noting), Replacement(symbolic_shapes, "SLoc", locating)]
+    with all_applied(each for each in changes if hasattr(each.owner, each.name)):
+        yield

@@ -185,11 +185,12 @@ class ShapeReader:
         return outputs
 
     def _ask_for_counters(self) -> None:
-        """The tokens that a dynamic cache layer has seen are an input: a constant holds at one position alone."""
+        """Numbers that count what dynamic tensors hold are inputs, such as the tokens that a cache has seen."""
+        counters = pytrees.counters()
         asked = {leaf.path.rpartition(".")[0] for leaf in self._leaves if leaf.asked}
         for leaf in self._leaves:
             layer, _, name = leaf.path.rpartition(".")
-            if name == pytrees.COUNTER and _is_int(leaf.value) and layer in asked and not leaf.asked:
+            if name in counters and _is_int(leaf.value) and layer in asked and not leaf.asked:
                 leaf.asked[None] = Asked(Dim.AUTO, contract=False)
 
     def _place(self, key: Any, parameter: str) -> tuple[str, Any]:

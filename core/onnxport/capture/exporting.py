@@ -11,9 +11,12 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
+import torch._dynamo  # keeps the answer of is_in_onnx_export by function: it has to see torch's own first
 from torch._C import _functorch
 from torch.autograd import forward_ad
 from torch.nn.modules.module import _global_buffer_registration_hooks
+
+from onnxport.vocabulary.patching import Replacement, all_applied
 
 #: Held while torch traces: it patches its globals meanwhile, and two threads would see each other's.
 TRACING = threading.RLock()
@@ -26,10 +29,7 @@ def is_in_onnx_export() -> bool:
     return _exporting.get()
 
 
-_patching = threading.RLock()
-_active = 0
 _original: Callable[[], bool] = torch.onnx.is_in_onnx_export
-_patched: Any = None
 
 
 def _answer() -> bool:
@@ -42,6 +42,17 @@ def _answer_of_torch() -> bool:
     return _answer()
 
 
+def _answering(original: Callable[[], bool]) -> Callable[[], bool]:
+    global _original
+    is_written = isinstance(original, types.FunctionType)
+    _original = types.FunctionType(original.__code__, original.__globals__) if is_written else original  # type: ignore[attr-defined]
+    return _answer
+
+
+def _coded_anew(_code: Any) -> types.CodeType:
+    return _answer_of_torch.__code__
+
+
 @contextlib.contextmanager
 def exporting() -> Iterator[None]:
     """Let ``torch.onnx.is_in_onnx_export()`` be true in this thread, since models ask it.
@@ -49,28 +60,16 @@ def exporting() -> Iterator[None]:
     There is no public way to set it. The function is replaced in ``torch.onnx`` (which strict captures see) and, for
     those who imported it from there before, given other code; both as long as any thread captures.
     """
-    global _active, _original, _patched
-    with _patching:
-        _active += 1
-        if _active == 1:
-            _patched = torch.onnx.is_in_onnx_export
-            if isinstance(_patched, types.FunctionType):
-                _original = types.FunctionType(_patched.__code__, _patched.__globals__)
-                _patched.__code__ = _answer_of_torch.__code__
-            else:
-                _original = _patched
-            torch.onnx.is_in_onnx_export = _answer
+    function = torch.onnx.is_in_onnx_export
+    changes = [Replacement(torch.onnx, "is_in_onnx_export", _answering)]
+    if isinstance(function, types.FunctionType) and function is not _answer:
+        changes.append(Replacement(function, "__code__", _coded_anew))
     token = _exporting.set(True)
     try:
-        yield
+        with all_applied(changes):
+            yield
     finally:
         _exporting.reset(token)
-        with _patching:
-            _active -= 1
-            if _active == 0:
-                if isinstance(_patched, types.FunctionType):
-                    _patched.__code__ = _original.__code__
-                torch.onnx.is_in_onnx_export = _patched
 
 
 @contextmanager

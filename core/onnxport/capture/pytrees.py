@@ -7,33 +7,53 @@ since an ``ExportedProgram`` needs it for as long as it lives; a class that some
 from __future__ import annotations
 
 import dataclasses
-import importlib
-import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 import torch.utils._pytree as pytree
 
+from onnxport.vocabulary.patching import loaded
+
 if TYPE_CHECKING:
-    from onnxport.host.hookspecs import Container
+    from onnxport.host.stages import Container
 
 _LEAVES = (torch.Tensor, np.ndarray, bool, int, float, complex, str, type(None))
-_CACHE_MODULE = "transformers.cache_utils"
-# A sliding layer counts the tokens that it has seen; while it is not full, that is a size of its keys, and no constant.
-COUNTER, _COUNTED_AXIS = "cumulative_length", -2
+_containers: dict[type, Container] = {}
+"""What plugins say of classes, those that somebody else has registered with pytree included."""
 
 
 def register(containers: Iterable[Container]) -> None:
-    """Register the classes that plugins bring."""
+    """Register the classes that plugins bring; those of libraries that aren't loaded wait for the next call."""
     for container in containers:
+        root = loaded(container.cls) if isinstance(container.cls, str) else container.cls
         keys = None if container.names is None else _keyed(container.flatten, container.names)
-        _register(container.cls, container.flatten, container.unflatten, keys, container.serialized_name)
+        for cls in _classes(root, container.subclasses) if isinstance(root, type) else ():
+            _containers.setdefault(cls, container)
+            _register(cls, container.flatten, container.unflatten, keys, container.serialized_name)
+
+
+def _classes(cls: type, derived: bool) -> Iterator[type]:
+    below: type
+    yield cls
+    if derived:
+        for below in cls.__subclasses__():
+            yield from _classes(below, derived)
+
+
+def count() -> int:
+    """How many classes are known to pytree."""
+    return len(pytree.SUPPORTED_NODES)
+
+
+def counters() -> frozenset[str]:
+    """Names of numbers that count what the tensors beside them hold."""
+    return frozenset(name for container in _containers.values() for name in container.counters)
 
 
 def recognize(value: Any, plugins: Sequence[object] | None = None) -> None:
-    """Register the classes among a value's leaves that are containers: those of packs, caches, and dataclasses.
+    """Register the classes among a value's leaves that are containers: those of plugins, and dataclasses.
 
     A capture does so for its arguments; another process, which only runs the file, has to do it by itself.
     """
@@ -41,7 +61,6 @@ def recognize(value: Any, plugins: Sequence[object] | None = None) -> None:
         from onnxport.host.discovery import load
 
         register(load(plugins).containers())
-        register_caches()
         register_dataclasses_in(value)
 
 
@@ -69,19 +88,6 @@ def register_dataclasses_in(value: Any) -> None:
                 waiting.append(leaf)
 
 
-def register_caches() -> None:
-    """Register the caches of transformers, where that is loaded; a layer is a dict of its ``key`` and ``value``."""
-    module = sys.modules.get(_CACHE_MODULE)
-    base = getattr(module, "Cache", None)
-    if base is None:
-        return
-    waiting = [base]
-    while waiting:
-        cls = waiting.pop()
-        waiting.extend(cls.__subclasses__())
-        _register(cls, _flatten_cache, _unflatten_cache, _flatten_cache_with_keys)
-
-
 def is_registered(value: Any) -> bool:
     """Whether a value is a container to pytree."""
     return not pytree.tree_structure(value, is_leaf=lambda v: v is not value).is_leaf()
@@ -90,7 +96,7 @@ def is_registered(value: Any) -> bool:
 def children(value: Any) -> tuple[list[Any], list[Any]]:
     """The keys (``str`` or ``int``) and the children of a container, one level deep."""
     try:
-        pairs = _pairs_of_cache(value)
+        pairs = _pairs_of(value)
         if pairs is None:
             below, _ = pytree.tree_flatten_with_path(value, is_leaf=lambda v: v is not value)
             pairs = [(path[0], child) for path, child in below]
@@ -98,6 +104,19 @@ def children(value: Any) -> tuple[list[Any], list[Any]]:
         leaves = pytree.tree_leaves(value, is_leaf=lambda v: v is not value)
         return list(range(len(leaves))), leaves
     return [_key(key) for key, _ in pairs], [child for _, child in pairs]
+
+
+def _pairs_of(value: Any) -> list[tuple[Any, Any]] | None:
+    """The children by the names of a plugin's container where somebody else registered its class without names.
+
+    Only where the order of the leaves is the same: the exporters of transformers register caches as a flat list.
+    """
+    container, node = _containers.get(type(value)), pytree.SUPPORTED_NODES.get(type(value))
+    if container is None or container.names is None or node is None or node.flatten_fn is container.flatten:
+        return None
+    pairs, _ = _keyed(container.flatten, container.names)(value)
+    leaves = [pytree.tree_leaves(tree) for tree in ([item for _, item in pairs], value)]
+    return pairs if [*map(id, leaves[0])] == [*map(id, leaves[1])] else None
 
 
 def _key(entry: Any) -> Any:
@@ -121,162 +140,12 @@ def _register(
     )
 
 
-def _keyed(flatten: Callable[..., Any], names: Callable[[Any], list[str]]) -> Callable[[Any], Any]:
+def _keyed(
+    flatten: Callable[[Any], tuple[list[Any], Any]], names: Callable[[Any], Sequence[str | int]]
+) -> Callable[[Any], Any]:
     def flatten_with_keys(value: Any) -> tuple[list[Any], Any]:
         items, context = flatten(value)
-        return [(pytree.MappingKey(name), item) for name, item in zip(names(value), items, strict=True)], context
+        keys: list[Any] = [pytree.SequenceKey(n) if isinstance(n, int) else pytree.MappingKey(n) for n in names(value)]
+        return list(zip(keys, items, strict=True)), context
 
     return flatten_with_keys
-
-
-# Caches of transformers ----------------------------------------------------------------------------------------------
-# An instance is its state with the tensors taken out; a state is JSON, so that programs with caches can be saved.
-
-
-def _flatten_cache(cache: Any) -> tuple[list[Any], Any]:
-    state = dict(vars(cache))
-    layers = state.pop("layers", None)
-    nested = {
-        name: value for name, value in state.items() if type(value) in pytree.SUPPORTED_NODES and _is_cache(value)
-    }
-    state = {name: _encode(value, [], name) for name, value in state.items() if name not in nested}
-    context: dict[str, Any] = {"class": _path(type(cache)), "state": state, "nested": list(nested)}
-    items: list[Any] = list(nested.values())
-    if layers is not None and not nested:
-        flat = [_flatten_layer(layer) for layer in layers]
-        items = [tensors for tensors, _ in flat]
-        context["layers"] = [layer for _, layer in flat]
-    return items, context
-
-
-def _flatten_cache_with_keys(cache: Any) -> tuple[list[Any], Any]:
-    items, context = _flatten_cache(cache)
-    keys: list[Any] = [pytree.MappingKey(name) for name in context["nested"]] or [
-        pytree.SequenceKey(i) for i in range(len(items))
-    ]
-    return list(zip(keys, items, strict=True)), context
-
-
-def _pairs_of_cache(value: Any) -> list[tuple[Any, Any]] | None:
-    """The children of a cache whose class somebody else registered, where the order of its leaves is the same.
-
-    The exporters of transformers register caches as a flat list of tensors without names.
-    """
-    node = pytree.SUPPORTED_NODES.get(type(value))
-    if _CACHE_MODULE not in sys.modules or not _is_cache(value) or node is None or node.flatten_fn is _flatten_cache:
-        return None
-    pairs, _ = _flatten_cache_with_keys(value)
-    leaves = [pytree.tree_leaves(tree) for tree in ([item for _, item in pairs], value)]
-    return pairs if [*map(id, leaves[0])] == [*map(id, leaves[1])] else None
-
-
-def _flatten_layer(layer: Any) -> tuple[dict[str, Any], Any]:
-    tensors: list[tuple[str, Any]] = []
-    state = {}
-    for name, value in vars(layer).items():
-        if name == COUNTER and _counts_keys(layer, value):
-            continue
-        source = name.removeprefix("_").removesuffix("_tensor")
-        if name.startswith("_") and isinstance(value, torch.Tensor) and isinstance(vars(layer).get(source), int):
-            state[name] = {"$of": source}  # a number of the layer's that it keeps as a tensor too
-            continue
-        if name == COUNTER and value is not None and getattr(layer, "keys", None) is not None:
-            tensors.append((name, value))  # beyond the window, no size of the layer's tells it
-            state[name] = {"$tensor": name}
-            continue
-        state[name] = _encode(value, tensors, {"keys": "key", "values": "value"}.get(name, name))
-    return dict(tensors), {
-        "class": _path(type(layer)),
-        "state": state,
-        "counted": _counts_keys(layer, vars(layer).get(COUNTER)),
-    }
-
-
-def _counts_keys(layer: Any, counter: Any) -> bool:
-    keys = getattr(layer, "keys", None)
-    if isinstance(counter, torch.Tensor) or counter is None or not isinstance(keys, torch.Tensor) or keys.dim() < 2:
-        return False
-    size = keys.shape[_COUNTED_AXIS]
-    if isinstance(counter, int) and isinstance(size, int):
-        return counter == size
-    expressions = [str(getattr(getattr(n, "node", None), "expr", n)) for n in (counter, size)]
-    return expressions[0] == expressions[1]
-
-
-def _unflatten_cache(items: Iterable[Any], context: Any) -> Any:
-    cls = _find(context["class"])
-    cache = cls.__new__(cls)
-    items = list(items)
-    for name, value in context["state"].items():
-        setattr(cache, name, _decode(value, {}))
-    for name, value in zip(context["nested"], items, strict=False):
-        setattr(cache, name, value)
-    if "layers" in context:
-        cache.layers = [_unflatten_layer(*pair) for pair in zip(items, context["layers"], strict=True)]
-    return cache
-
-
-def _unflatten_layer(tensors: dict[str, Any], context: Any) -> Any:
-    cls = _find(context["class"])
-    layer = cls.__new__(cls)
-    for name, value in context["state"].items():
-        derived = isinstance(value, dict) and "$of" in value
-        setattr(layer, name, torch.tensor(context["state"][value["$of"]]) if derived else _decode(value, tensors))
-    if context["counted"]:
-        shape = getattr(layer.keys, "shape", None)
-        setattr(layer, COUNTER, None if shape is None else shape[_COUNTED_AXIS])
-    return layer
-
-
-def _is_cache(value: Any) -> bool:
-    return isinstance(value, sys.modules[_CACHE_MODULE].Cache)
-
-
-def _encode(value: Any, tensors: list[tuple[str, Any]], name: str) -> Any:
-    if isinstance(value, (torch.Tensor, torch.SymInt, torch.SymFloat, torch.SymBool)):
-        tensors.append((name, value))
-        return {"$tensor": name}
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    if isinstance(value, (list, tuple)):
-        return {
-            "$list": [_encode(v, tensors, f"{name}_{i}") for i, v in enumerate(value)],
-            "$tuple": isinstance(value, tuple),
-        }
-    if isinstance(value, dict):
-        return {"$dict": [[k, _encode(v, tensors, f"{name}_{k}")] for k, v in value.items()]}
-    if isinstance(value, torch.dtype):
-        return {"$dtype": str(value).removeprefix("torch.")}
-    if isinstance(value, torch.device):
-        return {"$device": str(value)}
-    if isinstance(value, type):
-        return {"$class": _path(value)}
-    return None  # a stream or a lock: nothing that a traced forward may depend on
-
-
-def _decode(value: Any, tensors: dict[str, Any]) -> Any:
-    if not isinstance(value, dict):
-        return value
-    kind, content = next(iter(value.items()))
-    if kind == "$tensor":
-        return tensors[content]
-    if kind == "$list":
-        items = [_decode(v, tensors) for v in content]
-        return tuple(items) if value["$tuple"] else items
-    if kind == "$dict":
-        return {k: _decode(v, tensors) for k, v in content}
-    if kind == "$dtype":
-        return getattr(torch, content)
-    return torch.device(content) if kind == "$device" else _find(content)
-
-
-def _path(cls: type) -> str:
-    return f"{cls.__module__}:{cls.__qualname__}"
-
-
-def _find(path: str) -> Any:
-    module, _, name = path.partition(":")
-    found: Any = importlib.import_module(module)
-    for part in name.split("."):
-        found = getattr(found, part)
-    return found

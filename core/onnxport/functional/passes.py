@@ -1,16 +1,57 @@
-"""The passes of plugins over the functional graph."""
+"""The passes of plugins over the captured program, and over its functional graph."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch.fx
+from torch.export import ExportedProgram
 
+from onnxport.errors import OnnxExporterError
 from onnxport.functional.program import FunctionalProgram
 from onnxport.host import order
-from onnxport.host.hookspecs import Pass
+from onnxport.host.stages import Pass, ProgramPass
+
+
+def with_program_passes(
+    program: ExportedProgram, passes: Iterable[ProgramPass], counts: dict[str, int] | None = None
+) -> ExportedProgram:
+    """The captured program behind the passes; ``program`` itself, which is never changed, where none has to do.
+
+    Args:
+        program: as it was captured.
+        passes: in their order.
+        counts: gets 1 for each pass that gave another program.
+
+    Raises:
+        OnnxExporterError: a pass refuses the program.
+        PluginError: the pass of a plugin failed, or gave no program.
+    """
+    for each in passes:
+        try:
+            found: Any = each.function(program)
+        except OnnxExporterError:
+            raise
+        except Exception as error:
+            if not each.plugin:
+                raise
+            raise order.fault(each, f"failed: {type(error).__name__}: {error}") from error
+        if not isinstance(found, ExportedProgram):
+            raise order.fault(each, f"returned {found!r}, and not an ExportedProgram")
+        if found is not program and counts is not None:
+            counts[each.name] = 1
+        program = found
+    return program
+
+
+def weights_behind(tensors: Mapping[str, Any], passes: Iterable[ProgramPass]) -> Mapping[str, Any]:
+    """The tensors of a state dict, by the names and in the form that a program has them behind the passes."""
+    for each in passes:
+        if each.weights is not None:
+            tensors = each.weights(tensors)
+    return tensors
 
 
 def with_passes(functional: FunctionalProgram, passes: Sequence[Pass], counts: dict[str, int]) -> FunctionalProgram:

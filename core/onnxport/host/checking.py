@@ -15,11 +15,13 @@ import torch
 from torch._ops import OpOverload
 
 from onnxport.errors import OnnxExporterError
-from onnxport.host.hookspecs import Container, Pass
 from onnxport.host.info import PluginInfo
 from onnxport.host.profiles import Profile
 from onnxport.host.records import Deferred, Translation, check_opset, check_profile, key_of, operator_named
+from onnxport.host.semantics import Assertion, Fill, Folding, Record, Region, Ties, View, Write
+from onnxport.host.stages import Container, Pass, ProgramPass, Strategy
 from onnxport.vocabulary.opsets import LOWEST_OPSET, NEWEST_OPSET
+from onnxport.vocabulary.patching import Replacement, applied, holds
 
 _T = TypeVar("_T")
 
@@ -109,35 +111,114 @@ def containers(_info: PluginInfo, value: Any, _kept: frozenset[int]) -> list[Con
     """Classes that hold tensors."""
     items = _listed(value, Container)
     for item in items:
-        _expect(isinstance(item.cls, type), "a Container", "cls", item.cls, "a class")
-        owner = f"the Container of {item.cls.__qualname__}"
+        named = isinstance(item.cls, str) and re.fullmatch(r"[\w.]+:[\w.]+", item.cls)
+        wanted = "a class, or its name such as 'mylib.states:State'"
+        _expect(isinstance(item.cls, type) or bool(named), "a Container", "cls", item.cls, wanted)
+        owner = f"the Container of {item.cls if isinstance(item.cls, str) else item.cls.__qualname__}"
         _expect(callable(item.flatten), owner, "flatten", item.flatten, "a function")
         _expect(callable(item.unflatten), owner, "unflatten", item.unflatten, "a function")
         _expect(item.names is None or callable(item.names), owner, "names", item.names, "a function or None")
         name = item.serialized_name
         _expect(name is None or isinstance(name, str), owner, "serialized_name", name, "a string or None")
+        _expect(type(item.subclasses) is bool, owner, "subclasses", item.subclasses, "True or False")
+        is_listed = isinstance(item.counters, (list, tuple)) and all(isinstance(each, str) for each in item.counters)
+        _expect(is_listed, owner, "counters", item.counters, "a list of names")
     return items
 
 
-def passes(info: PluginInfo, value: Any, kept: frozenset[int]) -> list[Pass]:
-    """Passes, with the plugin that brought them."""
-    items = _listed(value, Pass)
+def _steps(info: PluginInfo, value: Any, kept: frozenset[int], kind: type[_T]) -> list[_T]:
+    """Named steps, with the plugin that brought them."""
+    items: list[Any] = _listed(value, kind)
     for item in items:
-        _expect(isinstance(item.name, str) and bool(item.name), "a Pass", "name", item.name, "a string")
-        owner = f"the Pass {item.name!r}"
-        _expect(callable(item.function), owner, "function", item.function, "a function")
+        _expect(isinstance(item.name, str) and bool(item.name), f"a {kind.__name__}", "name", item.name, "a string")
+        owner = f"the {kind.__name__} {item.name!r}"
+        for field, is_optional in _FUNCTIONS[kind].items():
+            function = getattr(item, field)
+            wanted = "a function or None" if is_optional else "a function"
+            _expect(callable(function) or (is_optional and function is None), owner, field, function, wanted)
         for field in ("before", "after"):
-            place = getattr(item, field)
+            place = getattr(item, field, None)
             _expect(place is None or isinstance(place, str), owner, field, place, "the name of a pass or None")
-        check_profile(item.profile, owner)
+        check_profile(getattr(item, "profile", None), owner)
     return [item if id(item) in kept else replace(item, plugin=info.name) for item in items]
+
+
+_FUNCTIONS: Mapping[type, Mapping[str, bool]] = {
+    Pass: {"function": False},
+    ProgramPass: {"function": False, "weights": True},
+    Strategy: {"capture": False, "turn": False, "check": True},
+}
+"""The fields of records that hold functions, and whether they may be left out."""
+
+
+def passes(info: PluginInfo, value: Any, kept: frozenset[int]) -> list[Pass]:
+    """Passes over graphs and models."""
+    return _steps(info, value, kept, Pass)
+
+
+def program_passes(info: PluginInfo, value: Any, kept: frozenset[int]) -> list[ProgramPass]:
+    """Passes over captured programs."""
+    return _steps(info, value, kept, ProgramPass)
+
+
+def strategies(info: PluginInfo, value: Any, kept: frozenset[int]) -> list[Strategy]:
+    """Other ways to capture a model."""
+    return _steps(info, value, kept, Strategy)
+
+
+_MEANINGS = (View, Write, Region, Assertion, Ties, Fill, Folding)
+_FIELDS: Mapping[type, Mapping[str, tuple[Callable[[Any], bool], str]]] = {
+    View: {"inverse": (lambda v: _is_operator(v), "the name of an operator, or a function")},
+    Write: {
+        "value": (lambda v: _is_operator(v), "the name of an operator, or a function"),
+        "when": (lambda v: v is None or callable(v), "a function or None"),
+    },
+    Region: {
+        "body": (lambda v: type(v) is int and v >= 0, "the position of an argument"),
+        "inputs": (lambda v: v is None or callable(v), "a function or None"),
+        "results": (lambda v: v is None or callable(v), "a function or None"),
+    },
+    Assertion: {},
+    Ties: {"is_itself": (lambda v: type(v) is bool, "True or False")},
+    Fill: {"value": (callable, "a function")},
+    Folding: {"when": (lambda v: v is None or callable(v), "a function or None")},
+}
+
+
+def _is_operator(value: Any) -> bool:
+    return callable(value) or (isinstance(value, str) and "::" in value)
+
+
+def semantics(_info: PluginInfo, value: Any, _kept: frozenset[int]) -> list[Record]:
+    """What operators do besides computing."""
+    if isinstance(value, _MEANINGS):
+        raise TypeError(f"returned a {type(value).__name__}: return a list of records")
+    items = _listed(value, object)
+    for item in items:
+        if not isinstance(item, _MEANINGS):
+            names = ", ".join(kind.__name__ for kind in _MEANINGS)
+            raise TypeError(f"expected records of the kinds {names}, got {brief(item)}")
+        owner = f"a {type(item).__name__}"
+        _expect(_is_operator(item.op), owner, "op", item.op, "a qualified name such as 'mypack::push_', or a function")
+        owner = f"the {type(item).__name__} of {item.op}"
+        for field, (is_right, wanted) in _FIELDS[type(item)].items():
+            _expect(is_right(getattr(item, field)), owner, field, getattr(item, field), wanted)
+    return items  # type: ignore[return-value]
+
+
+def advice(_info: PluginInfo, value: Any, _kept: frozenset[int]) -> str | None:
+    """One line of help."""
+    if not isinstance(value, str) or "\n" in value:
+        raise TypeError(f"expected one line of text, got {brief(value)}")
+    return value.strip() or None
 
 
 class Patch(AbstractContextManager[Any]):
     """A context manager of a plugin: where entering or leaving it fails, that is the plugin's fault alone."""
 
-    def __init__(self, info: PluginInfo, inner: AbstractContextManager[Any]) -> None:
+    def __init__(self, info: PluginInfo, inner: AbstractContextManager[Any], record: Replacement | None = None) -> None:
         self._info, self._inner = info, inner
+        self.record = record
         self._is_active = False
 
     def __enter__(self) -> Any:
@@ -164,9 +245,33 @@ class Patch(AbstractContextManager[Any]):
 
 
 def patches(info: PluginInfo, value: Any, kept: frozenset[int]) -> list[Patch]:
-    """Context managers for one capture."""
-    items: list[AbstractContextManager[Any]] = _listed(value, AbstractContextManager)  # type: ignore[type-abstract]
-    return [item if isinstance(item, Patch) and id(item) in kept else Patch(info, item) for item in items]
+    """Context managers for one capture; a replacement becomes one."""
+    if isinstance(value, (Replacement, AbstractContextManager)):
+        raise TypeError(f"returned a {type(value).__name__}: return a list of replacements and context managers")
+    patched: list[Patch] = []
+    for item in _listed(value, object):
+        if isinstance(item, Patch) and id(item) in kept:
+            patched.append(item)
+        elif isinstance(item, Replacement):
+            record = _replacement(info, item)
+            patched.append(Patch(info, applied(record), record))
+        elif isinstance(item, AbstractContextManager):
+            patched.append(Patch(info, item))
+        else:
+            raise TypeError(f"expected Replacement objects and context managers, got {brief(item)}")
+    return patched
+
+
+def _replacement(info: PluginInfo, item: Replacement) -> Replacement:
+    _expect(isinstance(item.name, str) and bool(item.name), "a Replacement", "name", item.name, "a string")
+    owner = f"the Replacement of {item.target}"
+    is_named = isinstance(item.owner, str) and not re.fullmatch(r"[\w.]+(:[\w.]+)?", item.owner)
+    _expect(not is_named, owner, "owner", item.owner, "a module, a class, or its name such as 'mylib.layers:Layer'")
+    _expect(callable(item.wrapper), owner, "wrapper", item.wrapper, "a function")
+    _expect(isinstance(item.torch, str), owner, "torch", item.torch, "a condition such as '<2.16'")
+    _expect(isinstance(item.why, str), owner, "why", item.why, "a string")
+    holds(item.torch, "0")  # which says what is wrong with it
+    return replace(item, plugin=info.name)
 
 
 def profiles(info: PluginInfo, value: Any, kept: frozenset[int]) -> list[Profile]:
@@ -209,6 +314,10 @@ CHECKS: Mapping[str, Callable[[PluginInfo, Any, frozenset[int]], Any]] = {
     "onnxport_decompositions": decompositions,
     "onnxport_containers": containers,
     "onnxport_patches": patches,
+    "onnxport_strategies": strategies,
+    "onnxport_program_passes": program_passes,
+    "onnxport_semantics": semantics,
+    "onnxport_advice": advice,
     "onnxport_functionalizers": functionalizers,
     "onnxport_profiles": profiles,
     **dict.fromkeys(

@@ -14,7 +14,6 @@ import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from fnmatch import fnmatchcase
 from importlib import import_module
 from typing import Any
@@ -25,23 +24,23 @@ import pluggy
 from onnxport.errors import PluginError
 from onnxport.host import checking, hookspecs, order, preferences, profiles
 from onnxport.host.calls import Hooks
-from onnxport.host.checking import unknown_operator
-from onnxport.host.hookspecs import PROJECT, Container, Pass
+from onnxport.host.checking import Patch, unknown_operator
+from onnxport.host.hookspecs import PROJECT
 from onnxport.host.info import PluginInfo
+from onnxport.host.packs import advertised, version_of
 from onnxport.host.profiles import STANDARD, Profile
 from onnxport.host.records import BUILTIN_TIER, THIRD_PARTY_TIER, Resolver, Translation
 from onnxport.host.registry import Registry
+from onnxport.host.semantics import Semantics
+from onnxport.host.stages import Container, Pass, ProgramPass
 from onnxport.vocabulary.checks import listed, shown
 from onnxport.vocabulary.packages import BUILTIN_PACKAGE, STAGE_PACKAGES
+from onnxport.vocabulary.patching import Replacement
 
 logger = logging.getLogger(__name__)
 
 ENVIRONMENT_VARIABLE = "ONNXPORT_PLUGINS"
 BUILTIN = "builtin"
-_KNOWN_PACKS = {"torchvision": "onnxport-torchvision"}
-PACKS_GROUP = "onnxport.packs"
-"""Entry points by which any distribution tells, without being imported, which pack serves an operator namespace: the
-name is the namespace, the value the pack's distribution."""
 
 
 class Plugins:
@@ -61,6 +60,7 @@ class Plugins:
     def __init__(self, chosen: Sequence[object] | None = None) -> None:
         self.hooks = Hooks(hookspecs, checking.CHECKS)
         self._infos: list[PluginInfo] = []
+        self._stages: list[PluginInfo] = []
         self._info_of: dict[str, PluginInfo] = {}
         self._registries: dict[tuple[int, str], Registry] = {}
         self._returned: dict[str, list[Any]] = {}
@@ -95,7 +95,8 @@ class Plugins:
             if package == BUILTIN_PACKAGE:
                 self._register(plugin, PluginInfo(BUILTIN, PROJECT, tier=BUILTIN_TIER))
             else:
-                self.hooks.register(plugin, PluginInfo(package, PROJECT, tier=BUILTIN_TIER))
+                self._stages.append(PluginInfo(package, PROJECT, tier=BUILTIN_TIER))
+                self.hooks.register(plugin, self._stages[-1])
 
     @property
     def manager(self) -> pluggy.PluginManager:
@@ -191,7 +192,7 @@ class Plugins:
     def infos(self) -> list[PluginInfo]:
         """What was loaded, and what failed, in order; with their translations counted."""
         _ = self._base  # compiling counts them
-        self._info_of[BUILTIN].version = _own_version()  # reading metadata takes longer than compiling
+        self._info_of[BUILTIN].version = version_of(PROJECT)  # reading metadata takes longer than compiling
         return self._infos
 
     @property
@@ -201,8 +202,8 @@ class Plugins:
 
     @property
     def failures(self) -> list[PluginInfo]:
-        """Those that failed, wholly or in a hook."""
-        return [info for info in self.infos if info.error]
+        """Those that failed, wholly or in a hook; built-in plugins for stages by their packages."""
+        return [info for info in (*self.infos, *self._stages) if info.error]
 
     def registry(self, opset: int, profile: str = STANDARD) -> Registry:
         """The translations of these plugins at an opset, for files of a profile; compiled once."""
@@ -231,15 +232,24 @@ class Plugins:
         Raises:
             PluginError: two have one name.
         """
-        return profiles.by_name(self._once("onnxport_profiles"))
+        return profiles.by_name(self.items("onnxport_profiles"))
 
     def containers(self) -> Sequence[Container]:
         """Classes that hold tensors, of all plugins."""
-        return self._once("onnxport_containers")
+        return self.items("onnxport_containers")
 
-    def functionalizers(self) -> Sequence[Any]:
-        """Ways to a graph without writes, of all plugins, the built-ins' last."""
-        return self._once("onnxport_functionalizers")
+    @functools.cached_property
+    def semantics(self) -> Semantics:
+        """What operators do besides computing, by all plugins; the first that says it of one is taken."""
+        return Semantics(self.items("onnxport_semantics"))
+
+    def program_passes(self) -> Sequence[ProgramPass]:
+        """Steps over the captured program, of all plugins, in their order.
+
+        Raises:
+            PluginError: one of them can't be placed.
+        """
+        return self._ordered("onnxport_program_passes")
 
     def fx_passes(self, profile: str = STANDARD) -> Sequence[Pass]:
         """Steps over the FX graph, of all plugins, for files of a profile, in their order.
@@ -261,34 +271,46 @@ class Plugins:
         """Those that a model needs even where it isn't optimized; the others' places aren't looked at."""
         return [each for each in self._fitting("onnxport_ir_passes", profile) if each.is_required]
 
-    def functions(self, hook: str) -> Sequence[Callable[..., Any]]:
-        """What a hook such as ``onnxport_verify`` gives, of all plugins, the built-ins' last."""
-        return self._once(hook)
-
-    def _fitting(self, hook: str, profile: str) -> list[Pass]:
-        found = self._once(hook)
+    def _fitting(self, hook: str, profile: str) -> list[Any]:
+        found = self.items(hook)
         return [each for each in found if each.profile is None or fnmatchcase(profile, each.profile)]
 
-    def _ordered(self, hook: str, profile: str) -> Sequence[Pass]:
-        found = self._fitting(hook, profile)
+    def _ordered(self, hook: str, profile: str | None = None) -> Sequence[Any]:
+        found = self.items(hook) if profile is None else self._fitting(hook, profile)
         own = [each for each in found if each.plugin == BUILTIN]
         return order.ordered(own, [each for each in found if each.plugin != BUILTIN])
 
-    def _once(self, hook: str) -> Sequence[Any]:
+    def items(self, hook: str) -> Sequence[Any]:
+        """What a hook such as ``onnxport_verify`` gives, of all plugins, the built-ins' last. It is called once."""
         if hook not in self._returned:
             self._returned[hook] = [item for items in self.hooks.call(hook) for item in items]
         return self._returned[hook]
 
-    def patches(self, model: Any) -> list[AbstractContextManager[Any]]:
+    def patches(self, model: Any) -> list[Patch]:
         """Fresh context managers for one capture of a model, the built-ins' first: the innermost see a call first."""
         found = self.hooks.call("onnxport_patches", model=model)
         return [manager for items in reversed(found) for manager in items]
+
+    def replacements(self, model: Any) -> list[Replacement]:
+        """What is replaced of libraries while a model is captured, in the order in which it is."""
+        records = (patch.record for patch in self.patches(model))
+        return [record for record in records if record is not None and record.is_needed]
 
     def add_commands(self, app: Any) -> None:
         """Let plugins add commands to the command line's ``typer.Typer``."""
         self.hooks.call("onnxport_commands", app=app)
 
-    def advice(self, target: str) -> str:
+    def advice(self, subject: str | Exception, place: str = "") -> str:
+        """What to do about a refusal, as plugins say; empty where none does.
+
+        Args:
+            subject: the name of an operator that nothing serves, or the error of a capture.
+            place: the model's line, where it is known.
+        """
+        told: str = self.hooks.call("onnxport_advice", subject=subject, place=place) or ""
+        return told or (self._servant(subject) if isinstance(subject, str) else "")
+
+    def _servant(self, target: str) -> str:
         """What could serve an operator that nothing serves: a known pack, or a plugin that failed. Empty if unknown."""
         namespace = target.partition("::")[0]
         for info in self.failures:
@@ -296,17 +318,8 @@ class Plugins:
                 return f"plugin {info.name!r} would serve it, but failed: {info.error}"
         if namespace in installed_plugins() and namespace not in self.names:
             return f"plugin {namespace!r} is installed, but left out by plugins=[...] or {ENVIRONMENT_VARIABLE}"
-        named = {entry.name: entry.value for entry in importlib_metadata.entry_points(group=PACKS_GROUP)}
-        pack = {**_KNOWN_PACKS, **named}.get(namespace)
+        pack = advertised(namespace)
         return f"pip install {pack}" if pack and namespace not in self.names else ""
-
-
-@functools.cache
-def _own_version() -> str:
-    try:
-        return importlib_metadata.version(PROJECT)
-    except importlib_metadata.PackageNotFoundError:  # run from a checkout that isn't installed
-        return ""
 
 
 @functools.cache

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pluggy
@@ -31,53 +30,14 @@ if TYPE_CHECKING:
 
     from onnxport.host.profiles import Profile
     from onnxport.host.records import Translation
+    from onnxport.host.semantics import Record
+    from onnxport.host.stages import Container, Pass, ProgramPass, Strategy
+    from onnxport.vocabulary.patching import Replacement
 
 PROJECT = "onnxport"
 
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
-
-
-@dataclass(frozen=True, slots=True)
-class Container:
-    """A class whose instances hold tensors and may stand among a model's inputs or outputs.
-
-    Attributes:
-        cls: the class.
-        flatten: gives ``(children, context)`` of an instance; ``context`` must be hashable or comparable.
-        unflatten: makes an instance from ``(children, context)``.
-        names: gives one name a child from an instance, for the names of the model's inputs and outputs.
-        serialized_name: the name under which an ExportedProgram keeps the class; by default its qualified name.
-    """
-
-    cls: type
-    flatten: Callable[[Any], tuple[list[Any], Any]]
-    unflatten: Callable[[Iterable[Any], Any], Any]
-    names: Callable[[Any], list[str]] | None = None
-    serialized_name: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Pass:
-    """A named step over an FX graph module or an ONNX model.
-
-    Attributes:
-        name: unique among all passes of its kind; reports count its changes under it.
-        function: changes its argument in place, and returns how many changes it made.
-        before: name of the pass directly before which it runs.
-        after: name of the pass behind which it runs. With neither, it runs last.
-        is_required: a model is wrong or can't run without it: it also runs where ``optimize=False``.
-        profile: pattern of the profiles that it is for, such as ``"onnxruntime-*"``; None for all.
-        plugin: name of the plugin that brought it; filled when the plugin is loaded.
-    """
-
-    name: str
-    function: Callable[[Any], int]
-    before: str | None = None
-    after: str | None = None
-    is_required: bool = False
-    profile: str | None = None
-    plugin: str = field(default="", compare=False)
 
 
 @hookspec
@@ -172,15 +132,57 @@ def onnxport_containers() -> Iterable[Container]:  # type: ignore[empty-body]
 
 
 @hookspec
-def onnxport_patches(model: torch.nn.Module) -> Iterable[AbstractContextManager[Any]]:  # type: ignore[empty-body]
-    """Context managers that are active while a model is captured. Called for each export.
+def onnxport_patches(  # type: ignore[empty-body]
+    model: torch.nn.Module,
+) -> Iterable[Replacement | AbstractContextManager[Any]]:
+    """What is other than usual while a model is captured. Called for each export.
 
-    For libraries whose forward can't be captured as it is. Undo everything on exit. ``model`` is what is captured, for
-    those that change some of its modules; leave the parameter out where it doesn't matter. ::
+    For libraries whose forward can't be captured as it is. A :class:`~onnxport.vocabulary.patching.Replacement` names
+    a function and gives what takes its place: it is made, counted and undone for you. For what isn't a single
+    attribute, return context managers, and undo everything on exit. ``model`` is what is captured, for those that
+    change some of its modules; leave the parameter out where it doesn't matter. ::
 
         @hookimpl
         def onnxport_patches():
-            return [unittest.mock.patch("mylib.attention.use_fused_kernel", False)]
+            return [Replacement("mylib.attention", "use_fused_kernel", lambda _: False, torch="<2.16",
+                                why="the fused kernel has no meta kernel")]
+    """
+
+
+@hookspec
+def onnxport_strategies() -> Iterable[Strategy]:  # type: ignore[empty-body]
+    """Other ways to capture a model. Called once, when they are first needed.
+
+    They are tried where ``torch.export.export`` fails, or gives a program that one of them refuses. ::
+
+        @hookimpl
+        def onnxport_strategies():
+            return [Strategy("by my tracer", trace, lambda e: Turn.LAST if "mylib" in str(e) else Turn.NEVER)]
+    """
+
+
+@hookspec
+def onnxport_program_passes() -> Iterable[ProgramPass]:  # type: ignore[empty-body]
+    """Steps over the captured ``ExportedProgram``. Called once, when they are first needed.
+
+    Weights that are to be taken apart, or what makes a program wrong: a step that raises an error of
+    ``onnxport.errors`` refuses the program. ::
+
+        @hookimpl
+        def onnxport_program_passes():
+            return [ProgramPass("mypack.unpacked_weights", with_unpacked, weights=unpacked)]
+    """
+
+
+@hookspec
+def onnxport_semantics() -> Iterable[Record]:  # type: ignore[empty-body]
+    """What operators do besides computing. Called once, when it is first needed; the first record of one is taken.
+
+    Views, writes, regions, assertions, ties, fills and foldings, see :mod:`onnxport.host.semantics`. ::
+
+        @hookimpl
+        def onnxport_semantics():
+            return [Assertion("mypack::check_rows"), View("mypack::window", inverse="mypack::window_scatter")]
     """
 
 
@@ -263,6 +265,24 @@ def onnxport_after_export() -> Iterable[Callable[..., Any]]:  # type: ignore[emp
 
     Each is called with the :class:`onnxport.run.Run` of the export and ``report``, ``profile`` and ``shown``: which
     pages are wanted, and whether something may be printed.
+    """
+
+
+@hookspec(firstresult=True)
+def onnxport_advice(subject: str | Exception, place: str) -> str | None:
+    """One line that says what to do about a refusal. Called where an error is about to be told; the first is taken.
+
+    Args:
+        subject: the qualified name of an operator that nothing translates; or an error of a capture: torch's own, or
+            a ``DynamicShapesError`` of a size that the model makes a number.
+        place: ``file:line: code`` of the model; empty where it is unknown.
+
+    Return None where you have nothing to say. ::
+
+        @hookimpl
+        def onnxport_advice(subject):
+            if subject == "mypack::sorted_pairs":
+                return "Call mypack.pairs(x, sort=False): a file can't have the order."
     """
 
 

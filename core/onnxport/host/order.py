@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from onnxport.errors import PluginError
-from onnxport.host.hookspecs import Pass
+from onnxport.host.stages import Pass, ProgramPass
+
+_P = TypeVar("_P", Pass, ProgramPass)
 
 
-def ordered(own: Iterable[Pass], added: Iterable[Pass]) -> list[Pass]:
+def ordered(own: Iterable[_P], added: Iterable[_P]) -> list[_P]:
     """All passes in their order.
 
     Args:
@@ -25,7 +27,7 @@ def ordered(own: Iterable[Pass], added: Iterable[Pass]) -> list[Pass]:
     """
     passes = [replace(each, plugin="") for each in own]
     pending = list(added)
-    takers: dict[str, Pass] = {each.name: each for each in passes}
+    takers: dict[str, _P] = {each.name: each for each in passes}
     for each in pending:
         taken = takers.setdefault(each.name, each)
         if taken is not each:
@@ -77,7 +79,7 @@ def run(each: Pass, subject: Any) -> int:
     return int(count)
 
 
-def fault(each: Pass, what: str) -> PluginError:
+def fault(each: Pass | ProgramPass, what: str) -> PluginError:
     """A mistake of a pass of a plugin."""
     return PluginError(
         f"{_label(each)} {what}. Correct it, or report it to the plugin's authors; plugins=[...] leaves a plugin out.",
@@ -85,7 +87,7 @@ def fault(each: Pass, what: str) -> PluginError:
     )
 
 
-def _place(each: Pass, passes: list[Pass]) -> int:
+def _place(each: _P, passes: list[_P]) -> int:
     names = [known.name for known in passes]
     first = 0 if each.after is None else names.index(each.after) + 1
     last = len(passes) if each.before is None else names.index(each.before)
@@ -102,14 +104,14 @@ def _place(each: Pass, passes: list[Pass]) -> int:
     return first
 
 
-def _label(each: Pass) -> str:
+def _label(each: Pass | ProgramPass) -> str:
     return f"The pass {each.name!r} of plugin {each.plugin!r}"
 
 
-def _places(each: Pass) -> str:
+def _places(each: Pass | ProgramPass) -> str:
     given = (("before", each.before), ("after", each.after))
     return " and ".join(f"{place}={anchor!r}" for place, anchor in given if anchor is not None)
 
 
-def _unique(each: Pass) -> str:
+def _unique(each: Pass | ProgramPass) -> str:
     return f"{each.plugin}.{each.name.rpartition('.')[2]}"

@@ -67,7 +67,7 @@ class ONNXProgram:
     with its weights and knows how it is called, but not the exported program; neither has a session.
 
     Attributes:
-        plugins: those of its export, whose passes `optimize` runs; None for the installed ones.
+        plugins: those of its export, whose passes `optimize` and `apply_weights` use; None for the installed ones.
         profile: name of the profile that it was written for.
         model: the model, as onnx_ir represents it.
         exported_program: the program that was exported; None for a model that was loaded from a file or unpickled.
@@ -368,15 +368,16 @@ class ONNXProgram:
         saving.require_flags(strict=strict)
         if isinstance(state_dict, (str, os.PathLike)):
             path = path_argument("state_dict", state_dict, "a state dict, or a checkpoint's path")
-            readers = self._plugins().functions("onnxport_checkpoints")
+            readers = self._plugins().items("onnxport_checkpoints")
             read = next((weights for reader in readers if (weights := reader(path)) is not None), None)
             if read is None:
                 raise WeightError(f"No plugin reads the checkpoint {path!r}: load it, and give the state dict.")
             state_dict = read
         if not isinstance(state_dict, Mapping):
             raise WeightError(f"A {type(state_dict).__name__} is given: give a state dict, or a checkpoint's path.")
+        passes = [each for each in self._plugins().program_passes() if each.weights is not None]
         with unset_fake_temporarily():
-            reweight.apply_weights(self.model, self.exported_program, state_dict, strict=strict)  # type: ignore[arg-type]
+            reweight.apply_weights(self.model, self.exported_program, state_dict, passes, strict=strict)  # type: ignore[arg-type]
         self.release()
 
     def rename_axes(self, rename_mapping: Mapping[str | ir.SymbolicDim, str]) -> None:

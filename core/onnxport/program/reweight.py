@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 import torch
 from torch.export.graph_signature import InputKind
 
-from onnxport.capture.subclasses import plain_tensors, with_plain_weights
 from onnxport.emit.weights import TorchTensor, initializers_of
 from onnxport.errors import WeightError
+from onnxport.functional.passes import weights_behind, with_program_passes
 from onnxport.vocabulary.dtypes import ONNX_TO_TORCH
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
+
+    from onnxport.host.stages import ProgramPass
 
 _SPEC = "pkg.torch.export.graph_signature.InputSpec"
 FOLDED = "onnxport.folded_weights"
@@ -23,11 +25,16 @@ FOLDED = "onnxport.folded_weights"
 
 
 def apply_weights(
-    model: ir.Model, program: ExportedProgram | None, state_dict: Mapping[str, Any], *, strict: bool = True
+    model: ir.Model,
+    program: ExportedProgram | None,
+    state_dict: Mapping[str, Any],
+    passes: Sequence[ProgramPass] = (),
+    *,
+    strict: bool = True,
 ) -> None:
-    """Replace weights: see `ONNXProgram.apply_weights`."""
-    state_dict = plain_tensors(state_dict)
-    program = None if program is None else with_plain_weights(program)
+    """Replace weights: see `ONNXProgram.apply_weights`. `passes` are those that change the weights of a program."""
+    state_dict = weights_behind(state_dict, passes)
+    program = None if program is None else with_program_passes(program, passes)
     present: dict[str, ir.TensorProtocol] = {}
     aliases: dict[str, str] = {}
     for name, value in model.graph.initializers.items():

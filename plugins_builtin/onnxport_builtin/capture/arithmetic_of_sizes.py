@@ -15,25 +15,24 @@ import re
 import sys
 import types
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
 import torch
+from onnxport.kit import Replacement
 from torch.fx.experimental import proxy_tensor
 from torch.fx.experimental.sym_node import SymNode
 from torch.utils._sympy import functions as expressions
 
 from onnxport_builtin.capture.non_strict import while_traced
-from onnxport_builtin.replacements import Replacement, Replacements
 
 _NUMBERS = (torch.SymInt, torch.SymFloat)
 _library = torch.library.Library("onnxport", "FRAGMENT")
 
 
-def arithmetic_of_sizes(model: torch.nn.Module) -> AbstractContextManager[None]:
+def arithmetic_of_sizes(model: torch.nn.Module) -> Iterator[Replacement]:
     """While it is active, arithmetic of Python and NumPy follows sizes; also where the model's packages imported it."""
-    return Replacements(lambda: while_traced(functools.partial(_replaced, model))).active()
+    return while_traced(functools.partial(_replaced, model))
 
 
 def _replaced(model: torch.nn.Module) -> Iterator[Replacement]:
@@ -41,22 +40,22 @@ def _replaced(model: torch.nn.Module) -> Iterator[Replacement]:
     for name, function in _FUNCTIONS.items():
         if original := getattr(math, name, None):
             wrapped[original] = functools.partial(_on_numbers, function)
-            yield math, name, wrapped[original]
+            yield Replacement(math, name, wrapped[original])
     for module in _modules(model):
         for name, value in list(vars(module).items()):
             if isinstance(value, types.BuiltinFunctionType) and value in wrapped:
-                yield module, name, wrapped[value]
+                yield Replacement(module, name, wrapped[value])
     for module in {sys.modules.get(cls.__module__) for part in model.modules() for cls in type(part).__mro__}:
         for name, substitute in (("int", _Int), ("float", _Float)):
             if module is not None and name not in vars(module) and _is_called_alone(module, name):
-                yield module, name, lambda _, substitute=substitute: substitute
+                yield Replacement(module, name, lambda _, substitute=substitute: substitute, is_new=True)
     for owner in _NUMBERS:
-        yield owner, "__array_ufunc__", lambda _: _ufunc
-        yield owner, "round", lambda _: _as_numpy_rounds
-        yield owner, "__divmod__", lambda _: _divided
-        yield owner, "__rdivmod__", lambda _: lambda a, b: _divided(b, a)
-    yield torch.SymInt, "__round__", lambda _: _rounded
-    yield torch.SymInt, "bit_length", lambda _: lambda n: math.floor(_log2(2 * n + 1))
+        yield Replacement(owner, "__array_ufunc__", lambda _: _ufunc, is_new=True)
+        yield Replacement(owner, "round", lambda _: _as_numpy_rounds, is_new=True)
+        yield Replacement(owner, "__divmod__", lambda _: _divided, is_new=True)
+        yield Replacement(owner, "__rdivmod__", lambda _: lambda a, b: _divided(b, a), is_new=True)
+    yield Replacement(torch.SymInt, "__round__", lambda _: _rounded, is_new=True)
+    yield Replacement(torch.SymInt, "bit_length", lambda _: lambda n: math.floor(_log2(2 * n + 1)), is_new=True)
 
 
 def _modules(model: torch.nn.Module) -> Iterator[Any]:

@@ -10,33 +10,25 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from typing import Any
 
 import sympy
 import torch
+from onnxport.kit import Replacement
 from torch._subclasses import fake_tensor
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.fx.experimental import symbolic_shapes
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode, ShapeEnv, free_unbacked_symbols
 
-from onnxport_builtin.replacements import Replacement, Replacements
-
 aten = torch.ops.aten
 
 
-def broadcasts() -> AbstractContextManager[None]:
+def broadcasts() -> Iterator[Replacement]:
     """While any thread is in it, torch's function is replaced."""
-    return _replacements.active()
-
-
-def _replaced() -> Iterator[Replacement]:
     if hasattr(FakeTensorMode, "dispatch") and hasattr(ShapeEnv, "evaluate_sym_node"):
-        yield FakeTensorMode, "dispatch", _of_unknown_lengths
-        yield ShapeEnv, "evaluate_sym_node", _asserting
+        yield Replacement(FakeTensorMode, "dispatch", _of_unknown_lengths)
+        yield Replacement(ShapeEnv, "evaluate_sym_node", _asserting)
 
-
-_replacements = Replacements(_replaced)
 
 #: Operators that broadcast one argument to a shape that others give, and where that one is.
 _BROADCAST = {aten.expand.default: 0, aten.copy_.default: 1, aten.copy.default: 1}

@@ -8,27 +8,18 @@ while an export captures.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
+from onnxport.kit import Replacement
 from torch._export import non_strict_utils
 
-from onnxport_builtin.replacements import Replacement, Replacements
 
-
-def data_attribute() -> AbstractContextManager[None]:
+def data_attribute() -> Iterator[Replacement]:
     """While any thread is in it, torch's function is replaced."""
-    return _replacements.active()
-
-
-def _replaced() -> Iterator[Replacement]:
     handler = getattr(non_strict_utils, "_NonStrictTorchFunctionHandler", None)
     if hasattr(handler, "_override"):
-        yield handler, "_override", _seen
-
-
-_replacements = Replacements(_replaced)
+        yield Replacement(handler, "_override", _seen)
 
 
 def _seen(original: Callable[..., Any]) -> Callable[..., Any]:

@@ -9,26 +9,17 @@ lasts while an export captures.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from typing import Any
 
+from onnxport.kit import Replacement
 from torch.fx.experimental import symbolic_shapes
 
-from onnxport_builtin.replacements import Replacement, Replacements
 
-
-def unsolved_equations() -> AbstractContextManager[None]:
+def unsolved_equations() -> Iterator[Replacement]:
     """While any thread is in it, torch's solver goes on with the other sizes."""
-    return _replacements.active()
-
-
-def _replaced() -> Iterator[Replacement]:
     solver = getattr(symbolic_shapes, "DimConstraints", None)
     if hasattr(solver, "solve"):
-        yield solver, "solve", _going_on
-
-
-_replacements = Replacements(_replaced)
+        yield Replacement(solver, "solve", _going_on)
 
 
 def _going_on(original: Callable[..., Any]) -> Callable[..., Any]:

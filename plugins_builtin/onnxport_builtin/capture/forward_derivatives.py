@@ -20,12 +20,12 @@ from typing import Any
 import torch
 import torch.utils._pytree as pytree
 from onnxport import is_in_onnx_export
-from onnxport.kit import DerivativesError
+from onnxport.kit import Replacement, all_applied
 from torch._export.utils import _maybe_find_pre_dispatch_tf_mode_for_export
 from torch._functorch import autograd_function, eager_transforms
 from torch.overrides import TorchFunctionMode
 
-from onnxport_builtin.replacements import Replacement, Replacements
+from onnxport_builtin.capture.below_autograd import DerivativesError
 
 _kept: contextvars.ContextVar[bool] = contextvars.ContextVar("whether this export keeps forward mode", default=False)
 _watching: contextvars.ContextVar[bool] = contextvars.ContextVar("whether reverse mode is taken", default=False)
@@ -36,19 +36,16 @@ def forward_derivatives() -> Iterator[None]:
     """While any thread is in it, torch's functions are replaced."""
     token = _kept.set(False)
     try:
-        with _replacements.active():
+        with all_applied(_replaced()):
             yield
     finally:
         _kept.reset(token)
 
 
 def _replaced() -> Iterator[Replacement]:
-    yield eager_transforms, "_jvp_with_argnums", _in_reverse
-    yield eager_transforms.linearize, "__code__", lambda original: _linearize.__code__
-    yield autograd_function.CustomFunctionHigherOrderOperator, "__call__", _of_no_own_jvp
-
-
-_replacements = Replacements(_replaced)
+    yield Replacement(eager_transforms, "_jvp_with_argnums", _in_reverse)
+    yield Replacement(eager_transforms.linearize, "__code__", lambda original: _linearize.__code__)
+    yield Replacement(autograd_function.CustomFunctionHigherOrderOperator, "__call__", _of_no_own_jvp)
 
 
 def _keep(why: str) -> DerivativesError:

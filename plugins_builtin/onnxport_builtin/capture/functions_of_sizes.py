@@ -10,15 +10,14 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from onnxport.kit import Replacement
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from onnxport_builtin.capture.non_strict import calls
-from onnxport_builtin.replacements import Replacement, Replacements
 
 _SYMBOLIC = (torch.SymInt, torch.SymFloat)
 _Chosen = Callable[[], Any] | None
@@ -26,9 +25,13 @@ _library = torch.library.Library("onnxport", "FRAGMENT")
 _library.define("triangle_indices(SymInt row, SymInt col, SymInt offset, bool lower, ScalarType dtype) -> Tensor")
 
 
-def functions_of_sizes() -> AbstractContextManager[None]:
+def functions_of_sizes() -> Iterator[Replacement]:
     """While any thread is in it, these functions take dynamic sizes."""
-    return _replacements.active()
+    yield from calls(_CALLS)
+    for name, choose in (("linspace", _linspace), ("logspace", _logspace), ("range", _range)):
+        yield Replacement(
+            torch, name, functools.partial(_attribute, choose)
+        )  # for decompositions, which no handler sees
 
 
 def _is_symbolic(*numbers: Any) -> bool:
@@ -374,12 +377,3 @@ def _table() -> dict[Any, Callable[..., _Chosen]]:
 
 
 _CALLS = _table()  # of torch's own functions: other replacements stand while a capture goes on
-
-
-def _replaced() -> Iterator[Replacement]:
-    yield from calls(_CALLS)
-    for name, choose in (("linspace", _linspace), ("logspace", _logspace), ("range", _range)):
-        yield torch, name, functools.partial(_attribute, choose)  # for decompositions, which no handler sees
-
-
-_replacements = Replacements(_replaced)

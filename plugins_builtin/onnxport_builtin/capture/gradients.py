@@ -12,30 +12,21 @@ last while an export captures, in the thread that captures:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 import torch.utils._pytree as pytree
 from onnxport import is_in_onnx_export
+from onnxport.kit import Replacement
 from torch._higher_order_ops import effects
 
-from onnxport_builtin.replacements import Replacement, Replacements
 
-
-def gradients() -> AbstractContextManager[None]:
+def gradients() -> Iterator[Replacement]:
     """While any thread is in it, torch's functions are replaced."""
-    return _replacements.active()
-
-
-def _replaced() -> Iterator[Replacement]:
-    yield torch.autograd, "_engine_run_backward", _keeping
-    yield torch._vmap_internals, "_vmap", _one_by_one
+    yield Replacement(torch.autograd, "_engine_run_backward", _keeping)
+    yield Replacement(torch._vmap_internals, "_vmap", _one_by_one)
     if hasattr(effects, "_get_effect"):
-        yield effects, "_get_effect", _of_no_check
-
-
-_replacements = Replacements(_replaced)
+        yield Replacement(effects, "_get_effect", _of_no_check)
 
 
 def _of_no_check(original: Callable[..., Any]) -> Callable[..., Any]:

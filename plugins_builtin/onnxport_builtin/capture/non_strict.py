@@ -13,9 +13,8 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import torch.export._trace as tracing
+from onnxport.kit import Replacement, all_applied
 from torch._export import non_strict_utils
-
-from onnxport_builtin.replacements import Replacement, Replacements
 
 #: A torch function -> what is called in its place, or None where the function takes these arguments itself.
 Calls = Mapping[Any, Callable[..., Callable[[], Any] | None]]
@@ -35,21 +34,20 @@ def calls(table: Calls) -> Iterator[Replacement]:
 
         return override
 
-    yield handler, "_override", wrap
+    yield Replacement(handler, "_override", wrap)
 
 
 def while_traced(replaced: Callable[[], Iterable[Replacement]]) -> Iterator[Replacement]:
     """The replacement that makes others for as long as a trace lasts."""
     if not hasattr(tracing, "_override_builtin_ops"):
         return
-    replacements = Replacements(replaced)
 
     def wrap(original: Callable[[], AbstractContextManager[None]]) -> Callable[[], AbstractContextManager[None]]:
         @contextlib.contextmanager
         def overriding() -> Iterator[None]:
-            with original(), replacements.active():
+            with original(), all_applied(replaced()):
                 yield
 
         return overriding
 
-    yield tracing, "_override_builtin_ops", wrap
+    yield Replacement(tracing, "_override_builtin_ops", wrap)

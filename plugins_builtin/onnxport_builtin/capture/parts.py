@@ -12,31 +12,22 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import torch
+from onnxport.kit import Replacement
 
-from onnxport_builtin.replacements import Replacement, Replacements
 
-
-def parts() -> AbstractContextManager[None]:
+def parts() -> Iterator[Replacement]:
     """While any thread is in it, the parts follow the size."""
-    return _replacements.active()
-
-
-def _replaced() -> Iterator[Replacement]:
-    yield torch, "tensor_split", _by_expressions
-    yield torch.Tensor, "tensor_split", _by_expressions
+    yield Replacement(torch, "tensor_split", _by_expressions)
+    yield Replacement(torch.Tensor, "tensor_split", _by_expressions)
     for name in ("split", "unsafe_split"):
-        yield torch.Tensor, name, _counted(lambda size, length: length)
+        yield Replacement(torch.Tensor, name, _counted(lambda size, length: length))
     for name in ("chunk", "unsafe_chunk"):
         for owner in (torch, torch.Tensor):
-            yield owner, name, _counted(lambda size, chunks: (size + (chunks - 1)) // chunks)
-
-
-_replacements = Replacements(_replaced)
+            yield Replacement(owner, name, _counted(lambda size, chunks: (size + (chunks - 1)) // chunks))
 
 
 def _by_expressions(original: Callable[..., Any]) -> Callable[..., Any]:

@@ -10,13 +10,11 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-
-from onnxport_builtin.replacements import Replacement, Replacements
+from onnxport.kit import Replacement
 
 _library = torch.library.Library("onnxport", "FRAGMENT")
 _library.define("adaptive_max_pool(Tensor self, SymInt[] output_size) -> (Tensor, Tensor)")
@@ -38,26 +36,20 @@ torch.library.register_fake("onnxport::adaptive_max_pool", _adaptive_max_shapes,
 _nn: Any = torch._C._nn  # type: ignore[attr-defined]  # where torch.nn.functional has its kernels
 
 
-def pools() -> AbstractContextManager[None]:
+def pools() -> Iterator[Replacement]:
     """While any thread is in it, the sizes of pools may be dynamic."""
-    return _replacements.active()
-
-
-def _replaced() -> Iterator[Replacement]:
     for owner in (torch, F):
-        yield owner, "adaptive_avg_pool1d", _average_over_two
-    yield torch, "adaptive_max_pool1d", functools.partial(_any_maxima, 1)
-    yield _nn, "adaptive_max_pool2d", functools.partial(_any_maxima, 2)
-    yield _nn, "adaptive_max_pool3d", functools.partial(_any_maxima, 3)
+        yield Replacement(owner, "adaptive_avg_pool1d", _average_over_two)
+    yield Replacement(torch, "adaptive_max_pool1d", functools.partial(_any_maxima, 1))
+    yield Replacement(_nn, "adaptive_max_pool2d", functools.partial(_any_maxima, 2))
+    yield Replacement(_nn, "adaptive_max_pool3d", functools.partial(_any_maxima, 3))
     for spatial, owners in ((1, (torch, F)), (2, (_nn, F)), (3, (_nn, F))):
         for owner in owners:
-            yield owner, f"avg_pool{spatial}d", functools.partial(_whole_averages, spatial)
-        yield torch, f"max_pool{spatial}d", functools.partial(_whole_maxima, spatial)
+            yield Replacement(owner, f"avg_pool{spatial}d", functools.partial(_whole_averages, spatial))
+        yield Replacement(torch, f"max_pool{spatial}d", functools.partial(_whole_maxima, spatial))
         with_indices = torch if spatial == 1 else _nn
-        yield with_indices, f"max_pool{spatial}d_with_indices", functools.partial(_whole_maxima_and_places, spatial)
-
-
-_replacements = Replacements(_replaced)
+        wrapper = functools.partial(_whole_maxima_and_places, spatial)
+        yield Replacement(with_indices, f"max_pool{spatial}d_with_indices", wrapper)
 
 
 def _sizes(value: Any, spatial: int) -> list[Any] | None:

@@ -13,16 +13,14 @@ import functools
 import linecache
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
 from typing import Any
 
 import sympy
 import torch
-from onnxport.kit import is_library, warn
+from onnxport.kit import Replacement, is_library, warn
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from onnxport_builtin.capture.non_strict import while_traced
-from onnxport_builtin.replacements import Replacement, Replacements
 
 _PYTHON = {*sys.builtin_module_names, *sys.stdlib_module_names} - {"__main__"}
 
@@ -30,9 +28,9 @@ _PYTHON = {*sys.builtin_module_names, *sys.stdlib_module_names} - {"__main__"}
 _READERS = {"print", "warn", "debug", "info", "warning", "error", "exception", "critical", "log", "write"}
 
 
-def python_functions(model: torch.nn.Module) -> AbstractContextManager[None]:
+def python_functions(model: torch.nn.Module) -> Iterator[Replacement]:
     """While it is active, these functions follow dynamic sizes in the packages that the model's classes come from."""
-    return Replacements(lambda: while_traced(functools.partial(_replaced, model))).active()
+    return while_traced(functools.partial(_replaced, model))
 
 
 def _replaced(model: torch.nn.Module) -> Iterator[Replacement]:
@@ -43,11 +41,11 @@ def _replaced(model: torch.nn.Module) -> Iterator[Replacement]:
         if name.partition(".")[0] in packages and "__builtins__" in space:
             for function, substitute in (("len", _length), ("range", _Range)):
                 if function not in space:
-                    yield module, function, lambda _, substitute=substitute: substitute
+                    yield Replacement(module, function, lambda _, substitute=substitute: substitute, is_new=True)
     told: set[tuple[str, int]] = set()
     for owner in (torch.SymInt, torch.SymFloat):
         for name in ("__str__", "__repr__"):
-            yield owner, name, functools.partial(_telling, told)
+            yield Replacement(owner, name, functools.partial(_telling, told))
 
 
 # Lengths and ranges ---------------------------------------------------------------------------------------------------

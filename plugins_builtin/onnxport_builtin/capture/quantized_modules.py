@@ -17,9 +17,8 @@ from unittest import mock
 
 import torch
 from onnxport import CaptureError, is_in_onnx_export, note
+from onnxport.kit import Replacement, all_applied
 from torch.nn.utils.rnn import PackedSequence
-
-from onnxport_builtin.replacements import Replacement, Replacements
 
 _MODULES = ("torch.ao.nn.quantized", "torch.ao.nn.intrinsic.quantized")
 _MAKERS = {"quantize_per_tensor", "quantize_per_channel"}
@@ -61,7 +60,7 @@ def quantized_models(model: torch.nn.Module) -> Iterator[None]:
                 else:
                     continue
                 stack.enter_context(mock.patch.dict(vars(module), {key: replacement}))
-        stack.enter_context(_replacements.active())
+        stack.enter_context(all_applied(_replaced()))
         for module in modules.values():
             if isinstance(module, torch.fx.GraphModule):  # torch.export runs the functions that its nodes hold
                 _retarget(module.graph, stack)
@@ -284,14 +283,11 @@ def _dequantize(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _replaced() -> Iterator[Replacement]:
-    yield torch, "quantize_per_tensor", _capturing(_quantize)
-    yield torch, "quantize_per_channel", _capturing(_quantize_per_channel)
-    yield torch, "quantized_lstm", _capturing(_recurrent("lstm"))
-    yield torch, "quantized_gru", _capturing(_recurrent("gru"))
+    yield Replacement(torch, "quantize_per_tensor", _capturing(_quantize))
+    yield Replacement(torch, "quantize_per_channel", _capturing(_quantize_per_channel))
+    yield Replacement(torch, "quantized_lstm", _capturing(_recurrent("lstm")))
+    yield Replacement(torch, "quantized_gru", _capturing(_recurrent("gru")))
     if dynamic := sys.modules.get("torch.ao.nn.quantized.dynamic"):
-        yield dynamic.LSTM, "forward", _of_sequences
-        yield dynamic.GRU, "forward", _of_sequences
-    yield torch.Tensor, "dequantize", _dequantize
-
-
-_replacements = Replacements(_replaced)
+        yield Replacement(dynamic.LSTM, "forward", _of_sequences)
+        yield Replacement(dynamic.GRU, "forward", _of_sequences)
+    yield Replacement(torch.Tensor, "dequantize", _dequantize)

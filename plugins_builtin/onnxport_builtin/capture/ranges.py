@@ -7,22 +7,16 @@ an export captures, such a range is made first and copied in.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
+from onnxport.kit import Replacement
 
-from onnxport_builtin.replacements import Replacement, Replacements
 
-
-def ranges() -> AbstractContextManager[None]:
+def ranges() -> Iterator[Replacement]:
     """While any thread is in it, a range keeps the shape of ``out=``."""
-    return _replacements.active()
-
-
-def _replaced() -> Iterator[Replacement]:
     for name in ("arange", "linspace", "logspace", "range"):
-        yield torch, name, _in_shape
+        yield Replacement(torch, name, _in_shape)
 
 
 def _in_shape(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -37,6 +31,3 @@ def _in_shape(original: Callable[..., Any]) -> Callable[..., Any]:
         return out.copy_(values.view(out.shape))
 
     return function
-
-
-_replacements = Replacements(_replaced)

@@ -9,13 +9,12 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
+from onnxport.kit import Replacement
 
 from onnxport_builtin.capture.non_strict import calls
-from onnxport_builtin.replacements import Replacement, Replacements
 
 _library = torch.library.Library("onnxport", "FRAGMENT")
 _library.define(
@@ -50,12 +49,8 @@ _library.impl("istft", _istft, "CompositeExplicitAutograd")
 torch.library.register_fake("onnxport::istft", _istft_shape, lib=_library)
 
 
-def signals_of_sizes() -> AbstractContextManager[None]:
+def signals_of_sizes() -> Iterator[Replacement]:
     """While any thread is in it, lengths of windows and of inverse transforms may be dynamic."""
-    return _replacements.active()
-
-
-def _replaced() -> Iterator[Replacement]:
     yield from calls(
         {
             torch.hann_window: functools.partial(_window, _hamming, (0.5, 0.5)),
@@ -67,9 +62,6 @@ def _replaced() -> Iterator[Replacement]:
             torch.Tensor.istft: _to_length,
         }
     )
-
-
-_replacements = Replacements(_replaced)
 
 
 def _to_length(

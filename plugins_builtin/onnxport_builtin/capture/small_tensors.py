@@ -15,7 +15,6 @@ import contextlib
 import math
 import weakref
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +22,7 @@ import numpy as np
 import torch
 import torch.export._trace as tracing
 from onnxport import note
+from onnxport.kit import Replacement
 from torch._C import _functorch
 from torch._subclasses.fake_tensor import FakeTensor, unset_fake_temporarily
 from torch.fx.experimental import proxy_tensor
@@ -31,7 +31,6 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from onnxport_builtin.capture import elements
 from onnxport_builtin.capture.elements import UnknownElementsError
-from onnxport_builtin.replacements import Replacement, Replacements
 
 LARGEST = 64  # elements
 _SYMBOLIC = (np.ndarray, torch.SymInt, torch.SymFloat, torch.SymBool)
@@ -40,9 +39,9 @@ _RANGES = ("arange", "eye", "linspace")
 _READS = ("item", "_local_scalar_dense", "is_nonzero", "equal")
 
 
-def small_tensors() -> AbstractContextManager[None]:
+def small_tensors() -> Iterator[Replacement]:
     """While it is active, elements of small tensors are followed."""
-    return Replacements(_Followed().replaced).active()
+    return _Followed().replaced()
 
 
 class _WrittenBufferError(Exception):
@@ -83,9 +82,9 @@ class _Followed:
 
     def replaced(self) -> Iterator[Replacement]:
         if hasattr(tracing, "_fakify_params_buffers") and hasattr(proxy_tensor, "proxy_call"):
-            yield tracing, "_fakify_params_buffers", self._beginning
-            yield proxy_tensor, "proxy_call", self._following
-            yield torch.export, "export", self._again
+            yield Replacement(tracing, "_fakify_params_buffers", self._beginning)
+            yield Replacement(proxy_tensor, "proxy_call", self._following)
+            yield Replacement(torch.export, "export", self._again)
 
     def _beginning(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def fakify(mode: Any, module: torch.nn.Module) -> Any:

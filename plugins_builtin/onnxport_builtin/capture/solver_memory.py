@@ -11,11 +11,11 @@ is the libraries' own, so the program is the same. The replacements last while a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from functools import lru_cache
 from typing import Any
 
 import sympy
+from onnxport.kit import Replacement
 from sympy.core import assumptions
 from sympy.core.basic import Basic
 from sympy.core.function import Application
@@ -24,34 +24,25 @@ from sympy.core.parameters import global_parameters
 from torch.fx.experimental import symbolic_shapes
 from torch.utils._sympy import interp, value_ranges
 
-from onnxport_builtin.replacements import Replacement, Replacements
-
 _CACHE_SIZE = 2**16  # expressions; a window attention has 5,000
 
 
-def solver_memory() -> AbstractContextManager[None]:
+def solver_memory() -> Iterator[Replacement]:
     """While any thread is in it, the solver answers a question about a part of an expression once."""
-    return _replacements.active()
-
-
-def _replaced() -> Iterator[Replacement]:
     if hasattr(value_ranges, "sympy_interp") and hasattr(interp, "_run_sympy_handler"):
-        yield value_ranges, "sympy_interp", _ranges_once
+        yield Replacement(value_ranges, "sympy_interp", _ranges_once)
     if hasattr(value_ranges, "_rewrite_for_value_range_analysis"):
-        yield value_ranges, "_rewrite_for_value_range_analysis", _rewritten_once
+        yield Replacement(value_ranges, "_rewrite_for_value_range_analysis", _rewritten_once)
     if hasattr(symbolic_shapes, "_fast_expand"):
-        yield symbolic_shapes, "_fast_expand", _expanded_once
-    yield Basic, "free_symbols", _symbols_once
-    yield Basic, "atoms", _atoms_once
-    yield Basic, "xreplace", _replaced_once
+        yield Replacement(symbolic_shapes, "_fast_expand", _expanded_once)
+    yield Replacement(Basic, "free_symbols", _symbols_once)
+    yield Replacement(Basic, "atoms", _atoms_once)
+    yield Replacement(Basic, "xreplace", _replaced_once)
     if hasattr(assumptions, "_ask"):
-        yield assumptions, "_ask", _facts_once
+        yield Replacement(assumptions, "_ask", _facts_once)
     for owner, name in ((AssocOp, "__new__"), (Application, "__new__"), (Basic, "has")):
         if hasattr(getattr(owner, name), "__wrapped__"):
-            yield owner, name, _large_cache
-
-
-_replacements = Replacements(_replaced)
+            yield Replacement(owner, name, _large_cache)
 
 
 class _Results:

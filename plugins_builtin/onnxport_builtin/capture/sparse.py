@@ -16,9 +16,8 @@ from typing import Any
 
 import torch
 from onnxport import CaptureError, is_in_onnx_export, note
+from onnxport.kit import Replacement, all_applied
 from torch.utils._python_dispatch import _disable_current_modes
-
-from onnxport_builtin.replacements import Replacement, Replacements
 
 _LAYOUTS = (torch.sparse_coo, torch.sparse_csr, torch.sparse_csc, torch.sparse_bsr, torch.sparse_bsc)
 
@@ -60,7 +59,7 @@ def dense_tensors(model: torch.nn.Module) -> Iterator[None]:
                         swaps += [_Swap(copy, name, _dense(item, known), item) for name, item in sparse]
     for globals_, name, value in _globals(model):
         swaps.append(_Swap(globals_, name, _dense(value, known), value))
-    with _replacements.active():
+    with all_applied(_replaced()):
         try:
             for space, key, copy, _ in containers:
                 space[key] = copy
@@ -85,7 +84,7 @@ def _globals(model: torch.nn.Module) -> Iterator[tuple[dict[str, Any], str, torc
         for name in names.co_names if names is not None else ():
             if _is_sparse(space.get(name)) and (id(space), name) not in found:
                 found.add((id(space), name))
-                yield space, name, space[name]
+                yield Replacement(space, name, space[name])
 
 
 def _is_sparse(value: Any) -> bool:
@@ -315,10 +314,7 @@ def _replaced() -> Iterable[Replacement]:
     for owner, named in functions.items():
         for name, function in named.items():
             if hasattr(owner, name):
-                yield owner, name, _instead(function)
+                yield Replacement(owner, name, _instead(function))
     for name in ("values", "indices", "_values", "_indices", "_nnz", "crow_indices", "col_indices", "ccol_indices",
                  "row_indices", "sparse_dim", "dense_dim"):  # fmt: skip
-        yield tensor, name, _of_pattern(name)
-
-
-_replacements = Replacements(_replaced)
+        yield Replacement(tensor, name, _of_pattern(name))

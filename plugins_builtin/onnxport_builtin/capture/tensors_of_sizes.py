@@ -8,25 +8,20 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
 import torch
+from onnxport.kit import Replacement
 from torch.utils import _pytree as pytree
 
 from onnxport_builtin.capture.non_strict import calls, while_traced
-from onnxport_builtin.replacements import Replacement, Replacements
 
 _SYMBOLIC = (torch.SymInt, torch.SymFloat, torch.SymBool)
 
 
-def tensors_of_sizes() -> AbstractContextManager[None]:
+def tensors_of_sizes() -> Iterator[Replacement]:
     """While any thread is in it, tensors made of sizes follow them."""
-    return _replacements.active()
-
-
-def _replaced() -> Iterator[Replacement]:
     yield from calls(
         {
             torch.tensor: _tensor,
@@ -39,11 +34,8 @@ def _replaced() -> Iterator[Replacement]:
         }
     )
     yield from while_traced(_constructors)
-    yield torch, "from_numpy", _of_array
-    yield torch, "as_tensor", _of_number
-
-
-_replacements = Replacements(_replaced)
+    yield Replacement(torch, "from_numpy", _of_array)
+    yield Replacement(torch, "as_tensor", _of_number)
 
 
 def _data(data: Any) -> Any:
@@ -149,8 +141,8 @@ class _TensorType:
 def _constructors() -> Iterator[Replacement]:
     for name in ("Byte", "Char", "Short", "Int", "Long", "Half", "BFloat16", "Float", "Double", "Bool"):
         original = getattr(torch, f"{name}Tensor")
-        yield torch, f"{name}Tensor", functools.partial(_TensorType, dtype=original.dtype)
-    yield torch.Tensor, "__new__", _of_data
+        yield Replacement(torch, f"{name}Tensor", functools.partial(_TensorType, dtype=original.dtype))
+    yield Replacement(torch.Tensor, "__new__", _of_data)
 
 
 def _of_data(original: Callable[..., Any]) -> Callable[..., Any]:

@@ -16,9 +16,9 @@ from typing import Any
 
 import torch
 from onnxport import is_in_onnx_export
+from onnxport.kit import Replacement, all_applied
 
 from onnxport_builtin.capture.torchscript_operators import DTYPE_OF, ON_NUMBERS, OPERATORS, Number
-from onnxport_builtin.replacements import Replacement, Replacements
 
 _NUMBER_OF = {dtype: number for number, dtype in DTYPE_OF.items()}
 _LAYOUTS = {0: torch.strided, 1: torch.sparse_coo, 2: torch.sparse_csr}
@@ -48,7 +48,7 @@ def torchscript_parts(model: torch.nn.Module) -> Iterator[None]:
         for name, child in list(module._modules.items()):
             if isinstance(child, torch.jit.ScriptModule):
                 changed.append((module, name, child))
-    with _functions.active():
+    with all_applied(_replaced()):
         for module, name, child in changed:
             made.setdefault(id(child), _part(child, shared))
             module._modules[name] = made[id(child)]
@@ -60,11 +60,8 @@ def torchscript_parts(model: torch.nn.Module) -> Iterator[None]:
 
 
 def _replaced() -> Iterator[Replacement]:
-    yield torch._C.ScriptFunction, "__call__", _interpreted
-    yield torch._C.ScriptMethod, "__call__", _interpreted  # of modules that no module holds as a part
-
-
-_functions = Replacements(_replaced)
+    yield Replacement(torch._C.ScriptFunction, "__call__", _interpreted)
+    yield Replacement(torch._C.ScriptMethod, "__call__", _interpreted)  # of modules that no module holds as a part
 
 
 def _interpreted(original: Callable[..., Any]) -> Callable[..., Any]:

@@ -10,9 +10,11 @@ import warnings
 import onnxport
 import pytest
 import torch
+from onnxport import hookimpl
 from onnxport.capture.arguments import interface_of, prepare
 from onnxport.capture.attempts import capture, check_dynamic, is_in_onnx_export
 from onnxport.errors import CaptureError, DynamicShapesError
+from onnxport.host.discovery import load
 from torch.export import Dim
 from torch.onnx import is_in_onnx_export as imported_early
 
@@ -38,9 +40,9 @@ class One(Lambda):
         return self.function(x)
 
 
-def captured(model, args, shapes=None, **options):
+def captured(model, args, shapes=None, plugins=(), **options):
     request = prepare(model.eval(), args, dynamic_shapes=shapes)
-    program = capture(model, request, **options)
+    program = capture(model, request, load(plugins), **options)
     return program, interface_of(program, request), request
 
 
@@ -399,7 +401,13 @@ def test_patches_are_active_during_the_capture_only():
         finally:
             state.append("off")
 
-    program, _, _ = captured(One(lambda x: x + 1 if state == ["on"] else x * 2), (rand(3),), patches=[patch()])
+    class Patching:
+        @hookimpl
+        def onnxport_patches(self):
+            return [patch()]
+
+    model = One(lambda x: x + 1 if state == ["on"] else x * 2)
+    program, _, _ = captured(model, (rand(3),), plugins=[Patching()])
     assert targets(program) == ["aten.add.Tensor"] and state == ["on", "off"]
 
 

@@ -12,7 +12,8 @@ import torch
 from onnxport.capture.arguments import interface_of, prepare
 from onnxport.capture.attempts import capture
 from onnxport.errors import DynamicShapesError, InputError, NamesError
-from onnxport.host.hookspecs import Container
+from onnxport.host.discovery import load
+from onnxport.host.stages import Container
 from torch.export import Dim
 
 rand = torch.rand
@@ -58,8 +59,9 @@ def nested(size=4):
 
 
 def captured(model, args=(), kwargs=None, **options):
+    options.setdefault("containers", load(()).containers())
     request = prepare(model.eval(), args, kwargs, **options)
-    program = capture(model, request)
+    program = capture(model, request, load(()))
     return request, program, interface_of(program, request)
 
 
@@ -472,7 +474,7 @@ def test_unnamed_dimensions_are_called_after_their_input():
 def test_a_program_brings_its_own_inputs():
     program = torch.export.export(Nested(), nested())
     request = prepare(program, input_names=["a"])
-    interface = interface_of(capture(program, request), request)
+    interface = interface_of(capture(program, request, load(())), request)
     assert list(inputs(interface)) == ["a", "d_a", "items_0"]
     assert [leaf.path for leaf in request.leaves] == ["x", "d.a", "items.0"]
 
@@ -487,7 +489,7 @@ def test_a_program_without_examples():
 def test_dims_of_a_program_can_be_named_but_not_freed():
     program = torch.export.export(Add(), (rand(4), rand(4)), dynamic_shapes=({0: Dim.AUTO}, {0: Dim.AUTO}))
     request = prepare(program, dynamic_shapes=({0: "n"}, {0: "n"}))
-    assert list(interface_of(capture(program, request), request).dim_names.values()) == ["n"]
+    assert list(interface_of(capture(program, request, load(())), request).dim_names.values()) == ["n"]
     static = torch.export.export(Add(), (rand(4), rand(4)))
     with pytest.raises(DynamicShapesError, match="always 4"):
         capture(static, prepare(static, dynamic_shapes=({0: "n"}, {0: "n"})))

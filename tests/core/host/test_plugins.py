@@ -228,7 +228,7 @@ def test_the_other_hooks(fresh):
     fresh("all", All())
     loaded = discovery.load()
     assert loaded.registry(18).decompositions[GELU] is gelu
-    assert loaded.containers() == [container]
+    assert loaded.containers()[0] == container
     assert loaded.fx_passes() == [step] and loaded.ir_passes()[-1] == step
     for _ in range(2):
         with contextlib.ExitStack() as stack:
@@ -279,6 +279,6 @@ def test_fx_and_ir_passes_run_in_an_export(fresh):
 
 def test_stages_are_built_in() -> None:
     loaded = discovery.load(())
-    assert [type(each).__module__ for each in loaded.functionalizers()] == ["onnxport_functional"]
-    assert [each.__module__ for each in loaded.functions("onnxport_walkers")] == ["onnxport_functions"]
+    assert [type(each).__module__ for each in loaded.items("onnxport_functionalizers")] == ["onnxport_functional"]
+    assert [each.__module__ for each in loaded.items("onnxport_walkers")] == ["onnxport_functions"]
     assert not loaded.failures

@@ -7,6 +7,7 @@ import torch
 from onnxport.capture.arguments import interface_of, prepare
 from onnxport.capture.attempts import capture
 from onnxport.errors import InputError
+from onnxport.host.discovery import load
 from onnxport_workbench.infer_shapes import infer_dynamic_shapes
 
 rand = torch.rand
@@ -20,7 +21,7 @@ class Mix(torch.nn.Module):
 def exported(model, found):
     args, kwargs, shapes = found
     request = prepare(model.eval(), args, kwargs, dynamic_shapes=shapes)
-    return interface_of(capture(model, request), request)
+    return interface_of(capture(model, request, load(())), request)
 
 
 def test_what_varies_is_asked_for():

@@ -14,16 +14,18 @@ from typing import Any
 import sympy
 import torch
 import torch.utils._pytree as pytree
+from onnxport import CaptureError
+from onnxport.kit import guards, mutated, placeholder_values, source_line, storage_of
 from torch.export import ExportedProgram
 from torch.fx import Interpreter, Node
 
-from onnxport.capture.call import placeholder_values
-from onnxport.capture.diagnosis import guards
-from onnxport.errors import CaptureError
-from onnxport.vocabulary.provenance import source_line
-from onnxport.vocabulary.storage import mutated, storage_of
-
 logger = logging.getLogger("onnxport")
+
+
+def checked(program: ExportedProgram) -> ExportedProgram:
+    """The program, if its example inputs don't show that it takes for granted what isn't so."""
+    check_assumptions(program)
+    return program
 
 
 def check_assumptions(program: ExportedProgram) -> None:

@@ -13,14 +13,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
+from onnxport import WeightError
+from onnxport.kit import dense
 from torch import Tensor
 from torch.export import ExportedProgram
 from torch.export.graph_signature import ExportGraphSignature, InputKind, InputSpec, TensorArgument
 from torch.fx import Graph, GraphModule, Node
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
-
-from onnxport.errors import WeightError
-from onnxport.vocabulary.dtypes import dense
 
 _READ = "export.access_subclass_inner_tensor.default"
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 from unittest import mock
 
 import torch
 import torch.utils._pytree as pytree
+from onnxport import CaptureError
+from onnxport.kit import Strategy, Turn, may_overlap, needs_gradients
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.export import ExportedProgram
 from torch.export._trace import _export
@@ -22,10 +24,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakIdKeyDictionary
 
-from onnxport.errors import CaptureError
-from onnxport.vocabulary.storage import may_overlap
-
-_GRADIENTS = re.compile("does not require grad|doesn't require gradient|grad_fn|None of the .* require gradients")
 _SIGNS = re.compile(
     "(?<![_/])functorch|grad_fn|requires_?grad|forward mode AD|constant's list|no attribute 'constant'"
     "|data pointer of Tensor|Expected FakeTensor, got"  # the last is of torch 2.11 and 2.12
@@ -36,14 +34,13 @@ class DerivativesError(CaptureError):
     """A patch's word that forward takes derivatives which only a trace below autograd follows."""
 
 
-def needs_gradients(error: Exception) -> bool:
-    """Whether a capture failed since forward takes gradients, which the usual trace switches off."""
-    return bool(_GRADIENTS.search(str(error)))
-
-
-def may_help(errors: Iterable[Exception]) -> bool:
-    """Whether a failed capture looks as if derivatives or transforms were the reason."""
-    return any(_SIGNS.search(str(error)) for error in errors)
+def turn(error: Exception) -> Turn:
+    """Whether derivatives or transforms look like the reason of a capture's failure."""
+    if isinstance(error, DerivativesError):
+        return Turn.NOW
+    if needs_gradients(error):  # which a strict capture doesn't take
+        return Turn.INSTEAD
+    return Turn.LAST if _SIGNS.search(str(error)) else Turn.NEVER
 
 
 def capture_below_autograd(
@@ -130,8 +127,8 @@ def _detached(result: torch.Tensor) -> torch.Tensor:
     return result.detach() if result.requires_grad else result
 
 
-def check_followed(program: ExportedProgram) -> ExportedProgram:
-    """``program``, if what the model computed under transforms is in it.
+def check_followed(program: ExportedProgram) -> None:
+    """Make sure that what the model computed under transforms is in a program.
 
     Raises:
         CaptureError: torch.export recorded a computed tensor as a constant, or a transform in a branch.
@@ -145,4 +142,8 @@ def check_followed(program: ExportedProgram) -> ExportedProgram:
         for node in graph_module.graph.nodes:
             if getattr(node.target, "__module__", "").startswith("torch._functorch"):
                 raise CaptureError(f"torch.export recorded a step of functorch, {node.target.__name__}, in a branch")
-    return program
+
+
+def below_autograd() -> Strategy:
+    """The strategy, as the host keeps it."""
+    return Strategy("below autograd", capture_below_autograd, turn, check_followed)

@@ -1,0 +1,100 @@
+"""What to do about a capture that failed: by the error, and by the model's line.
+
+Most lines that no graph can follow are Python loops, or parts, whose number depends on the input.
+"""
+
+from __future__ import annotations
+
+import re
+
+from onnxport import DynamicShapesError
+from onnxport.kit import has_no_shapes, is_data_dependent, is_repeated, needs_gradients
+
+_PLACE = re.compile(r"(?P<file>.+?):(?P<line>\d+): (?P<code>.*)")
+
+#: Calls that give as many things as a size says, and unpacked iterables other than shapes.
+_MANY = re.compile(
+    r"\b(range|zip|enumerate|iter|map|unbind|(tensor_|unsafe_)?split|split_with_sizes|(unsafe_)?chunk)\("
+    r"|\b(list|tuple|reversed|sorted)\((?![^()]*\.(shape|size))\w"
+    r"|[\[(,]\s*\*(?!\*)(?![^,)\]]*(shape|size))"
+    r"|\]\s*\*(?!\*)"
+)
+
+LOOP = (
+    "Python runs a loop while the model is captured, so a graph has the example's number of steps. Write steps that "
+    "need the one before as torch's scan (from torch._higher_order_ops import scan) or torch.while_loop, a recurrent "
+    "cell as its layer (nn.RNN, nn.GRU, nn.LSTM), and other steps as one operation on the whole axis (unflatten it "
+    "into blocks, or use torch.vmap); or take a fixed number of steps, and a mask of those that count"
+)
+NUMPY = (
+    "NumPy computes with the example's numbers: use torch's function of that name or meaning, which follows the size "
+    "(torch.arange, torch.linspace, torch.zeros, torch.eye, torch.hann_window(n, periodic=False))"
+)
+PARTS = (
+    "The number of parts depends on the input, and a graph has a fixed number of them. Work on the whole tensor with a "
+    "mask made of the running lengths: torch.searchsorted(lengths.cumsum(0), torch.arange(len(x)), right=True) is the "
+    "part of each row, and rows of one part belong together. Or give the lengths a fixed number of rows, with 0 for "
+    "those that aren't used"
+)
+
+
+def advice_at(place: str) -> str:
+    """What to write at ``file:line: code`` of the model; empty where there is neither a loop nor parts."""
+    found = _PLACE.match(place)
+    if found is None:
+        return ""
+    code = found["code"]
+    if re.search(r"(?<!torch\.)\b(np|numpy|scipy|signal)\.(?!newaxis|float|int|pi\b)\w", code):
+        return NUMPY
+    if "split(" in code or "tolist(" in code:
+        return f"{PARTS}. {LOOP}"
+    return LOOP if _MANY.search(code) or is_repeated(place) else ""
+
+
+def advice(subject: str | Exception, place: str) -> str | None:
+    """What to do about a capture that failed, or about a size that a line of the model makes a number."""
+    if isinstance(subject, str):
+        return None
+    if isinstance(subject, DynamicShapesError):
+        return advice_at(place) or None
+    text = str(subject)
+    if is_data_dependent(subject):
+        if repeated := advice_at(place):
+            return f"The forward repeats something as often as the values of a tensor say. {repeated}."
+        return (
+            "The forward branches or sizes something on the values of a tensor. Use torch.cond or torch.where for the "
+            "branch; for a size, tell torch.export its range with torch._check(...)."
+        )
+    if needs_gradients(subject):
+        return (
+            "The forward takes a gradient of what requires none: give an example input that requires it "
+            "(x.requires_grad_()), as the model itself needs it, or call x.requires_grad_() in forward."
+        )
+    if has_no_shapes(subject):
+        return "A custom operator has no shape function: register one with torch.library.register_fake."
+    for sign, told in _BY_TEXT:
+        if sign.search(text):
+            return told
+    if type(subject).__module__.startswith("torch._dynamo"):
+        return "Change the forward as the messages say; torch.export.draft_export(...) lists all obstacles."
+    if isinstance(subject, TypeError) and (instead := advice_at(place)):
+        return f"{instead}."
+    return None
+
+
+#: What to do by what an error says.
+_BY_TEXT = (
+    (
+        re.compile(r"PackedParams|quantized tensor|torch\.ops\.quantized\."),
+        "Not all of eager-mode quantization can be exported: quantize with PT2E (torchao.quantization.pt2e) or with "
+        "torchao.quantization.quantize_.",
+    ),
+    (
+        re.compile(r"meta.*same device|same device.*meta", re.DOTALL),
+        "The model is on the meta device: make the example inputs there, too.",
+    ),
+    (
+        re.compile("not a known type"),
+        "The forward returns a class that pytree doesn't know: return a dict or register a Container.",
+    ),
+)
