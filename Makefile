@@ -6,16 +6,15 @@ PYTEST_ARGS ?=
 FUZZ_ARGS ?=
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-PACK := $(wildcard plugins/torchvision/pyproject.toml)
-PACK_INSTALLED := $(if $(PACK),$(VENV)/.installed-torchvision-pack)
-PACK_SOURCES := $(if $(PACK),$(PACK) $(shell find plugins/torchvision -name '*.py' -not -path '*/build/*'))
+PACKS := $(patsubst plugins/%/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml))
+PACKS_INSTALLED := $(PACKS:%=$(VENV)/.installed-pack-%)
 
 .PHONY: example test lint bench conformance fuzz grid versions promises docs clean
 
-example: $(INSTALLED)  ## export a torchvision model, check it, and run it against eager torch
+example: $(INSTALLED) $(PACKS_INSTALLED)  ## export a torchvision model, check it, and run it against eager torch
 	$(BIN)/python docs/example.py
 
-test: $(INSTALLED) $(PACK_INSTALLED)  ## run the tests
+test: $(INSTALLED) $(PACKS_INSTALLED)  ## run the tests
 	$(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
 
 lint: $(INSTALLED)  ## ruff and mypy
@@ -55,8 +54,9 @@ $(INSTALLED): pyproject.toml tests/constraints.txt
 	touch $@
 
 # As a user would: from its own pyproject, a copy of it, without the checkout's help.
-$(VENV)/.installed-torchvision-pack: $(INSTALLED) $(PACK_SOURCES)
-	rm -rf plugins/torchvision/build
+.SECONDEXPANSION:
+$(VENV)/.installed-pack-%: $(INSTALLED) plugins/%/pyproject.toml $$(shell find plugins/$$* -name '*.py' -not -path '*/build/*')
+	rm -rf plugins/$*/build
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c tests/constraints.txt \
-		--force-reinstall --no-deps --no-build-isolation ./plugins/torchvision
+		--force-reinstall --no-deps --no-build-isolation ./plugins/$*
 	touch $@
