@@ -32,6 +32,7 @@ from onnxport_functional.views import (
     scatter,
 )
 from onnxport_functional.writes import (
+    ACCUMULATES,
     PYTHON_INPLACE,
     RANGES,
     RETURNS_ITSELF,
@@ -395,6 +396,7 @@ class Rewriter:
         vals = [recorded[i] if isinstance(recorded, (tuple, list)) else recorded for i in plain]
         new_vals = [[a.val for a in item] if isinstance(item, list) else item and item.val for item in aliases]
         twin = pure_twin(target)
+        self._check_overlap(target, given, written, aliases)
         if twin is not None:
             arguments = [argument for argument in target._schema.arguments if not argument.is_out]
             args = [self._argument(given[a.name]) for a in arguments if a.name in given and not a.kwarg_only]
@@ -428,6 +430,22 @@ class Rewriter:
                     raise self.refusal(_RECORDED, final=True)
                 self.store(alias, value, dtype)
         self._bind_written(node, written, aliases, dict(zip(plain, results)))
+
+    def _check_overlap(
+        self, target: Any, given: Mapping[str, Any], written: tuple[Written, ...], aliases: list[Any]
+    ) -> None:
+        """Refuse `sum(x, 0, out=x[0])`: eager reads what it has written by then."""
+        base = target._schema.name.partition("::")[2].removesuffix("_")
+        if base not in ACCUMULATES or target.namespace != "aten":
+            return
+        roots = {alias.root for alias in aliases if isinstance(alias, Alias)}
+        names = {ACCUMULATES[base], *(item.name for item in written if item.is_out)}
+        read = pytree.tree_leaves([value for name, value in given.items() if name not in names])
+        entries = [self.env[value] for value in read if isinstance(value, Node)]
+        if any(isinstance(entry, Alias) and entry.root in roots for entry in entries):
+            raise self.refusal(
+                f"{base} reads memory that it writes: write its result to a tensor of its own", final=True
+            )
 
     def _bind_written(
         self, node: Node, written: tuple[Written, ...], aliases: list[Any], plain: Mapping[int, Node]

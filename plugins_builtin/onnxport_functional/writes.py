@@ -130,6 +130,14 @@ def as_out_decides(twin: torch._ops.OpOverload, given: Mapping[str, Any], out: t
     return {name: value for name, value in decided.items() if name in names and given.get(name) is None}
 
 
+#: Operators whose kernels write before they have read everything, and the argument that they may write none the less.
+ACCUMULATES: Mapping[str, str] = {
+    **dict.fromkeys(("sum", "mean", "prod", "amax", "amin", "aminmax", "nansum", "nanmean", "all", "any"), ""),
+    **dict.fromkeys(("mm", "bmm", "mv", "matmul", "linalg_matmul", "dot", "vdot", "inverse", "linalg_inv"), ""),
+    **dict.fromkeys(("addmm", "addmv", "baddbmm", "addbmm"), "self"),
+}
+
+
 @cache
 def pure_twin(target: torch._ops.OpOverload) -> torch._ops.OpOverload | None:
     """The pure operator with the same arguments, without those for `out=`.

@@ -225,3 +225,45 @@ def test_a_shape_that_torch_records_wrong_is_refused(forward: Callable[[Tensor],
     program = torch.export.export(Recorded(forward), (torch.zeros(2, 3, dtype=torch.uint8),))
     with pytest.raises(onnxport.CaptureError, match="records a shape for its out= tensor that eager doesn't give"):
         onnxport.export(program, verbose=False)
+
+
+OVERLAPS: dict[str, Callable[[Tensor], object]] = {
+    "sum": lambda b: torch.sum(b, 0, out=b[0]),
+    "sum of a 0-d tensor": lambda b: torch.sum(b[0, 0], 0, out=b[0, 0]),
+    "mean": lambda b: torch.mean(b, 1, out=b[:, 2]),
+    "amax": lambda b: torch.amax(b, 0, keepdim=True, out=b[:1]),
+    "mm": lambda b: torch.mm(b, b, out=b),
+    "mv": lambda b: torch.mv(b, b[0], out=b[0]),
+    "addmm": lambda b: torch.addmm(b, b, b, out=b),
+    "addmm_": lambda b: b.addmm_(b, torch.ones(4, 4)),
+}
+IN_PLACE: dict[str, Callable[[Tensor], object]] = {
+    "softmax": lambda b: torch.softmax(b, 0, out=b),
+    "where": lambda b: torch.where(b > 0, b, b * 2, out=b),
+    "cumsum": lambda b: torch.cumsum(b, 0, out=b),
+    "tril": lambda b: torch.tril(b, out=b),
+    "std": lambda b: torch.std(b, 0, out=b[0]),
+    "the sum of addmm": lambda b: torch.addmm(b, torch.ones(4, 4), torch.ones(4, 4), out=b),
+    "add": lambda b: torch.add(b, b, out=b),
+}
+
+
+def onto_itself(write: Callable[[Tensor], object]) -> Callable[[Tensor], Tensor]:
+    def forward(a: Tensor) -> Tensor:
+        b = a.clone()
+        write(b)
+        return b
+
+    return forward
+
+
+@pytest.mark.parametrize("name", OVERLAPS)
+def test_what_writes_before_it_has_read_is_refused(name: str) -> None:
+    with pytest.raises(onnxport.CaptureError, match="reads memory that it writes"):
+        onnxport.export(Recorded(onto_itself(OVERLAPS[name])), (torch.randn(4, 4),), verbose=False)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", IN_PLACE)
+def test_what_reads_first_may_write_there(name: str) -> None:
+    export_and_compare(onto_itself(IN_PLACE[name]), (torch.randn(4, 4),))
