@@ -1,0 +1,29 @@
+"""Files for onnxruntime: its own operators, where they are measured to be faster than the standard's."""
+
+from __future__ import annotations
+
+from onnxport import Pass, Profile, Translation, collect, hookimpl
+
+
+@hookimpl
+def onnxport_translations() -> list[Translation]:
+    """All records of the pack, each for some profiles."""
+    from onnxport_onnxruntime import translations
+
+    return collect(translations)
+
+
+@hookimpl
+def onnxport_profiles() -> list[Profile]:
+    """onnxruntime by its execution providers."""
+    from onnxport_onnxruntime.profiles import profiles
+
+    return profiles()
+
+
+@hookimpl
+def onnxport_fx_passes() -> list[Pass]:
+    """What puts one operator of the pack for several nodes, for each profile by what its kernels take."""
+    from onnxport_onnxruntime.fusion import passes
+
+    return passes()

@@ -1,0 +1,161 @@
+"""Operators of the pack as onnxruntime's own: one node each."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from onnxport import DataType, Size, Tensor, translation
+
+if TYPE_CHECKING:
+    from onnxport import Builder
+
+DOMAIN = "com.microsoft"
+_PROFILES = "onnxruntime-*"
+_LOWEST = float(np.finfo(np.float32).min)
+_LOOKED_AT = 2**20
+"""Elements of a constant whose least is looked for."""
+_MOVING = frozenset({"Expand", "Gather", "Identity", "Reshape", "Slice", "Squeeze", "Tile", "Transpose", "Unsqueeze"})
+
+
+@translation("onnxport_onnxruntime::group_query_attention", profile=_PROFILES)
+def group_query_attention(
+    op: Builder,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None = None,
+    past_key: Tensor | None = None,
+    past_value: Tensor | None = None,
+    *,
+    heads: int,
+    kv_heads: int,
+    scale: float | None = None,
+    is_causal: bool = False,
+    window: int = -1,
+) -> list[Tensor | None]:
+    batch, queries, _ = query.shape
+    total = queries if past_key is None else queries + past_key.shape[2]
+    last = op.cast(op.tensor(total - 1), DataType.INT32)
+    inputs: list[Any] = [query, key, value, past_key, past_value]
+    inputs += [op.Expand(last, op.sizes([batch])), op.cast(op.tensor(total), DataType.INT32)]
+    if mask is not None:
+        inputs += [None] * 3 + [_bias(op, mask, queries, -np.inf)]
+    # Its kernel takes several queries behind a past for one sequence alone, unless it is told that none is padding.
+    if past_key is not None and queries != 1 and batch != 1:
+        inputs += [None] * (16 - len(inputs))
+        inputs.append(op.Expand(op.cast(op.tensor(queries), DataType.INT32), op.sizes([batch])))
+    output, *present = op.call(
+        DOMAIN,
+        "GroupQueryAttention",
+        *inputs,
+        outputs=3,
+        num_heads=heads,
+        kv_num_heads=kv_heads,
+        scale=scale,
+        local_window_size=window if window >= 0 else None,
+    )
+    if mask is not None and not (isinstance(total, int) and total > 1):  # of a single key, its kernel makes NaN
+        output = _zeros_where_no_key_is_left(op, output, mask, heads)
+    return [output, *present]
+
+
+@translation("onnxport_onnxruntime::multi_head_attention", profile=_PROFILES)
+def multi_head_attention(
+    op: Builder,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None = None,
+    past_key: Tensor | None = None,
+    past_value: Tensor | None = None,
+    *,
+    heads: int,
+    kv_heads: int,
+    scale: float | None = None,
+    is_causal: bool = False,
+    window: int = -1,
+) -> list[Tensor | None]:
+    queries = query.shape[1]
+    bias = None if mask is None else _bias(op, mask, queries, _LOWEST)
+    count = 1 if past_key is None else 3
+    results = op.call(
+        DOMAIN,
+        "MultiHeadAttention",
+        query,
+        key,
+        value,
+        *((None, None, bias, past_key, past_value) if bias is not None or past_key is not None else ()),
+        outputs=count,
+        num_heads=heads,
+        scale=scale,
+        unidirectional=1 if is_causal and mask is None and queries != 1 else None,
+    )
+    output, *present = results if count > 1 else [results]
+    if mask is not None:
+        output = _zeros_where_no_key_is_left(op, output, mask, heads)
+    if not present:
+        present = [_apart(op, each, heads) for each in (key, value)] if _is_used(op) else [None, None]
+    return [output, *present]
+
+
+def _is_used(op: Builder) -> bool:
+    return op.node is not None and any(user.args[1] != 0 for user in op.node.users)
+
+
+def _apart(op: Builder, x: Tensor, heads: int) -> Tensor:
+    """(B, S, heads * D) as (B, heads, S, D)."""
+    return op.Transpose(op.Reshape(x, [0, 0, heads, x.shape[2] // heads]), perm=[0, 2, 1, 3])
+
+
+def _bias(op: Builder, mask: Tensor, queries: int | Size, lowest: float) -> Tensor:
+    """What is added to scores; kernels broadcast it over the batch and heads, but not over queries."""
+    if mask.dtype is DataType.BOOL:
+        mask = op.Where(mask, op.const(0.0, DataType.FLOAT), op.const(lowest, DataType.FLOAT))
+    elif lowest > _least(mask):
+        mask = op.Max(mask, op.const(lowest, DataType.FLOAT))  # minus infinity in a whole row would make NaN
+    return mask if mask.shape[-2] == queries else op.Expand(mask, op.sizes([1, 1, queries, 1]))
+
+
+def _zeros_where_no_key_is_left(op: Builder, output: Tensor, mask: Tensor, heads: int) -> Tensor:
+    """(B, S, heads * D) as eager attention gives it: zeros for a query that reads no key."""
+    if mask.dtype is not DataType.BOOL and _least(mask) > -np.inf:
+        return output
+    kept = op.cast(mask, DataType.INT32) if mask.dtype is DataType.BOOL else mask
+    most = op.ReduceMax(kept, [-1], keepdims=1)
+    left = op.cast(most, DataType.BOOL) if mask.dtype is DataType.BOOL else op.Greater(most, -np.inf)
+    if mask.shape[1] == 1:
+        return op.Where(op.Squeeze(left, [1]), output, 0)
+    apart = op.Reshape(output, [0, 0, heads, -1])
+    return op.Reshape(op.Where(op.Transpose(left, perm=[0, 2, 1, 3]), apart, 0), [0, 0, -1])
+
+
+def _least(value: Tensor) -> float:
+    """No element of a float tensor is below it, as far as that is known of weights and what is made of them."""
+    if value.const_value is not None:
+        size = value.const_value.size
+        return float(np.min(value.const_value.numpy())) if 0 < size <= _LOOKED_AT else -np.inf
+    node = value.producer()
+    if node is None or node.domain:
+        return -np.inf
+    if node.op_type in _MOVING:
+        return _least(node.inputs[0])  # type: ignore[arg-type]
+    if node.op_type == "Where":
+        return min(_least(branch) for branch in node.inputs[1:])  # type: ignore[arg-type]
+    if node.op_type == "Add":
+        return float(np.float32(sum(_least(term) for term in node.inputs)))  # type: ignore[arg-type]
+    return -np.inf
+
+
+@translation("onnxport_onnxruntime::rotary_embedding", profile=_PROFILES)
+def rotary_embedding(op: Builder, x: Tensor, cos: Tensor, sin: Tensor, *, heads: int) -> Tensor:
+    batch, length, _ = x.shape
+    if cos.shape[0] == 1 and sin.shape[0] == 1:
+        positions = op.const([0], DataType.INT64)
+        tables = [op.Squeeze(each, [0]) for each in (cos, sin)]
+    else:
+        count = op.tensor(batch * length)
+        positions = op.Reshape(op.Range(0, count, 1), op.sizes([batch, length]))
+        wide = op.sizes([batch, 1, 1])
+        tables = [op.Reshape(op.Expand(each, wide), [-1, each.shape[2]]) for each in (cos, sin)]
+    return op.call(DOMAIN, "RotaryEmbedding", x, positions, *tables)
