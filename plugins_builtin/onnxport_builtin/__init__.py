@@ -70,6 +70,7 @@ _PATCHES: tuple[tuple[Any, ...], ...] = (
     ("capture.signals", "signals_of_sizes"),
     ("capture.python_functions", "python_functions", True),
     ("capture.functions_of_sizes", "functions_of_sizes"),
+    ("capture.scalar_masks", "scalar_masks"),
     ("capture.arithmetic_of_sizes", "arithmetic_of_sizes", True),
     ("capture.forward_derivatives", "forward_derivatives"),
 )
