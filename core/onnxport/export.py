@@ -28,6 +28,7 @@ from onnxport.functional.folding import fold_constants
 from onnxport.functional.passes import with_passes, with_program_passes
 from onnxport.functional.program import FunctionalProgram, chosen_functionalizer
 from onnxport.host.call import Call
+from onnxport.host.semantics import using
 from onnxport.optimize import pipeline
 from onnxport.program import reweight
 from onnxport.program.onnx_program import TRANSLATED, ONNXProgram
@@ -288,7 +289,7 @@ def _without_autocast() -> Iterator[None]:
 def translate_program(program: ExportedProgram, interface: Interface, settings: Settings, run: Run) -> Translated:
     """The middle arrows: an exported program as an ONNX model, with what was refused."""
     host = settings.call.plugins
-    with run.stage("functionalize"):
+    with run.stage("functionalize"), using(host.semantics):
         program = with_program_passes(program, host.program_passes(), run.passes)
         functionalizer = chosen_functionalizer(host.items("onnxport_functionalizers"))
         functional = functionalizer.program(program, is_kept=settings.registry.is_overridden, may_skip=True)
@@ -296,8 +297,8 @@ def translate_program(program: ExportedProgram, interface: Interface, settings: 
         functional = with_passes(functional, host.fx_passes(settings.call.profile.name), run.passes)
         run.fallback, run.dropped_assertions = functional.fallback, functional.dropped_assertions
         overrides = Overrides(settings.registry, functionalizer)
-        folded = fold_constants(functional, program, overrides.of) if settings.optimize else {}
-    with run.stage("translate"):
+        folded = fold_constants(functional, program, host.semantics, overrides.of) if settings.optimize else {}
+    with run.stage("translate"), using(host.semantics):
         translator = Translator(
             program,
             functional,

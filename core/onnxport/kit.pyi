@@ -49,6 +49,7 @@ from onnxport.host.discovery import load as load
 from onnxport.host.profiles import chosen_profile as chosen_profile
 from onnxport.host.records import Conflict as Conflict
 from onnxport.host.records import Key as Key
+from onnxport.host.records import operator_named as operator_named
 from onnxport.host.registry import Registry as Registry
 from onnxport.host.semantics import Assertion as Assertion
 from onnxport.host.semantics import Fill as Fill
@@ -58,6 +59,7 @@ from onnxport.host.semantics import Semantics as Semantics
 from onnxport.host.semantics import Ties as Ties
 from onnxport.host.semantics import View as View
 from onnxport.host.semantics import Write as Write
+from onnxport.host.semantics import current_semantics as current_semantics
 from onnxport.host.stages import ProgramPass as ProgramPass
 from onnxport.host.stages import Strategy as Strategy
 from onnxport.host.stages import Turn as Turn

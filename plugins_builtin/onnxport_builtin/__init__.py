@@ -87,6 +87,13 @@ def _patches(path: str, name: str, model: Any) -> list[Any]:
 
 
 @hookimpl
+def onnxport_semantics() -> list[Any]:
+    """What operators fill with, and which calls on constants aren't computed at export time."""
+    records: list[Any] = import_module(f"{__name__}.semantics").records()
+    return records
+
+
+@hookimpl
 def onnxport_strategies() -> list[Strategy]:
     """A trace below autograd, for derivatives and transforms."""
     return [import_module(f"{__name__}.capture.below_autograd").below_autograd()]

@@ -38,3 +38,11 @@ class _Functionalizer:
 @hookimpl
 def onnxport_functionalizers() -> list[_Functionalizer]:
     return [_Functionalizer()]
+
+
+@hookimpl
+def onnxport_semantics() -> list[Any]:
+    """Views, writes, regions, assertions and ties of torch's operators."""
+    from onnxport_functional.records import records
+
+    return records()

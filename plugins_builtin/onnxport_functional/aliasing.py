@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 
 import torch
 from onnxport import Unsupported
-from onnxport.kit import Written, is_same_size, mutated, source_line, storage_of
+from onnxport.kit import Ties, Write, Written, is_same_size, mutated, source_line, storage_of
 from torch.fx import GraphModule, Node
 from torch.fx.node import map_aggregate, map_arg
 from torch.utils import _pytree as pytree
 
-from onnxport_functional.assignments import VALUES, update_statistics
+from onnxport_functional import meaning
 from onnxport_functional.regions import GraphWriter, attribute_of
 from onnxport_functional.views import (
     PARENT,
@@ -35,7 +35,6 @@ from onnxport_functional.writes import (
     ACCUMULATES,
     PYTHON_INPLACE,
     RANGES,
-    RETURNS_ITSELF,
     SAME_TENSOR,
     TURNS_INTO_VIEW,
     as_out_decides,
@@ -43,7 +42,7 @@ from onnxport_functional.writes import (
     is_assertion,
     is_inplace,
     is_kernel,
-    is_silent,
+    is_meant,
     is_write,
     must_change,
     pure_twin,
@@ -312,9 +311,11 @@ class Rewriter:
                 advice = "make it an operator by torch.library.triton_op, and give that a translation"
                 raise self.refusal(f"a Triton kernel is launched: {advice}", final=True)
             raise self.refusal("a Python operator writes to a tensor")
-        elif is_silent(node):
-            results = update_statistics(self, node)
+        elif (record := meaning.of(Write, target)) is not None and not isinstance(record.value, str) and is_meant(node):
+            results = list(record.value(self, node))
             self.env[node] = Results(results) if results[1:] else results[0]
+        elif not mutated(target):
+            raise self.refusal("its schema doesn't say what it writes: give its Write record a function", final=True)
         elif target._schema.name in SAME_TENSOR:
             self.env[node] = self.alias(node.args[0])  # type: ignore[arg-type]
         elif target is aten.set_.source_Tensor:
@@ -323,10 +324,6 @@ class Rewriter:
             raise self.refusal("it gives a tensor the memory of another")
         elif target._schema.name in TURNS_INTO_VIEW:
             self._turn_into_view(node)
-        elif target._schema.name in VALUES:
-            alias = self.alias(node.args[0])  # type: ignore[arg-type]
-            self.store(alias, VALUES[target._schema.name](self, node, alias))
-            self.env[node] = alias
         else:
             self._mutate(node)
 
@@ -368,8 +365,8 @@ class Rewriter:
         while self.env[same] is before and before is not alias:
             self.env[same] = alias
             self.renamed.setdefault(same, before.root)
-            name = same.target._schema.name if isinstance(same.target, torch._ops.OpOverload) else ""
-            if is_inplace(same.target) or name in RETURNS_ITSELF:
+            ties = meaning.of(Ties, same.target)
+            if is_inplace(same.target) or (ties is not None and ties.is_itself):
                 same = same.args[0]
 
     def _mutate(self, node: Node, given: dict[str, Any] | None = None) -> None:

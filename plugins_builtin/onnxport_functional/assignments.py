@@ -128,13 +128,8 @@ VALUES: Mapping[str, Callable[[Rewriter, Node, Alias], Node]] = {
 """By operator, what gives the new value of the tensor that it writes."""
 
 
-def update_statistics(rewriter: Rewriter, node: Node) -> list[Node]:
-    """The results of a batch or instance norm in training, whose running statistics are stored."""
-    return (_instance_norm if node.target is aten.instance_norm.default else _batch_norm)(rewriter, node)
-
-
-def _batch_norm(rewriter: Rewriter, node: Node) -> list[Node]:
-    """As the operator that returns its new running statistics."""
+def batch_norm(rewriter: Rewriter, node: Node) -> list[Node]:
+    """A batch norm in training, as the operator that returns its new running statistics."""
     mean, var = (rewriter.alias(arg) for arg in node.args[3:5])  # type: ignore[arg-type]
     val = node.meta["val"]
     vals = [val] if isinstance(val, torch.Tensor) else list(val)
@@ -147,8 +142,8 @@ def _batch_norm(rewriter: Rewriter, node: Node) -> list[Node]:
     return results[:1] if isinstance(val, torch.Tensor) else results[:3]
 
 
-def _instance_norm(rewriter: Rewriter, node: Node) -> list[Node]:
-    """Running statistics move towards the mean of the instances' own."""
+def instance_norm(rewriter: Rewriter, node: Node) -> list[Node]:
+    """An instance norm in training: running statistics move towards the mean of the instances' own."""
     args: Any = map_arg(node.args, rewriter.read)
     dims, momentum = list(range(2, node.meta["val"].dim())), args[6]
     val = node.meta["val"].mean(dims)

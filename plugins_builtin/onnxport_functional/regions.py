@@ -16,11 +16,12 @@ from functools import cache
 from typing import Any
 
 import torch
-from onnxport.kit import storage_of
+from onnxport.kit import Region, storage_of
 from torch.fx import Graph, GraphModule, Node
 from torch.fx._lazy_graph_module import _LazyGraphModule
 from torch.fx.node import map_arg
 
+from onnxport_functional import meaning
 from onnxport_functional.writes import result_dtypes
 
 logger = logging.getLogger(__name__)
@@ -28,20 +29,6 @@ logger = logging.getLogger(__name__)
 FOREIGN_STORAGES = "onnxport.foreign_storages"
 """Key of a graph module's `meta`: its fake values don't tell what shares storage, since bodies were inlined."""
 
-# Where each region operator keeps its body; the arguments behind it are the body's inputs.
-_BODY_POSITION: Mapping[str, int] = {
-    "wrap_with_set_grad_enabled": 1,
-    "wrap_with_autocast": 4,
-    "dynamo_bypassing_wrapper": 1,
-    "tag_activation_checkpoint": 0,
-    "wrap_activation_checkpoint": 0,
-    "wrap": 0,
-    "strict_mode": 0,
-    "hints_wrapper": 0,
-    "autograd_function_apply": 0,
-    "invoke_subgraph": 0,
-}
-_INPUTS_IN_ONE_ARGUMENT = ("strict_mode", "hints_wrapper")
 _LOW_PRECISION = frozenset({"aten::linear", "aten::matmul", "aten::conv2d", "aten::scaled_dot_product_attention"})
 _AUTOCAST_DTYPES = (torch.float16, torch.bfloat16)
 _ENTER, _EXIT = torch.amp.autocast_mode._enter_autocast, torch.amp.autocast_mode._exit_autocast
@@ -117,8 +104,9 @@ def inline_regions(graph_module: GraphModule, *, subgraphs: bool = False) -> Gra
 def _is_region(node: Node, subgraphs: bool) -> bool:
     if node.op != "call_function" or not isinstance(node.target, torch._ops.HigherOrderOperator):
         return False
-    name = node.target.name()
-    return name in _BODY_POSITION and (subgraphs or name != "invoke_subgraph") and not _KEPT.get()(node.target)
+    if meaning.of(Region, node.target) is None or _KEPT.get()(node.target):
+        return False
+    return subgraphs or node.target.name() != "invoke_subgraph"
 
 
 _KEPT: ContextVar[Callable[[Any], bool]] = ContextVar("onnxport_kept_regions", default=lambda _target: False)
@@ -200,21 +188,17 @@ class _Inliner:
         return with_casts
 
     def _body(self, owner: GraphModule, node: Node, env: Mapping[Node, Any], autocast: Mapping[str, _Autocast]) -> Any:
-        name = node.target.name()  # type: ignore[union-attr]
-        position = _BODY_POSITION[name]
-        body = attribute_of(owner, str(node.args[position].target))  # type: ignore[union-attr]
+        region = meaning.of(Region, node.target)
+        if region is None:
+            raise ValueError(f"{node.target} is no region")
+        body = attribute_of(owner, str(node.args[region.body].target))  # type: ignore[union-attr]
         self.foreign |= id(body) in self.bodies
         self.bodies.add(id(body))
-        rest: Any = node.args[position + 1 :]
-        if name in _INPUTS_IN_ONE_ARGUMENT:
-            rest = rest[0]
-        elif name in ("invoke_subgraph", "autograd_function_apply"):
-            rest = rest[1:]  # an identifier, or the backward graph
-        if name == "wrap_with_autocast":
+        inputs: Any = node.args[region.body + 1 :] if region.inputs is None else region.inputs(node.args)
+        if node.target.name() == "wrap_with_autocast":  # type: ignore[union-attr]
             autocast = _within(autocast, *node.args[:3])
-        result = self.copy(body, [map_arg(arg, env.__getitem__) for arg in rest], autocast)
-        # The forward graph of an autograd.Function returns its outputs and what it saves for backward.
-        return result[0] if name == "autograd_function_apply" else result
+        result = self.copy(body, [map_arg(arg, env.__getitem__) for arg in inputs], autocast)
+        return result if region.results is None else region.results(result)
 
 
 class _Autocast:

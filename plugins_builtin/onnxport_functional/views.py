@@ -12,14 +12,15 @@ from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
-from onnxport.kit import Written, is_same_size, may_overlap, mutated, storage_of
+from onnxport.kit import Ties, View, Written, is_same_size, may_overlap, mutated, storage_of
 from torch.fx import GraphModule, Node
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 from torch.fx.node import map_aggregate, map_arg
 from torch.utils import _pytree as pytree
 
+from onnxport_functional import meaning
 from onnxport_functional.regions import FOREIGN_STORAGES
-from onnxport_functional.writes import MAY_RETURN_VIEW, TURNS_INTO_VIEW, is_inplace, pure_twin
+from onnxport_functional.writes import TURNS_INTO_VIEW, is_inplace, pure_twin
 
 aten = torch.ops.aten
 
@@ -27,7 +28,7 @@ PARENT = object()
 """Stands in a step's arguments where the parent goes."""
 
 Emit = Callable[..., Node]
-"""emit(target, args, val) -> the new node."""
+"""emit(target, args, val, **kwargs) -> the new node."""
 
 
 _FILLS = (aten.full.default, aten.full_like.default)
@@ -223,7 +224,7 @@ def _as_real(emit: Emit, step: ViewStep, parent: Node, val: torch.Tensor, value:
 
 Inverse = Callable[[Emit, ViewStep, Node, torch.Tensor, Node], Node]
 
-_BY_INVERSE: tuple[tuple[Inverse, str], ...] = (
+BY_INVERSE: tuple[tuple[Inverse, str], ...] = (
     (_reshape, "view reshape _reshape_alias view_as reshape_as flatten unflatten ravel squeeze unsqueeze"),
     (_reshape, "atleast_1d atleast_2d atleast_3d"),
     (_expand, "expand expand_as broadcast_to broadcast_tensors"),
@@ -241,8 +242,8 @@ _BY_INVERSE: tuple[tuple[Inverse, str], ...] = (
     (_complex_part, "real imag"),
     (_as_complex, "view_as_real"),
     (_as_real, "view_as_complex"),
+    (_dtype, "view.dtype"),
 )
-_INVERSES = {f"aten::{name}": inverse for inverse, names in _BY_INVERSE for name in names.split()}
 
 
 def invert(emit: Emit, step: ViewStep, parent: Node, val: torch.Tensor, value: Node) -> Node:
@@ -250,10 +251,12 @@ def invert(emit: Emit, step: ViewStep, parent: Node, val: torch.Tensor, value: N
 
     Raises: CannotInvert.
     """
-    inverse = _dtype if step.target is aten.view.dtype else _INVERSES.get(step.name)
-    if inverse is None:
+    record = meaning.of(View, step.target)
+    if record is None:
         raise CannotInvert(f"nothing undoes the view {step.target}")
-    return inverse(emit, step, parent, val, value)
+    if not isinstance(record.inverse, str):
+        return record.inverse(emit, step, parent, val, value)  # type: ignore[no-any-return]
+    return emit(meaning.named(record.inverse, record), (parent, value, *step.args[1:]), val, **step.kwargs)
 
 
 def scatter(
@@ -298,7 +301,7 @@ def _placed(step: ViewStep) -> Any:
     return [item.to(torch.int64) if member is PARENT else item for member, item in zip(members, step.val)]
 
 
-_LOST_BY_TORCH = frozenset(f"aten::{name}" for name in ("unfold", "as_strided", *dict(_BY_INVERSE)[_expand].split()))
+_LOST_BY_TORCH = frozenset(f"aten::{name}" for name in ("unfold", "as_strided", *dict(BY_INVERSE)[_expand].split()))
 
 
 def written_view_lost_by_torch(owner: GraphModule) -> Node | None:
@@ -411,7 +414,7 @@ def _rerun(node: Node, val: Any, values: Mapping[Node, Any], seen: set[int]) -> 
             return pure_twin(target)(values[node.args[0]], *node.args[1:])  # type: ignore[index, misc]
         if mutated(target):
             return values[node.args[0]] if is_inplace(target) else val  # type: ignore[index]
-        views = any(r.alias_info for r in target._schema.returns) or target._schema.name in MAY_RETURN_VIEW
+        views = any(r.alias_info for r in target._schema.returns) or meaning.of(Ties, target) is not None
         if views or torch.Tag.maybe_aliasing_or_mutating in target.tags:
             return target(*map_arg(node.args, values.__getitem__), **map_arg(node.kwargs, values.__getitem__))
     return pytree.tree_map(lambda item: torch.empty_like(item) if storage_of(item) in seen else item, val)

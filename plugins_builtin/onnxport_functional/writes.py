@@ -8,65 +8,24 @@ from functools import cache
 from typing import Any
 
 import torch
-from onnxport.kit import mutated
+from onnxport.kit import Assertion, Write, mutated
 from torch.fx import Node
 from torch.fx.node import map_arg
 from torch.utils import _pytree as pytree
 
+from onnxport_functional import meaning
+
 aten = torch.ops.aten
 
-_ASSERTIONS = frozenset(
-    f"aten::{name}"
-    for name in [
-        "_assert_async",
-        "_assert_scalar",
-        "_assert_tensor_metadata",
-        "_functional_assert_async",
-        "_functional_assert_scalar",
-        "sym_constrain_range",
-        "sym_constrain_range_for_size",
-        "_functional_sym_constrain_range",
-        "_functional_sym_constrain_range_for_size",
-        "_print",
-        "record_stream",
-        "retain_grad",
-    ]
-)
-_ASSERTING_FUNCTIONS = frozenset({torch._check, torch._check_is_size, torch._check_value, torch._assert})
 # Mutating operators whose result is the tensor itself, with nothing written.
 SAME_TENSOR = frozenset({"aten::requires_grad_", "aten::detach_"})
 TURNS_INTO_VIEW = frozenset(f"aten::{n}_" for n in ["transpose", "t", "squeeze", "unsqueeze", "swapaxes", "swapdims"])
-# Operators that return the argument itself, the same Python object, where there is nothing to do.
-RETURNS_ITSELF = frozenset(
-    f"aten::{n}" for n in ["contiguous", "to", "atleast_1d", "atleast_2d", "atleast_3d", "type_as"]
-)
-# Operators that return their argument or a view of it where they have nothing else to do; their schemas don't say so.
-MAY_RETURN_VIEW = frozenset(
-    f"aten::{name}"
-    for name in [
-        "broadcast_tensors",
-        "cartesian_prod",
-        "conj_physical",
-        "dropout",
-        "einsum",
-        "feature_dropout",
-        "meshgrid",
-        "sum_to_size",
-        "type_as",
-    ]
-)
 _RENAMED = {
     "__iand__": "bitwise_and",
     "__ior__": "bitwise_or",
     "__ixor__": "bitwise_xor",
     "__ilshift__": "bitwise_left_shift",
     "__irshift__": "bitwise_right_shift",
-}
-# Operators that write their running statistics without saying so in their schema, and where their `training` flag is.
-_SILENT: Mapping[Any, int] = {
-    aten.batch_norm.default: 5,
-    aten.native_batch_norm.default: 5,
-    aten.instance_norm.default: 5,
 }
 PYTHON_INPLACE: Mapping[Any, Any] = {
     getattr(operator, f"i{name}"): getattr(operator, name if name not in ("and", "or") else f"{name}_")
@@ -75,15 +34,15 @@ PYTHON_INPLACE: Mapping[Any, Any] = {
 
 
 def is_assertion(target: Any) -> bool:
-    if isinstance(target, torch._ops.OpOverload):
-        return target._schema.name in _ASSERTIONS or target.namespace == "profiler"
-    return target in _ASSERTING_FUNCTIONS
+    if isinstance(target, torch._ops.OpOverload) and target.namespace == "profiler":
+        return True
+    return meaning.of(Assertion, target) is not None
 
 
 def may_change(target: Any) -> bool:
     """Whether :func:`must_change` holds for some call of the operator."""
     if isinstance(target, torch._ops.OpOverload):
-        return bool(mutated(target)) or target in _SILENT or target is aten.as_strided.default
+        return bool(mutated(target)) or meaning.of(Write, target) is not None or target is aten.as_strided.default
     return target in PYTHON_INPLACE or is_kernel(target)
 
 
@@ -95,7 +54,7 @@ def must_change(node: Node) -> bool:
 def is_write(node: Node) -> bool:
     target: Any = node.target
     if isinstance(target, torch._ops.OpOverload):
-        return bool(mutated(target)) or is_silent(node)
+        return bool(mutated(target)) or is_meant(node)
     return target in PYTHON_INPLACE or is_kernel(target)
 
 
@@ -104,9 +63,10 @@ def is_kernel(target: Any) -> bool:
     return getattr(target, "__name__", "") == "triton_kernel_wrapper_mutation"
 
 
-def is_silent(node: Node) -> bool:
-    flag = _SILENT.get(node.target)
-    return flag is not None and node.args[flag] is True and isinstance(node.args[3], Node)
+def is_meant(node: Node) -> bool:
+    """Whether the call is a write by a record."""
+    record = meaning.of(Write, node.target)
+    return record is not None and (record.when is None or record.when(node))
 
 
 def is_inplace(target: Any) -> bool:
@@ -138,13 +98,19 @@ ACCUMULATES: Mapping[str, str] = {
 }
 
 
-@cache
 def pure_twin(target: torch._ops.OpOverload) -> torch._ops.OpOverload | None:
     """The pure operator with the same arguments, without those for `out=`.
 
     It returns what `target` returns beside the tensors it writes, and then the new values of those. What makes tensors
-    of numbers (`arange`) also takes what `out=` decides otherwise: see :data:`_FACTORY`.
+    of numbers (`arange`) also takes what `out=` decides otherwise: see :data:`_FACTORY`. A record names it, or torch
+    has one of the same name.
     """
+    record = meaning.of(Write, target)
+    return meaning.named(record.value, record) if record and isinstance(record.value, str) else _twin_by_name(target)
+
+
+@cache
+def _twin_by_name(target: torch._ops.OpOverload) -> torch._ops.OpOverload | None:
     namespace, name = target._schema.name.split("::")
     base = name.removesuffix("_")
     is_out = any(written.is_out for written in mutated(target))

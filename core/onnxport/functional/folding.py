@@ -18,12 +18,14 @@ from torch.export.graph_signature import InputKind
 from torch.fx import Node, map_arg
 from torch.utils import _pytree as pytree
 
+from onnxport.host.semantics import Fill, Folding
 from onnxport.vocabulary.storage import has_data
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
     from onnxport.functional.program import FunctionalProgram
+    from onnxport.host.semantics import Semantics
 
 logger = logging.getLogger(__name__)
 
@@ -33,20 +35,6 @@ _OF_CONSTANTS = 1024 * 1024
 """Bytes: other results are kept up to here, or while they are no larger than what they are made of."""
 _EVALUATED = 4 * 1024 * 1024
 """Bytes: nothing larger is computed on the way, which bounds what the search costs."""
-
-_FILL: dict[Any, Callable[[Node], Any]] = {
-    torch.ops.aten.new_zeros.default: lambda node: 0,
-    torch.ops.aten.zeros_like.default: lambda node: 0,
-    torch.ops.aten.zero.default: lambda node: 0,
-    torch.ops.aten.new_ones.default: lambda node: 1,
-    torch.ops.aten.ones_like.default: lambda node: 1,
-    torch.ops.aten.full_like.default: lambda node: node.args[1],
-    torch.ops.aten.fill.Scalar: lambda node: node.args[1],
-    torch.ops.aten.new_full.default: lambda node: node.args[2],
-}
-"""What these fill with: of their tensor they take the shape and dtype alone, so that it need not be known."""
-
-_RANDOM_IN_TRAINING = {torch.ops.aten.dropout.default, torch.ops.aten.feature_dropout.default}
 
 
 class Folded(dict[Node, torch.Tensor]):
@@ -74,13 +62,17 @@ class _Known(NamedTuple):
 
 
 def fold_constants(
-    functional: FunctionalProgram, program: ExportedProgram, is_kept: Callable[[Node], bool] = lambda _node: False
+    functional: FunctionalProgram,
+    program: ExportedProgram,
+    semantics: Semantics,
+    is_kept: Callable[[Node], bool] = lambda _node: False,
 ) -> Folded:
     """The values of the nodes that need not be computed by the exported model.
 
     Args:
         functional: the graph.
         program: for its weights and constants.
+        semantics: what operators fill with, and which calls may not be computed now.
         is_kept: tells the nodes that are to be translated, though torch could compute them now.
     """
     known = _weights(functional, program)
@@ -92,13 +84,8 @@ def fold_constants(
                 attribute = getattr(functional.graph_module, str(node.target), None)
                 if isinstance(attribute, torch.Tensor) and has_data(attribute):
                     known[node] = _Known(attribute, attribute.nbytes, False, False)
-            elif node.op == "call_function" and node.target in _FILL and _may_fold(node) and not is_kept(node):
-                fake, number = node.meta["val"], _FILL[node.target](node)
-                if isinstance(number, (bool, int, float, complex)):
-                    value = torch.empty(tuple(fake.shape), dtype=fake.dtype).fill_(number)
-                    known[node] = _Known(value, 0, False, False)
-            elif node.op == "call_function" and all(source in known for source in node.all_input_nodes):
-                result = _evaluate(node, known) if _may_fold(node) and not is_kept(node) else None
+            elif node.op == "call_function":
+                result = _result(node, known, semantics, is_kept)
                 if result is not None:
                     known[node] = result
     values: dict[Node, torch.Tensor] = {}
@@ -110,6 +97,23 @@ def fold_constants(
             elif _is_worth_keeping(known[node]):
                 values[node] = known[node].value
     return Folded(values, frozenset(interior))
+
+
+def _result(
+    node: Node, known: Mapping[Node, _Known], semantics: Semantics, is_kept: Callable[[Node], bool]
+) -> _Known | None:
+    """The value of an operator's call, where it can be computed now."""
+    fill = semantics.of(Fill, node.target)
+    if fill is None and not all(source in known for source in node.all_input_nodes):
+        return None
+    if not _may_fold(node, semantics) or is_kept(node):
+        return None
+    if fill is None:
+        return _evaluate(node, known)
+    fake, number = node.meta["val"], fill.value(node)
+    if not isinstance(number, (bool, int, float, complex)):
+        return None
+    return _Known(torch.empty(tuple(fake.shape), dtype=fake.dtype).fill_(number), 0, False, False)
 
 
 def _weights(functional: FunctionalProgram, program: ExportedProgram) -> dict[Node, _Known]:
@@ -128,7 +132,7 @@ def _weights(functional: FunctionalProgram, program: ExportedProgram) -> dict[No
     return found
 
 
-def _may_fold(node: Node) -> bool:
+def _may_fold(node: Node, semantics: Semantics) -> bool:
     """Whether the operator gives the same static tensors each time."""
     leaves = pytree.tree_leaves(node.meta.get("val"))
     if not leaves or not all(_is_static(leaf) for leaf in leaves) or sum(map(_size, leaves)) > _EVALUATED:
@@ -136,15 +140,10 @@ def _may_fold(node: Node) -> bool:
     target: Any = node.target
     if not isinstance(target, torch._ops.OpOverload):
         return target is operator.getitem
-    if target.namespace not in ("aten", "prims") or "empty" in target._schema.name:
-        return False
-    if target is torch.ops.aten.expand.default and 0 in leaves[0].shape:  # at another size there may be elements
-        return False
-    if "fake_quant" in target._schema.name or "_obs_fq_" in target._schema.name:  # weights are stored as integers
-        return False
-    if torch.Tag.nondeterministic_seeded in target.tags:
-        return target in _RANDOM_IN_TRAINING and node.args[2] is False
-    return not target._schema.is_mutable
+    if (record := semantics.of(Folding, target)) is not None:
+        return record.when is not None and record.when(node)
+    is_random = torch.Tag.nondeterministic_seeded in target.tags
+    return target.namespace in ("aten", "prims") and not is_random and not target._schema.is_mutable
 
 
 def _is_static(fake: Any) -> bool:

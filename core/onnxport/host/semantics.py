@@ -1,12 +1,14 @@
 """What operators do besides computing, as records that plugins bring: the core itself knows no operator by its name.
 
-``op`` is a qualified name, such as ``"mypack::push_"`` for all overloads or ``"mypack::push_.Tensor"`` for one,
-``"higher_order::wrap"``, or a Python callable that stands in graphs.
+``op`` is a qualified name, such as ``"mypack::push_"`` for all overloads, ``"mypack::push_.Tensor"`` or
+``"mypack::push_.default"`` for one, or ``"higher_order::wrap"``; or a Python callable that stands in graphs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -130,8 +132,7 @@ class Semantics:
     def __init__(self, records: Iterable[Record] = ()) -> None:
         self._records: dict[type, dict[Target, Any]] = {}
         for record in records:
-            op = record.op.removesuffix(".default") if isinstance(record.op, str) else record.op
-            self._records.setdefault(type(record), {}).setdefault(op, record)
+            self._records.setdefault(type(record), {}).setdefault(record.op, record)
         self._found: dict[tuple[type, Any], Any] = {}
 
     def of(self, kind: type[_R], target: Any) -> _R | None:
@@ -147,8 +148,26 @@ class Semantics:
 
 def _look_up(records: Mapping[Target, Any], target: Any) -> Any:
     if isinstance(target, OpOverload):
-        exact, every = target.name(), target._schema.name
-        return records.get(exact, records.get(every))
+        every = target._schema.name
+        return records.get(f"{every}.{target._overloadname}", records.get(every))
     if isinstance(target, HigherOrderOperator):
         return records.get(f"higher_order::{target.name()}")
     return records.get(target) if callable(target) else None
+
+
+_current: ContextVar[Semantics | None] = ContextVar("onnxport_semantics", default=None)
+
+
+def current_semantics() -> Semantics | None:
+    """What the plugins of the export that goes on in this thread say; None outside of one."""
+    return _current.get()
+
+
+@contextlib.contextmanager
+def using(semantics: Semantics) -> Iterator[None]:
+    """Let these be the current ones."""
+    token = _current.set(semantics)
+    try:
+        yield
+    finally:
+        _current.reset(token)

@@ -11,6 +11,7 @@ import pytest
 import torch
 from functional_support import Model
 from onnxport.functional.folding import Folded, fold_constants
+from onnxport.host.discovery import load
 from onnxport_functional.functionalize import functionalize
 from torch.fx import Node
 
@@ -21,7 +22,7 @@ def fold(model: torch.nn.Module, *args: Any, **kwargs: Any) -> tuple[Folded, lis
     """Folds `model`, checks the values against eager, and names the operators that are left."""
     program = torch.export.export(model, args, **kwargs)
     functional = functionalize(program)
-    folded = fold_constants(functional, program)
+    folded = fold_constants(functional, program, load(()).semantics)
     assert not folded.interior & set(folded)
 
     class Substituting(torch.fx.Interpreter):
@@ -90,7 +91,7 @@ def test_mutated_buffers_are_left() -> None:
         return x * self.n
 
     program = torch.export.export(Model(count, n=torch.tensor(1.0)), (X,))
-    assert not fold_constants(functionalize(program), program)
+    assert not fold_constants(functionalize(program), program, load(()).semantics)
 
 
 def test_weights_stay_weights() -> None:
@@ -137,7 +138,7 @@ def test_fake_weights_are_left() -> None:
     with torch._subclasses.FakeTensorMode() as mode:
         model = Model(lambda self, x: x + self.b.exp(), b=torch.zeros(6))
         program = torch.export.export(model, (mode.from_tensor(X),))
-    assert not fold_constants(functionalize(program), program)
+    assert not fold_constants(functionalize(program), program, load(()).semantics)
 
 
 def test_failing_evaluation_leaves_the_node(caplog: pytest.LogCaptureFixture) -> None:
@@ -147,7 +148,7 @@ def test_failing_evaluation_leaves_the_node(caplog: pytest.LogCaptureFixture) ->
         library.impl("onnxport_fails", _fail, "CPU")
         program = torch.export.export(Model(lambda x: x + torch.ops.aten.onnxport_fails(torch.ones(6))), (X,))
         with caplog.at_level(logging.DEBUG, logger="onnxport.functional.folding"):
-            folded = fold_constants(functionalize(program), program)
+            folded = fold_constants(functionalize(program), program, load(()).semantics)
     assert [str(node.target) for node in folded] == ["aten.ones.default"]
     assert "left to the model" in caplog.text
 
@@ -166,6 +167,6 @@ def test_microseconds_a_node() -> None:
     program = torch.export.export(Model(many), (X,))
     functional = functionalize(program)
     start = time.perf_counter()
-    folded = fold_constants(functional, program)
+    folded = fold_constants(functional, program, load(()).semantics)
     assert len(folded) == 1
     assert time.perf_counter() - start < 0.5
