@@ -1,5 +1,7 @@
 """The public names of onnxport: each with its home."""
 
+from onnxport_quantization.formats import WeightFormat as WeightFormat
+from onnxport_quantization.quantizer import quantize as quantize
 from onnxport_workbench.find_mismatch import MismatchResult as MismatchResult
 from onnxport_workbench.find_mismatch import find_mismatch as find_mismatch
 from onnxport_workbench.infer_shapes import infer_dynamic_shapes as infer_dynamic_shapes

@@ -74,6 +74,7 @@ def export(
     runtime: str = "onnx",
     portable: bool = False,
     prefer: Mapping[Any, str] | None = None,
+    quantize: Any = None,
     **deprecated: Any,
 ) -> ONNXProgram:
     """Export a model to ONNX.
@@ -113,6 +114,8 @@ def export(
             that other runtimes take the file too.
         prefer: the plugin that goes first for an operator, such as ``{"aten::gelu": "mypack"}``: it settles a conflict
             of two packs, as the order of ``plugins`` does.
+        quantize: round the weights of products: ``"int4"``, ``"int8"``, a ``WeightFormat``, or a dict of these by the
+            names of weights or modules, such as ``{"lm_head": None, "*": "int4"}``.
         deprecated: what ``torch.onnx.export`` still takes and warns about.
 
     Returns:
@@ -139,7 +142,7 @@ def export(
         path_of(f, external_data)  # now, and not after an hour
     model = getattr(model, "_orig_mod", model)  # of torch.compile, whose forward takes *args
     classes = classes_of(functions)
-    opset, call = call_of(opset_version, custom_translation_table, plugins, prefer, runtime, portable)
+    opset, call = call_of(opset_version, custom_translation_table, plugins, prefer, runtime, portable, quantize, model)
     settings = Settings(opset, call, call.registry, mutation, metadata, optimize, seed, classes)
     verifier = _verifier(call) if verify else None  # which is refused before the capture
     observer = observer_of(verbose) if callable(verbose) else None
@@ -160,9 +163,12 @@ def export(
         else:
             with unset_fake_temporarily():
                 run.passes |= pipeline.optimize(translated.model, call.plugins.required_passes(call.profile.name))
-        run.count(translated.model, after=True)
         onnx_program = ONNXProgram(translated.model, program)
         onnx_program.plugins, onnx_program.profile = call.plugins, call.profile.name
+        if call.quantization is not None:
+            with run.stage("quantize"), unset_fake_temporarily():
+                run.quantization = call.quantization.apply(onnx_program)
+        run.count(translated.model, after=True)
         if verifier is not None:  # before a file is there
             eager = model if isinstance(model, torch.nn.Module) else None
             with run.stage("verify"), onnx_program:

@@ -90,6 +90,7 @@ from onnxport.vocabulary.checks import callable_argument as callable_argument
 from onnxport.vocabulary.checks import listed as listed
 from onnxport.vocabulary.checks import optional as optional
 from onnxport.vocabulary.checks import path_argument as path_argument
+from onnxport.vocabulary.checks import shown as shown
 from onnxport.vocabulary.checks import takes as takes
 from onnxport.vocabulary.checks import tolerance_argument as tolerance_argument
 from onnxport.vocabulary.checks import wrong as wrong

@@ -70,6 +70,7 @@ class Run:
     nodes_after: Counter[str] = field(default_factory=Counter)
     passes: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    quantization: Any = None
     verification: Any = None
     error: BaseException | None = None
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from onnxport.errors import InputError, OpsetError
 from onnxport.host.call import Call
-from onnxport.host.discovery import load
+from onnxport.host.discovery import Plugins, load
 from onnxport.host.profiles import DEFAULT, Profile, chosen_profile
 from onnxport.host.registry import Registry
 from onnxport.host.table import table_records
@@ -45,7 +45,14 @@ class Settings:
 
 
 def call_of(
-    version: int | None, table: Any, plugins: Any, prefer: Any, runtime: object, portable: object = False
+    version: int | None,
+    table: Any,
+    plugins: Any,
+    prefer: Any,
+    runtime: object,
+    portable: object = False,
+    quantize: Any = None,
+    model: Any = None,
 ) -> tuple[int, Call]:
     """The target opset and what takes part: what is wrong with either is told before the capture."""
     if version is not None:
@@ -53,8 +60,26 @@ def call_of(
     loaded = load(plugins)
     profile = chosen_profile(runtime, portable, loaded.profiles)
     opset = opset_of(version, profile)
+    plan = None if quantize is None else _plan(loaded, quantize, profile.opset if version is None else version, model)
+    if plan is not None and version is None:
+        opset = max(opset, plan.opset)
     records = [] if table is None else table_records(table, loaded.adapt)
-    return opset, Call(loaded, opset, records, prefer, profile)
+    return opset, Call(loaded, opset, records, prefer, profile, plan)
+
+
+def _plan(plugins: Plugins, request: Any, opset: int | None, model: Any) -> Any:
+    """What the first quantizer that takes a request makes of it.
+
+    Raises:
+        InputError: none takes it.
+    """
+    state = getattr(model, "state_dict", None)
+    names = list(state() if callable(state) else state or ()) or None
+    for quantizer in plugins.items("onnxport_quantizers"):
+        plan = quantizer.plan(request, opset, names)
+        if plan is not None:
+            return plan
+    raise InputError("quantize= needs a plugin that rounds weights (onnxport_quantizers).", parameter="quantize")
 
 
 def opset_of(version: int | None, profile: Profile) -> int:

@@ -28,6 +28,7 @@ from onnxport_workbench.cli_options import (
     OpsetOption,
     PluginsOption,
     PreferOption,
+    QuantizeOption,
     RuntimeOption,
     UsageError,
     given,
@@ -176,6 +177,7 @@ def export(
     external_data: Annotated[bool, typer.Option(help="Write weights to a file beside the model.")] = True,
     verify: Annotated[bool, typer.Option("--verify", help="Compare with torch on the example inputs.")] = False,
     report: Annotated[bool, typer.Option("--report", help="Write a report beside the model.")] = False,
+    quantize: QuantizeOption = None,
     functions: FunctionsOption = None,
     plugin: PluginsOption = None,
     prefer: PreferOption = None,
@@ -184,7 +186,7 @@ def export(
     """Export a model to an ONNX file."""
     example = load_example(model)
     options: dict[str, Any] = {"optimize": optimize, "verify": verify, "report": report, "artifacts_dir": output.parent}
-    options.update(example.options, **given(opset, plugin, functions, prefer, runtime))
+    options.update(example.options, **given(opset, plugin, functions, prefer, runtime, quantize))
     options |= {"portable": True} if portable else {}
     import onnxport
 

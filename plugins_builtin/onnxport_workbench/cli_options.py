@@ -39,6 +39,16 @@ PreferOption = Annotated[
     ),
 ]
 
+QuantizeOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--quantize",
+        metavar="[NAME=]FORMAT",
+        help="Round the weights of products: int4, int8, uint4 or uint8; with the name of a weight or module, its own, "
+        "such as lm_head=none (repeatable).",
+    ),
+]
+
 
 class UsageError(Exception):
     """What was asked can't be found or read."""
@@ -50,6 +60,7 @@ def given(
     functions: list[str] | None = None,
     prefer: list[str] | None = None,
     runtime: str | None = None,
+    quantize: list[str] | None = None,
 ) -> dict[str, Any]:
     """Options of the command line that go before those of the factory."""
     options = {
@@ -58,6 +69,7 @@ def given(
         "functions": functions,
         "prefer": preferred(prefer),
         "runtime": runtime,
+        "quantize": formats(quantize),
     }
     return {name: value for name, value in options.items() if value}
 
@@ -71,3 +83,17 @@ def preferred(prefer: list[str] | None) -> dict[str, str]:
             raise UsageError(f"--prefer {text}: write it as OPERATOR=PLUGIN, such as aten::gelu=mypack")
         pairs[operator.strip()] = plugin.strip()
     return pairs
+
+
+def formats(quantize: list[str] | None) -> dict[str, str | None]:
+    """The format by name, of ``NAME=FORMAT``, or of a format alone, which is for all others."""
+    found: dict[str, str | None] = {}
+    for text in quantize or ():
+        name, separator, form = text.rpartition("=")
+        name, form = name.strip() if separator else "*", form.strip()
+        if not name or not form:
+            raise UsageError(f"--quantize {text}: write it as FORMAT or NAME=FORMAT, such as int4 or lm_head=none")
+        if name in found:
+            raise UsageError(f"--quantize {text}: {name} has a format already: give one only")
+        found[name] = None if form.lower() == "none" else form
+    return found

@@ -40,6 +40,7 @@ class OutputCheck:
         shape: the shape expected.
         max_abs: largest absolute difference among finite elements.
         max_rel: largest difference relative to the expected value among finite elements that are not 0.
+        relative: root mean square of the differences, relative to that of the expected values.
         mismatched: share of the elements outside the tolerance, 0 to 1.
         nans: NaNs expected and found.
         infs: infinities expected and found.
@@ -51,6 +52,7 @@ class OutputCheck:
     shape: list[int]
     max_abs: float = 0.0
     max_rel: float = 0.0
+    relative: float = 0.0
     mismatched: float = 0.0
     nans: tuple[int, int] = (0, 0)
     infs: tuple[int, int] = (0, 0)
@@ -86,6 +88,8 @@ def compare(
     if want.numel():
         check.max_abs = float(difference.max())
         check.max_rel = float((difference / magnitude.where(magnitude > 0, torch.inf)).max())
+        size = float(magnitude.square().sum()) ** 0.5
+        check.relative = float(difference.square().sum()) ** 0.5 / size if size else 0.0
         relative, absolute = (0.0, 0.0) if exact else max(tolerance(want.dtype), tolerance(precision or want.dtype))
         if not exact:
             absolute *= max(1.0, float(magnitude.mean()))

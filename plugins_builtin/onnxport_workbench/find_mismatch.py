@@ -34,6 +34,7 @@ from torch.fx import Graph, GraphModule, Node
 from onnxport_workbench import reproduction
 from onnxport_workbench.inlining import inlined
 from onnxport_workbench.reference import Reference, may_tie, precisions, same_choice
+from onnxport_workbench.rounded_weights import exact_options, roundings_of
 from onnxport_workbench.verify import OutputCheck, VerificationResult, compare, opened_program, verify
 from onnxport_workbench.weight_check import WeightCheck, check_weights
 
@@ -244,10 +245,15 @@ class _Search:
         budget: int,
     ) -> None:
         self.program = ONNXProgram(inlined(program.model), exported)
+        rounding = roundings_of(program.model, exported, None)
         self.args, self.kwargs, self.tolerances = args, kwargs, tolerances
         functionalizer = chosen_functionalizer(load().items("onnxport_functionalizers"))
         self.module: GraphModule = program.model.meta.get(TRANSLATED) or functionalizer.program(exported).graph_module
         self.inputs = placeholder_values(exported, args, kwargs)
+        if rounding is not None:
+            self.program.session_options = exact_options()
+            names = {spec.target: spec.arg.name for spec in exported.graph_signature.input_specs if spec.target}
+            self.inputs |= {names[name]: tensor for name, tensor in rounding.items() if name in names}
         self.links = _links(self.program.model.graph, self.module.graph)
         self.budget = budget
         self.precisions = precisions(self.module)

@@ -105,6 +105,7 @@ class Report:
             "functions": [] if translated is None else [vars(use) for use in translated.functions],
             "kept_inline": {} if translated is None else translated.inlined,
             "refusals": [vars(refusal) for refusal in refusals],
+            "quantization": None if self._run.quantization is None else self._run.quantization.as_dict(),
             "verification": None if self._run.verification is None else self._run.verification.as_dict(),
         }
 
@@ -146,6 +147,7 @@ class Report:
             "Dropped assertions": "\n".join(f"- {markdown(text)}" for text in self._run.dropped_assertions) or "None.",
             "Notes": "\n".join(f"- {markdown(text)}" for text in self._run.notes) or "None.",
             "Passes": _table(["pass", "changes"], [[name, str(count)] for name, count in self._run.passes.items()]),
+            "Quantization": "Not asked for." if self._run.quantization is None else self._run.quantization.table(),
             "Verification": "Not run." if self._run.verification is None else self._run.verification.table(),
             "Versions": _table(["package", "version"], [list(item) for item in data["versions"].items()]),
         }

@@ -42,6 +42,7 @@ from torch.utils import _pytree as pytree
 from onnxport_workbench.comparing import TOLERANCES, OutputCheck, compare, tolerance
 from onnxport_workbench.reference import precisions
 from onnxport_workbench.resize import resized_inputs, with_small_integers
+from onnxport_workbench.rounded_weights import exact_options, replaced, roundings_of
 from onnxport_workbench.weight_check import WeightCheck, check_weights
 
 _TARGET = "pkg.torch.export.graph_signature.OutputSpec.target"
@@ -78,11 +79,17 @@ class VerificationResult:
         checker: what `onnx.checker` (full check) objects to, empty if nothing.
         comparisons: one entry a shape; the first is the example inputs'.
         weights: which weights of the two models differ; by itself, no failure.
+        rounding: the errors of rounded weights; None where there are none. Comparisons are then with the torch model
+            whose weights are rounded likewise, as onnxruntime computes what the file says.
+        original: with rounded weights: the outputs at the example inputs, as a plain session gives them, against the
+            torch model with its own weights. Nothing there is a failure.
     """
 
     checker: str = ""
     comparisons: list[Comparison] = field(default_factory=list)
     weights: WeightCheck = field(default_factory=WeightCheck)
+    rounding: Any = None
+    original: Comparison | None = None
 
     @property
     def passed(self) -> bool:
@@ -145,6 +152,16 @@ class VerificationResult:
         lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths)) + " |" for row in rows]
         lines.append(f"\nonnx.checker: {self.checker or 'ok'}")
         lines += [f"weights: {self.weights.problem}"] if self.weights.problem else []
+        if self.rounding is not None:
+            lines.append(f"\nRounded weights, against the original:\n\n{self.rounding.table()}\n")
+        if self.original is not None:
+            reason = self.original.error or self.original.skipped
+            lines += [f"outputs, against the original: not run: {markdown(reason)}"] if reason else []
+            lines += [
+                f"output {markdown(out.name)}, against the original: max abs {out.max_abs:.2e}, relative "
+                f"{out.relative:.2e}"
+                for out in self.original.outputs
+            ]
         return plain("\n".join(lines))
 
     def as_dict(self) -> dict[str, Any]:
@@ -155,6 +172,8 @@ class VerificationResult:
             "checker": self.checker,
             "comparisons": comparisons,
             "weights": self.weights.as_dict(),
+            "rounding": None if self.rounding is None else self.rounding.as_dict(),
+            "original": None if self.original is None else asdict(self.original),
         }
 
     def __str__(self) -> str:
@@ -178,6 +197,10 @@ def verify(
     Where dimensions are dynamic, the comparison is repeated at generated shapes: larger ones, different for each
     name, and the smallest allowed (1, as a rule). Shapes at which torch itself raises are noted and skipped. The
     weights of the two are compared too, so that a model with other weights is told as what it is.
+
+    Where the ONNX model has weights that `quantize=` rounded, the torch model runs with its weights rounded likewise,
+    and onnxruntime computes what the file says. So a wrong file is told from a rounded one. How far the rounded one is
+    from the original is in the result, and no failure.
 
     Args:
         program: an exported program, or the path of an .onnx file.
@@ -221,20 +244,31 @@ def verify(
     recognize((positional, keywords, others), plugins)
     positional, keywords = _as_called(reference, positional, keywords)
     others = [_as_called(reference, *other) for other in others]
-    comparing = _Verification(opened, exported, reference, tolerances, plugins)
+    rounding = roundings_of(opened.model, reference, plugins)
+    if rounding is not None:  # in a session of its own
+        opened = copy.copy(opened)
+        opened.session_options = exact_options()
+    comparing = _Verification(opened, exported, reference, tolerances, plugins, rounding)
     result = comparing.result
     result.checker, comparing.unusable = _check_and_open(opened, path)
     try:
         if not comparing.unusable:
             result.weights = check_weights(opened.model, opened.exported_program, reference)
+            if rounding is not None:
+                result.weights.add(rounding.compared, rounding.differing())
         comparing.compare("example", positional, keywords)
         for i, other in enumerate(others, 1):
             comparing.compare(f"inputs {i}", *other)
         if generate:
             comparing.compare_generated(positional, keywords)
     finally:
-        if path is not None:
+        if path is not None or rounding is not None:
             opened.release()
+    if rounding is not None and not comparing.unusable:
+        opened.session_options = None
+        with opened:
+            original = _Verification(opened, exported, reference, tolerances, plugins)
+            result.original = original.compare("original", positional, keywords)
     return result
 
 
@@ -286,8 +320,10 @@ class _Verification:
         reference: Any,
         tolerances: tuple[float | None, float | None],
         plugins: Sequence[Any] | None,
+        rounding: Any = None,
     ) -> None:
-        self.result = VerificationResult()
+        self.result = VerificationResult(rounding=rounding)
+        self._weights: dict[str, torch.Tensor] = {} if rounding is None else dict(rounding.items())
         self.unusable = ""
         self._program, self._exported, self._reference = program, exported, reference
         self._tolerances, self._plugins = tolerances, plugins
@@ -380,7 +416,8 @@ class _Verification:
     def _called(self, args: Any, kwargs: Any, *, gradients: bool) -> tuple[list[Any], dict[str, torch.Tensor]]:
         plain = not gradients and torch.is_inference_mode_enabled()
         with torch.inference_mode(plain), torch.set_grad_enabled(gradients), _state_kept(self._function) as run:
-            returned = run(*args, **kwargs)
+            with replaced(run, self._weights):
+                returned = run(*args, **kwargs)
             recognize(returned, self._plugins)
             outputs = [leaf for leaf in pytree.tree_leaves(returned) if leaf is not None]
             outputs = [_copied(dense(leaf)) if isinstance(leaf, torch.Tensor) else leaf for leaf in outputs]
@@ -406,7 +443,7 @@ def _check_and_open(program: ONNXProgram, path: str | None) -> tuple[str, str]:
 
     def check_and_open(staged: str | bytes) -> Any:
         check(staged)
-        return runtime.session(staged)
+        return runtime.session(staged, options=program.session_options)
 
     try:
         if path is not None:

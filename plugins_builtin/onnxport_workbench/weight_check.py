@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
@@ -38,6 +38,11 @@ class WeightCheck:
     reshaped: list[str] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
 
+    def add(self, compared: int, differing: Iterable[str]) -> None:
+        """Count weights that were compared in another way."""
+        self.compared += compared
+        self.differing += [name for name in differing if name not in self.differing]
+
     @property
     def problem(self) -> str:
         """What differs, and what to do; empty where nothing does."""
@@ -62,7 +67,7 @@ def check_weights(model: ir.Model, program: ExportedProgram | None, reference: A
         program: the program that it was exported from, where that is known.
         reference: a module, an ``ExportedProgram``, or a function, which has no weights.
     """
-    check, theirs, packed = WeightCheck(), _weights_of(reference), _packed_in(reference)
+    check, theirs, packed = WeightCheck(), weights_of(reference), _packed_in(reference)
     for name, tensor in _weights_in(model, program, theirs):
         known = theirs.get(name)
         if known is None and not name.startswith(packed):
@@ -88,7 +93,7 @@ def _passes() -> list[ProgramPass]:
     return [each for each in load().program_passes() if each.weights is not None]
 
 
-def _weights_of(reference: Any) -> dict[str, torch.Tensor]:
+def weights_of(reference: Any) -> dict[str, torch.Tensor]:
     """A torch model's weights by their names."""
     if isinstance(reference, ExportedProgram):
         named: dict[str, Any] = {**reference.constants, **reference.state_dict}
@@ -116,12 +121,11 @@ def _weights_in(
         tensor = value.const_value
         if isinstance(tensor, TorchTensor):
             for leaf in tensor.leaves():
-                names = () if leaf.source is None else (leaf.source, *leaf.aliases)
+                names = () if leaf.source is None else (_known_as(leaf.source, theirs), *leaf.aliases)
                 yield from ((each, leaf) for each in names if each not in seen)
                 seen.update(names)
         elif tensor is not None and (_KIND in value.metadata_props if told else name in theirs):
-            while name not in theirs and "." in name and name.rpartition(".")[0] in theirs:
-                name = name.rpartition(".")[0]  # a transposed one
+            name = _known_as(name, theirs)
             seen.add(name)
             yield name, tensor
     with contextlib.suppress(WeightError):  # of a kind that ONNX doesn't have
@@ -130,6 +134,13 @@ def _weights_in(
             known = None if program is None else program.state_dict.get(name)
             if isinstance(known, torch.Tensor):
                 yield name, TorchTensor(known, name)
+
+
+def _known_as(name: str, theirs: Container[str]) -> str:
+    """The torch model's name of a weight; the file's name of a transposed one is longer."""
+    while name not in theirs and "." in name and name.rpartition(".")[0] in theirs:
+        name = name.rpartition(".")[0]
+    return name
 
 
 def _difference(tensor: ir.TensorProtocol, known: torch.Tensor) -> Literal["", "shape", "values"] | None:
@@ -173,4 +184,4 @@ def _bits(array: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(array).view(kinds[array.itemsize]).reshape(array.shape)
 
 
-__all__ = ["WeightCheck", "check_weights"]
+__all__ = ["WeightCheck", "check_weights", "weights_of"]

@@ -39,10 +39,12 @@ class Call:
         table: the records of ``custom_translation_table``.
         prefer: see :meth:`onnxport.host.discovery.Plugins.preferring`.
         profile: the runtime that is written for.
+        quantization: the plan that a quantizer made of ``quantize=``; None where nothing is asked.
 
     Attributes:
         plugins: those that were chosen.
         profile: the runtime that is written for.
+        quantization: how weights are rounded, or None.
         table: the records of the table.
         registry: their translations, and those of the table.
         infos: all of them, the table last.
@@ -59,9 +61,11 @@ class Call:
         table: Sequence[Translation] = (),
         prefer: Mapping[Any, Any] | None = None,
         profile: Profile = DEFAULT,
+        quantization: Any = None,
     ) -> None:
         self.plugins = plugins
         self.profile = profile
+        self.quantization = quantization
         self.registry = plugins.preferring(prefer, opset, profile.name)
         self.table: Sequence[Translation] = table
         self._table: PluginInfo | None = None

@@ -290,13 +290,17 @@ def profiles(info: PluginInfo, value: Any, kept: frozenset[int]) -> list[Profile
     return [item if id(item) in kept else replace(item, plugin=info.name) for item in items]
 
 
-def functionalizers(_info: PluginInfo, value: Any, _kept: frozenset[int]) -> list[Any]:
-    """Objects that make graphs pure."""
-    items = _listed(value, object)
-    for item in items:
-        for method in ("program", "graph"):
-            _expect(callable(getattr(item, method, None)), "a functionalizer", method, item, "a method of it")
-    return items
+def _with_methods(owner: str, *methods: str) -> Callable[[PluginInfo, Any, frozenset[int]], list[Any]]:
+    """Looks at objects that must have some methods."""
+
+    def looked_at(_info: PluginInfo, value: Any, _kept: frozenset[int]) -> list[Any]:
+        items = _listed(value, object)
+        for item in items:
+            for method in methods:
+                _expect(callable(getattr(item, method, None)), owner, method, item, "a method of it")
+        return items
+
+    return looked_at
 
 
 def functions(_info: PluginInfo, value: Any, _kept: frozenset[int]) -> list[Any]:
@@ -318,7 +322,8 @@ CHECKS: Mapping[str, Callable[[PluginInfo, Any, frozenset[int]], Any]] = {
     "onnxport_program_passes": program_passes,
     "onnxport_semantics": semantics,
     "onnxport_advice": advice,
-    "onnxport_functionalizers": functionalizers,
+    "onnxport_functionalizers": _with_methods("a functionalizer", "program", "graph"),
+    "onnxport_quantizers": _with_methods("a quantizer", "plan", "roundings"),
     "onnxport_profiles": profiles,
     **dict.fromkeys(
         (

@@ -19,6 +19,9 @@ RANDOM = frozenset(
     ["RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial", "Dropout"]
 )
 
+#: Key of the metadata of nodes that a quantizer wrote as a runtime wants them: passes leave them as they are.
+QUANTIZED = "onnxport.quantization"
+
 
 def bodies(model: ir.Model) -> Iterator[ir.Graph]:
     """The main graph and the graphs of the functions."""

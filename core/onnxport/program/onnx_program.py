@@ -69,6 +69,7 @@ class ONNXProgram:
     Attributes:
         plugins: those of its export, whose passes `optimize` and `apply_weights` use; None for the installed ones.
         profile: name of the profile that it was written for.
+        session_options: an `onnxruntime.SessionOptions` for sessions that are given none; None for the defaults.
         model: the model, as onnx_ir represents it.
         exported_program: the program that was exported; None for a model that was loaded from a file or unpickled.
     """
@@ -85,6 +86,7 @@ class ONNXProgram:
         self._path = ""
         self.plugins: Plugins | None = None
         self.profile = STANDARD
+        self.session_options: ort.SessionOptions | None = None
         self._session: ort.InferenceSession | None = None
         self._remove_files: Callable[[], object] | None = None
 
@@ -148,10 +150,8 @@ class ONNXProgram:
         """What a loaded model is no good for is said in an error that names the file."""
         try:
             yield
-        except OnnxExporterError:
-            raise
         except Exception as error:  # onnxruntime has a class for each of its status codes, and onnx none
-            if not self._path:
+            if isinstance(error, OnnxExporterError) or not self._path:
                 raise
             reason = " ".join(str(error).split()) or type(error).__name__
             raise FileError(
@@ -208,7 +208,7 @@ class ONNXProgram:
         wanted = [known[name] for name in dict.fromkeys(value_names) if name not in feeds]
         if wanted:
             with tempfile.TemporaryDirectory(prefix="onnxport-") as folder, self._blaming_the_file():
-                opened = runtime.session(self.stage(folder, wanted))
+                opened = runtime.session(self.stage(folder, wanted), options=self.session_options)
                 results = runtime.run(opened, feeds, [str(value.name) for value in wanted])
                 del opened
             found |= zip((str(value.name) for value in wanted), results)
@@ -227,7 +227,7 @@ class ONNXProgram:
         Args:
             initializer: makes a session of a model's path or of its bytes; by default one of onnxruntime's own.
             providers: execution providers for the default initializer; CUDA where available, and CPU, by default.
-            session_options: options for the default initializer.
+            session_options: options for the default initializer; by default those of the program.
 
         Raises:
             InputError: an argument is of another type, `initializer` gives no session, or this onnxruntime has no such
@@ -247,7 +247,7 @@ class ONNXProgram:
                 self._session = _made_by(initializer, staged)
             else:
                 with self._blaming_the_file():
-                    self._session = runtime.session(staged, providers, session_options)
+                    self._session = runtime.session(staged, providers, session_options or self.session_options)
         except BaseException:
             self._session = None
             remove()
@@ -425,7 +425,7 @@ class ONNXProgram:
 
     def __copy__(self) -> ONNXProgram:
         copied = type(self)(self.model, self.exported_program)
-        copied._spec, copied._path = self._spec, self._path
+        copied._spec, copied._path, copied.session_options = self._spec, self._path, self.session_options
         copied.plugins, copied.profile = self.plugins, self.profile
         return copied
 

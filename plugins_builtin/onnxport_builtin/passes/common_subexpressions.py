@@ -7,7 +7,7 @@ from typing import Any
 
 import onnx_ir as ir
 from onnxport.kit import nodes_of
-from onnxport.optimize.rewriting import RANDOM, bodies, forward
+from onnxport.optimize.rewriting import QUANTIZED, RANDOM, bodies, forward
 
 _GRAPHS = (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
 _PLAIN = (ir.AttributeType.INT, ir.AttributeType.FLOAT, ir.AttributeType.STRING)
@@ -48,6 +48,8 @@ def _share(graph: ir.Graph, outer: dict[Any, ir.Node], functions: Container[Any]
     changes = 0
     for node in tuple(graph):
         if node.op_type in RANDOM or (node.domain and node.op_identifier() not in functions):
+            continue
+        if QUANTIZED in node.metadata_props:  # one for each product
             continue
         given = [value.name != "" for value in node.outputs]  # an optional output may be left out
         key: list[Any] | None = [node.domain, node.op_type, node.overload, *map(id, node.inputs), *given]

@@ -7,8 +7,8 @@ across those behind DequantizeLinear too. So a weight is dequantized with one mo
 axis squeezed away: none of its rewrites looks past that, and nothing is computed more. The weight stays integer in its
 memory.
 
-Models whose activations are quantized as well keep DequantizeLinear beside the product: there the integer kernels are
-what was asked for.
+Models whose activations are quantized as well keep DequantizeLinear beside the product, and so do weights that
+``quantize=`` rounded: there the integer kernels are what was asked for.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any
 import onnx_ir as ir
 from onnxport.kit import TorchTensor, nodes_of
 from onnxport.optimize.rewriting import (
+    QUANTIZED,
     Constants,
     add_constant,
     add_initializer,
@@ -47,6 +48,8 @@ def run(model: ir.Model) -> int:
         for node in tuple(nodes_of(body)):
             weight = node.inputs[0] if is_standard(node, "DequantizeLinear") else None
             if weight is None or weight.dtype not in _FUSED or not constants.holds(weight):
+                continue
+            if QUANTIZED in node.metadata_props:  # the kernel was asked for
                 continue
             if _meets_floats(model, node, constants) and _can_be_widened(model, node):
                 _by_rows(model, node)

@@ -112,6 +112,17 @@ def test_export_with_functions(models, tmp_path):
     assert unknown.exit_code == cli.USAGE and "Did you mean" in unknown.stderr
 
 
+def test_export_with_rounded_weights(models, tmp_path):
+    result = run("export", f"{models}:net", "-o", "net.onnx", "--quantize", "linear=uint4", "--verify", "--json")
+    assert result.exit_code == cli.OK, result.output
+    assert json.loads(result.stdout)["opset"] == 21
+    types = {tensor.name: tensor.data_type for tensor in onnx.load(tmp_path / "net.onnx").graph.initializer}
+    assert types["linear.weight.uint4"] == onnx.TensorProto.UINT4
+    for given, message in [("int5", "no format of weights"), ("=int4", "NAME=FORMAT"), ("liner=int4", "Did you mean")]:
+        wrong = run("export", f"{models}:net", "-o", "net.onnx", "--quantize", given)
+        assert wrong.exit_code == cli.USAGE and message in wrong.stderr
+
+
 @pytest.mark.parametrize("spec", ["cli_models:with_kwargs", "cli_models:Holder.make", "cli_models.py:net"])
 def test_ways_to_name_a_model(models, spec):
     assert run("export", spec, "-o", "net.onnx").exit_code == cli.OK
