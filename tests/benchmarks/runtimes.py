@@ -30,6 +30,7 @@ from torch.utils import _pytree as pytree
 
 _DYNAMIC = torch.export.Dim.DYNAMIC
 _LAYERS = 6
+_LONG = 60  # seconds: a case of a slow model ends earlier
 
 
 @dataclass
@@ -149,12 +150,14 @@ def _programs(subject: Subject, opsets: list[int]) -> dict[str, Any]:
     for opset in opsets[1:]:
         found[f"onnxport {opset}"] = onnxport.export(captured, opset_version=opset)
     for opset in opsets:
-        with contextlib.redirect_stdout(io.StringIO()):
+        failure = ""
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             try:
                 found[f"torch {opset}"] = torch.onnx.export(captured, dynamo=True, opset_version=opset, verbose=False)
             except Exception as error:
-                failure = f"{type(error).__name__}: {str(error)[:80]}"
-                print(f"left out: torch {opset}: {failure}")
+                failure = f"{type(error).__name__}: {error}".splitlines()[0]
+        if failure:
+            print(f"left out: torch {opset}: {failure[:120]}")
     return found
 
 
@@ -162,7 +165,10 @@ def cpu_times(sessions: Mapping[str, Any], feeds: Mapping[str, dict[str, Any]], 
     """The lower quartile of the thread's CPU time of each session in milliseconds; the sessions take turns."""
     times: dict[str, list[float]] = {name: [] for name in sessions}
     gc.collect()
+    begin = time.thread_time()
     for run in range(runs + 2):
+        if run > 6 and time.thread_time() - begin > _LONG:
+            break
         for name, session in sessions.items():
             start = time.thread_time()
             session.run(None, feeds[name])

@@ -215,3 +215,44 @@ def test_nodes_of_a_step() -> None:
     assert op_types(program) == [
         "Reshape", "Mul", "Transpose", "MatMul", "Reshape", "Softmax", "Reshape", "MatMul", "Reshape"
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("mask", [torch.ones(5, 7, dtype=torch.bool), torch.zeros(5, 7)])
+def test_mask_that_keeps_everything(mask: torch.Tensor) -> None:
+    """Models make such masks for the whole batch where the caller gives none."""
+    program = export_and_compare(
+        lambda q, k, v: fused(q, k, v, mask.expand(q.shape[0], 1, 5, 7)),
+        (values(2, 6, 5, 8), values(2, 6, 7, 8), values(2, 6, 7, 8)),
+        other_args=(values(3, 6, 5, 8), values(3, 6, 7, 8), values(3, 6, 7, 8)),
+        dynamic_shapes=(({0: Dim.AUTO}, {0: Dim.AUTO}, {0: Dim.AUTO}),),
+    )
+    assert op_types(program) == ["Mul", "Transpose", "MatMul", "Softmax", "MatMul"]
+
+
+def test_mask_that_was_expanded() -> None:
+    """Added as it was before."""
+    allowed = torch.rand(2, 7) > 0.4
+    allowed[1] = False
+    program = export_and_compare(
+        lambda q, k, v, allowed: fused(q, k, v, allowed[:, None, None].expand(-1, -1, q.shape[2], -1)),
+        (values(2, 6, 5, 8), values(2, 6, 7, 8), values(2, 6, 7, 8), allowed),
+    )
+    assert "Expand" not in op_types(program)
+
+
+def test_mask_among_the_weights() -> None:
+    """What is no key of any query is asked of the mask that a checkpoint brings, not of the model's own."""
+
+    class Masked(torch.nn.Module):
+        def __init__(self, allowed: torch.Tensor) -> None:
+            super().__init__()
+            self.register_buffer("allowed", allowed)
+
+        def forward(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+            return fused(q, k, v, self.allowed)
+
+    args = values(2, 6, 5, 8), values(2, 6, 7, 8), values(2, 6, 7, 8)
+    other = Masked(torch.arange(5)[:, None].expand(5, 7) > 0)
+    program = onnxport.export(Masked(torch.ones(5, 7, dtype=torch.bool)), args)
+    program.apply_weights(other.state_dict())
+    torch.testing.assert_close(program(*args)[0], other(*args), rtol=1e-4, atol=1e-5)

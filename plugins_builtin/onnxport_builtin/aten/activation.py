@@ -38,12 +38,12 @@ def hardtanh(op: Builder, self: Tensor, min_val: float = -1, max_val: float = 1)
 
 @translation("aten::gelu")
 def gelu_composed(op: Builder, self: Tensor, *, approximate: str = "none") -> Tensor:
-    def formula(op: Builder, x: Tensor) -> Tensor:
+    def formula(op: Builder, x: Tensor) -> Tensor:  # as onnxruntime fuses it, of float32
         if approximate == "tanh":
-            cubic = op.Add(op.Mul(op.Mul(op.Mul(x, x), x), 0.044715), x)
+            cubic = op.Add(x, op.Mul(op.Pow(x, op.const(3.0, x.dtype)), 0.044715))
             factor = op.Add(op.Tanh(op.Mul(cubic, math.sqrt(2 / math.pi))), 1.0)
         else:
-            factor = op.Add(error_function(op, op.Mul(x, math.sqrt(0.5))), 1.0)
+            factor = op.Add(error_function(op, op.Div(x, math.sqrt(2))), 1.0)
         return op.Mul(op.Mul(x, 0.5), factor)
 
     return in_float32(formula, op, self)

@@ -9,6 +9,7 @@ import numpy as np
 import onnx_ir as ir
 from onnxport import DataType, Tensor, Unsupported, translation
 from onnxport.authoring import Dim, expand, iota, is_used, permute, reshape
+from onnxport.optimize.rewriting import constant
 
 from onnxport_builtin.aten.grouped_heads import Groups, groups_of
 from onnxport_builtin.aten.matmul import swap_last
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from onnxport import Builder
 
 _MINUS_INFINITY = -float("inf")
+_MASK_LIMIT = 64 * 1024 * 1024  # bytes of a constant mask that is looked at
 
 
 def _causal_mask(op: Builder, queries: Dim, keys: Dim, dtype: DataType) -> Tensor:
@@ -30,10 +32,26 @@ def _causal_mask(op: Builder, queries: Dim, keys: Dim, dtype: DataType) -> Tenso
     return op.Where(later, op.const(_MINUS_INFINITY, dtype), op.const(0.0, dtype))
 
 
+def _narrowed(op: Builder, mask: Tensor) -> Tensor | None:
+    """A mask as it was before it was expanded, since adding it broadcasts; None for one that keeps everything.
+
+    Models make masks of ones for the whole batch where the caller gives none.
+    """
+    node = mask.producer()
+    while node is not None and not node.domain and node.op_type == "Expand" and not mask.is_complex:
+        mask = node.inputs[0]  # type: ignore[assignment]
+        node = mask.producer()
+    values = constant(mask, _MASK_LIMIT)
+    if values is None:
+        return mask
+    changes_nothing = values.all() if values.dtype == bool else not values.any()
+    return None if changes_nothing else mask
+
+
 def _rows_left(op: Builder, mask: Tensor) -> Tensor | None:
     """For each query whether any key is left, bool (..., 1); None where that is known of all of them."""
-    if mask.const_value is not None:
-        values = mask.const_value.numpy()
+    values = constant(mask, _MASK_LIMIT)  # not of a weight, which may be another one later
+    if values is not None:
         left = (values if values.dtype == bool else values != _MINUS_INFINITY).any(axis=-1, keepdims=True)
         return None if left.all() else op.const(left)
     if mask.dtype == DataType.BOOL:
@@ -59,6 +77,7 @@ class _Scores:
         scores = _product_with_keys(op, query, key, _factor(op, query, scale))
         if is_causal:
             scores = op.Add(scores, _causal_mask(op, queries, keys, dtype))
+        mask = None if mask is None else _narrowed(op, mask)
         if mask is not None:
             self.rows = _rows_left(op, mask)
             if mask.dtype == DataType.BOOL:

@@ -1,4 +1,6 @@
-"""Remove nodes that give back their input: Identity, casts to the same type, layout changes that change nothing."""
+"""Remove nodes that give back an input: Identity, casts to the same type, layout changes that change nothing, products
+with one, sums with an integer zero, conjunctions with True.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +14,30 @@ if TYPE_CHECKING:
 
 def run(model: ir.Model) -> int:
     """See the module's docstring."""
-    return sum(forward(node.outputs[0], node.inputs[0]) for node in all_nodes(model) if _changes_nothing(node))  # type: ignore[arg-type]
+    return sum(_remove(node) for node in all_nodes(model))
+
+
+def _remove(node: ir.Node) -> bool:
+    if node.domain or not node.inputs or node.inputs[0] is None or has_references(node):
+        return False
+    source = node.inputs[0] if _changes_nothing(node) else _beside_neutral(node)
+    return source is not None and forward(node.outputs[0], source)
+
+
+def _beside_neutral(node: ir.Node) -> ir.Value | None:
+    """The operand of a product, sum or conjunction whose other operand leaves it as it is."""
+    is_neutral = _NEUTRAL.get(node.op_type)
+    if is_neutral is None or len(node.inputs) != 2:
+        return None
+    for source, other in (node.inputs, node.inputs[::-1]):
+        if is_neutral(other) and source is not None and same_dims(source.shape, node.outputs[0].shape):
+            return source
+        if node.op_type in ("Div", "Sub"):
+            break
+    return None
 
 
 def _changes_nothing(node: ir.Node) -> bool:
-    if node.domain or not node.inputs or node.inputs[0] is None or has_references(node):
-        return False
     source, result = node.inputs[0], node.outputs[0]
     kind = node.op_type
     if kind == "Identity":
@@ -34,8 +54,6 @@ def _changes_nothing(node: ir.Node) -> bool:
         return pads is not None and not pads.any()
     if kind == "Concat":
         return len(node.inputs) == 1
-    if kind in ("Mul", "Div"):
-        return _is_one(node.inputs[1]) and same_dims(source.shape, result.shape)
     return False
 
 
@@ -60,6 +78,15 @@ def _full(node: ir.Node) -> bool:
 _END = 1 << 31
 
 
+def _is_zero(value: ir.Value | None) -> bool:
+    """An integer zero: a float one changes the sign of another."""
+    array = constant(value, 16)
+    return array is not None and array.size == 1 and array.dtype.kind in "iu" and array.reshape(-1)[0] == 0
+
+
 def _is_one(value: ir.Value | None) -> bool:
     array = constant(value, 16)
     return array is not None and array.size == 1 and array.reshape(-1)[0] == 1
+
+
+_NEUTRAL = {"Mul": _is_one, "Div": _is_one, "And": _is_one, "Add": _is_zero, "Sub": _is_zero}

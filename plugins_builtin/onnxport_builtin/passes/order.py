@@ -15,6 +15,7 @@ from onnxport_builtin.passes import (
     equal_constants,
     fuse_batch_norm,
     gathered_weights,
+    gelus,
     identities,
     merge_layout,
     norms,
@@ -43,6 +44,7 @@ PASSES: dict[str, Callable[[ir.Model], int]] = {
     "equal_constants": equal_constants.run,
     "common_subexpressions": common_subexpressions.run,
     "norms": norms.run,
+    "gelus": gelus.run,
     "rotations": rotations.run,
     "last_dead_code": dead_code.run,
 }
