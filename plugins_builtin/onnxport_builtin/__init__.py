@@ -71,6 +71,7 @@ _PATCHES: tuple[tuple[Any, ...], ...] = (
     ("capture.python_functions", "python_functions", True),
     ("capture.functions_of_sizes", "functions_of_sizes"),
     ("capture.scalar_masks", "scalar_masks"),
+    ("capture.batching", "symbolic_batches"),
     ("capture.arithmetic_of_sizes", "arithmetic_of_sizes", True),
     ("capture.forward_derivatives", "forward_derivatives"),
 )

@@ -30,6 +30,15 @@ NUMPY = (
     "NumPy computes with the example's numbers: use torch's function of that name or meaning, which follows the size "
     "(torch.arange, torch.linspace, torch.zeros, torch.eye, torch.hann_window(n, periodic=False))"
 )
+DUALS = (
+    "Dual numbers (torch.autograd.forward_ad) can't be captured in all operators. Write the derivative as "
+    "torch.func.jvp(function, (x,), (tangent,)), which can"
+)
+BATCHED = (
+    "torch.vmap reads the batch as a number for an operator of this function (a convolution, a batch or group norm). "
+    "Compute on the whole batch, and take the gradient of the sum over it (torch.func.grad(lambda x: f(x).sum())(x), a "
+    "Jacobian by one such gradient an output), which is each row's own where rows don't mix"
+)
 PARTS = (
     "The number of parts depends on the input, and a graph has a fixed number of them. Work on the whole tensor with a "
     "mask made of the running lengths: torch.searchsorted(lengths.cumsum(0), torch.arange(len(x)), right=True) is the "
@@ -46,6 +55,10 @@ def advice_at(place: str) -> str:
     code = found["code"]
     if re.search(r"(?<!torch\.)\b(np|numpy|scipy|signal)\.(?!newaxis|float|int|pi\b)\w", code):
         return NUMPY
+    if re.search(r"make_dual|unpack_dual|dual_level", code):
+        return DUALS
+    if re.search(r"\bvmap\(", code):
+        return BATCHED
     if "split(" in code or "tolist(" in code:
         return f"{PARTS}. {LOOP}"
     return LOOP if _MANY.search(code) or is_repeated(place) else ""
@@ -58,6 +71,8 @@ def advice(subject: str | Exception, place: str) -> str | None:
     if isinstance(subject, DynamicShapesError):
         return advice_at(place) or None
     text = str(subject)
+    if (derivatives := advice_at(place)) in (DUALS, BATCHED):
+        return f"{derivatives}."
     if is_data_dependent(subject):
         if repeated := advice_at(place):
             return f"The forward repeats something as often as the values of a tensor say. {repeated}."
