@@ -17,7 +17,7 @@ import json
 import re
 import sys
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,9 @@ ROOT = Path(__file__).resolve().parent.parent
 TABLE = Path(__file__).with_suffix(".json")
 LIBRARIES = {"torch", "torchvision", "transformers", "timm", "onnx", "onnx_ir", "onnxscript", "onnxruntime", "sympy"}
 ABSENT = "absent"
+HOME = "core/onnxport/vocabulary/upstream.py"
+"""The only file of the core that has such names; what others import from it counts as its own."""
+HOME_MODULE = "onnxport.vocabulary.upstream"
 
 #: Private attributes of objects, whose class no import tells: the class that has them.
 OWNERS = {
@@ -62,15 +65,20 @@ def is_private(name: str) -> bool:
 class _Scan(ast.NodeVisitor):
     """Private names of libraries in one file: dotted where an import tells the owner, else ``.name``."""
 
-    def __init__(self, tree: ast.AST) -> None:
+    def __init__(self, tree: ast.AST, home: Mapping[str, str]) -> None:
         self.names: set[str] = set()
+        self.of_home: set[str] = set()
         self.imported: dict[str, str] = {}
+        self.from_home: set[str] = set()
         for node in ast.walk(tree):  # imports in functions count for the whole file
             if isinstance(node, ast.Import):
                 for alias in node.names:
                     self._import(alias.asname or alias.name.partition(".")[0], alias.name, bool(alias.asname))
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
                 for alias in node.names:
+                    if node.module == HOME_MODULE and alias.name in home:
+                        self.imported[alias.asname or alias.name] = home[alias.name]
+                        self.from_home.add(home[alias.name])
                     self._import(alias.asname or alias.name, f"{node.module}.{alias.name}", True)
         for node in ast.walk(tree):  # aten = torch.ops.aten
             if (
@@ -88,7 +96,8 @@ class _Scan(ast.NodeVisitor):
 
     def _note(self, path: str) -> None:
         if any(is_private(part) for part in path.split(".")):
-            self.names.add(path)
+            is_of_home = any(path == known or path.startswith(f"{known}.") for known in self.from_home)
+            (self.of_home if is_of_home else self.names).add(path)
 
     def path(self, node: ast.AST) -> str | None:
         """The dotted path of an expression that starts at an imported name."""
@@ -145,10 +154,15 @@ def used() -> dict[str, list[str]]:
     trees = {file: ast.parse(file.read_text(encoding="utf-8")) for file in files}
     own = {name for tree in trees.values() for name in _defined(tree)}
     found: dict[str, list[str]] = defaultdict(list)
+    home = _Scan(trees[ROOT / HOME], {}).imported
     for file, tree in trees.items():
-        for name in sorted(_Scan(tree).names):
+        scan = _Scan(tree, home)
+        for name in sorted(scan.names):
             if not name.startswith(".") or name[1:] not in own | STANDARD:
                 found[f"{OWNERS.get(name[1:], '')}{name}"].append(file.relative_to(ROOT).as_posix())
+        for name in sorted(scan.of_home):
+            if HOME not in found[name]:
+                found[name].append(HOME)
     return {name: found[name] for name in sorted(found)}
 
 

@@ -5,7 +5,7 @@ These run before all other tests: a release that changes one is told by the name
 
 from __future__ import annotations
 
-from private_names import ABSENT, signature, table, used
+from private_names import ABSENT, HOME, signature, table, used
 
 
 def test_each_private_name_is_in_the_table() -> None:
@@ -13,6 +13,11 @@ def test_each_private_name_is_in_the_table() -> None:
     assert not new, "run python tests/private_names.py, after a look at whether a public name would do"
     unused = sorted(table().keys() - used().keys())
     assert not unused, "run python tests/private_names.py: nothing uses these any longer"
+
+
+def test_the_core_has_private_names_in_one_file() -> None:
+    others = {name: files for name, files in used().items() if any(f.startswith("core/") and f != HOME for f in files)}
+    assert not others, f"use it in {HOME} alone, behind a name of its own"
 
 
 def test_private_names_are_what_they_were() -> None:

@@ -16,7 +16,6 @@ from typing import IO, Any
 
 import onnx_ir as ir
 import torch
-from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.export import ExportedProgram
 
 from onnxport.capture.arguments import Exportable, Interface, Request, example_arguments_of, interface_of, prepare
@@ -31,14 +30,16 @@ from onnxport.host.call import Call
 from onnxport.host.semantics import using
 from onnxport.optimize import pipeline
 from onnxport.program import reweight
-from onnxport.program.onnx_program import TRANSLATED, ONNXProgram
+from onnxport.program.onnx_program import ONNXProgram
 from onnxport.program.saving import is_file, path_of, require_flags
 from onnxport.run import CheckResult, Run
 from onnxport.settings import Settings, call_of, check_arguments
 from onnxport.translate.overrides import Overrides
 from onnxport.translate.walk import Names, Translated, Translator, raise_refusals
+from onnxport.vocabulary import keys
 from onnxport.vocabulary.callers import warn
 from onnxport.vocabulary.checks import classes_of, is_empty, observer_of
+from onnxport.vocabulary.upstream import uncompiled, unset_fake_temporarily, without_autocast
 
 logger = logging.getLogger("onnxport")
 
@@ -140,7 +141,7 @@ def export(
     if f is not None:
         external_data = external_data and not is_file(f)  # which has no place beside it
         path_of(f, external_data)  # now, and not after an hour
-    model = getattr(model, "_orig_mod", model)  # of torch.compile, whose forward takes *args
+    model = uncompiled(model)  # of torch.compile, whose forward takes *args
     classes = classes_of(functions)
     opset, call = call_of(opset_version, custom_translation_table, plugins, prefer, runtime, portable, quantize, model)
     settings = Settings(opset, call, call.registry, mutation, metadata, optimize, seed, classes)
@@ -220,7 +221,7 @@ def check(
     call.plugins.ir_passes(call.profile.name)  # which says where one can't be placed
     registry = call.registry.collecting()
     settings = Settings(opset, call, registry, functions=classes_of(functions))
-    model = getattr(model, "_orig_mod", model)
+    model = uncompiled(model)
     run = Run()
     _, program, interface = _captured(run, settings, model, args, kwargs, dynamic_shapes, None, None, None)
     with TRACING:
@@ -282,16 +283,9 @@ def _without_collection() -> Iterator[None]:
             gc.enable()
 
 
-@contextlib.contextmanager
-def _without_autocast() -> Iterator[None]:
-    """A caller's autocast casts nothing that is computed meanwhile: the graph has its casts by now."""
-    with torch._C._DisableAutocast():
-        yield
-
-
 @_without_collection()
 @unset_fake_temporarily()  # a caller may export under its own fake mode; constants are computed for real
-@_without_autocast()
+@without_autocast()  # the graph has its casts by now
 def translate_program(program: ExportedProgram, interface: Interface, settings: Settings, run: Run) -> Translated:
     """The middle arrows: an exported program as an ONNX model, with what was refused."""
     host = settings.call.plugins
@@ -333,8 +327,8 @@ def translate_program(program: ExportedProgram, interface: Interface, settings: 
             listed = "\n".join(f"    {path}: {reason}" for path, reason in run.translated.inlined.items())
             warn(f"Calls that could not become functions (functions=) stay inline:\n{listed}")
         _name_output_axes(run.translated.model, interface)
-        run.translated.model.meta[reweight.FOLDED] = reweight.folded_weights(folded, program)
-        run.translated.model.meta[TRANSLATED] = functional.graph_module
+        run.translated.model.meta[keys.FOLDED] = reweight.folded_weights(folded, program)
+        run.translated.model.meta[keys.TRANSLATED] = functional.graph_module
     run.count(run.translated.model, after=False)
     return run.translated
 

@@ -12,7 +12,6 @@ from onnxport.capture.diagnosis import is_repeated as is_repeated
 from onnxport.capture.diagnosis import needs_gradients as needs_gradients
 from onnxport.capture.dynamic_shapes import asked_for as asked_for
 from onnxport.capture.dynamic_shapes import torch_shapes as torch_shapes
-from onnxport.capture.exporting import contained as contained
 from onnxport.capture.pytrees import recognize as recognize
 from onnxport.capture.request import Asked as Asked
 from onnxport.capture.request import Leaf as Leaf
@@ -70,19 +69,17 @@ from onnxport.program.data_file import DataFile as DataFile
 from onnxport.program.data_file import absolute as absolute
 from onnxport.program.data_file import folder_of as folder_of
 from onnxport.program.data_file import inside as inside
-from onnxport.program.onnx_program import TRANSLATED as TRANSLATED
 from onnxport.program.reweight import names_of as names_of
-from onnxport.program.runtime import ORIGIN as ORIGIN
 from onnxport.program.saving import require_flags as require_flags
 from onnxport.run import Run as Run
 from onnxport.text import fenced as fenced
 from onnxport.text import markdown as markdown
 from onnxport.text import plain as plain
-from onnxport.translate.model import RESULT_INDEX as RESULT_INDEX
 from onnxport.translate.model import FunctionUse as FunctionUse
 from onnxport.translate.model import MakeWalker as MakeWalker
 from onnxport.translate.model import Walk as Walk
 from onnxport.translate.model import Walker as Walker
+from onnxport.vocabulary import keys as keys
 from onnxport.vocabulary import provenance as provenance
 from onnxport.vocabulary.callers import warn as warn
 from onnxport.vocabulary.checks import call_arguments as call_arguments
@@ -108,3 +105,4 @@ from onnxport.vocabulary.storage import is_same_size as is_same_size
 from onnxport.vocabulary.storage import may_overlap as may_overlap
 from onnxport.vocabulary.storage import mutated as mutated
 from onnxport.vocabulary.storage import storage_of as storage_of
+from onnxport.vocabulary.upstream import contained as contained

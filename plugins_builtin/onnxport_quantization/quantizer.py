@@ -11,7 +11,7 @@ from typing import Any
 import onnx_ir as ir
 import torch
 from onnxport import DataType, InputError, ONNXProgram, WeightError
-from onnxport.kit import ONNX_TO_TORCH, TorchTensor, markdown, optional, wrong
+from onnxport.kit import ONNX_TO_TORCH, TorchTensor, keys, markdown, optional, wrong
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.utils import _pytree as pytree
 
@@ -22,7 +22,6 @@ from onnxport_quantization.products import FLOATS, uses_of
 from onnxport_quantization.tensors import Part, RoundedTensor, StoredWeight, layout_of
 from onnxport_quantization.writing import Writer, lookup_problem, size_of
 
-_KIND = "pkg.torch.export.graph_signature.InputSpec.kind"
 _TURNED = ".T"  # what a transposed weight's name ends with
 
 
@@ -117,7 +116,7 @@ class Plan:
         if weight.problem or weight.tensor is None:
             return weight.problem if is_named or weight.is_expected else ""
         uses = uses_of(writer.model, weight.value)
-        if not is_named and (not uses.products or weight.value.metadata_props.get(_KIND) == "BUFFER"):
+        if not is_named and (not uses.products or weight.value.metadata_props.get(keys.INPUT_KIND) == "BUFFER"):
             return ""
         if not uses.places:
             return uses.problem or "nothing reads it"
@@ -172,7 +171,7 @@ class _Weight:
 def _weight_of(value: ir.Value) -> _Weight | None:
     """The weight that an initializer is; None for constants."""
     tensor, name = value.const_value, str(value.name)
-    kind = value.metadata_props.get(_KIND)
+    kind = value.metadata_props.get(keys.INPUT_KIND)
     if tensor is None or kind == "CONSTANT_TENSOR" or isinstance(tensor, RoundedTensor):
         return None
     is_matrix = len(tensor.shape) == 2 and tensor.dtype in FLOATS

@@ -12,10 +12,9 @@ import onnx_ir as ir
 import torch
 from onnxport import InputError, ONNXProgram, VerificationError
 from onnxport.kit import (
-    RESULT_INDEX,
-    TRANSLATED,
     call_arguments,
     chosen_functionalizer,
+    keys,
     load,
     optional,
     path_argument,
@@ -24,7 +23,6 @@ from onnxport.kit import (
     provenance,
     recognize,
     records,
-    runtime,
     tolerance_argument,
     wrong,
 )
@@ -248,7 +246,9 @@ class _Search:
         rounding = roundings_of(program.model, exported, None)
         self.args, self.kwargs, self.tolerances = args, kwargs, tolerances
         functionalizer = chosen_functionalizer(load().items("onnxport_functionalizers"))
-        self.module: GraphModule = program.model.meta.get(TRANSLATED) or functionalizer.program(exported).graph_module
+        self.module: GraphModule = (
+            program.model.meta.get(keys.TRANSLATED) or functionalizer.program(exported).graph_module
+        )
         self.inputs = placeholder_values(exported, args, kwargs)
         if rounding is not None:
             self.program.session_options = exact_options()
@@ -385,8 +385,8 @@ class _Search:
             records.name_of(node.target),
             provenance.module_path(node),
             provenance.source_line(node),
-            origin.function_name if origin is not None else properties.get("onnxport.translation", ""),
-            origin.plugin if origin is not None else properties.get("onnxport.plugin", ""),
+            origin.function_name if origin is not None else properties.get(keys.TRANSLATION, ""),
+            origin.plugin if origin is not None else properties.get(keys.PLUGIN, ""),
             difference,
             checks,
             bool(again.problem),
@@ -407,10 +407,10 @@ def _links(graph: ir.Graph, fx: Graph) -> list[_Link]:
     found: list[tuple[int, _Link]] = []
     for node in graph:
         for value in node.outputs:
-            place, source = nodes.get(value.metadata_props.get(runtime.ORIGIN, ""), (0, None))
+            place, source = nodes.get(value.metadata_props.get(keys.ORIGIN, ""), (0, None))
             if source is None or not (value.uses() or value.is_graph_output()):
                 continue
-            index = value.metadata_props.get(RESULT_INDEX)
+            index = value.metadata_props.get(keys.RESULT_INDEX)
             if isinstance(source.meta.get("val"), torch.Tensor) is (index is None):
                 found.append((place, _Link(value, source, None if index is None else int(index))))
     return [link for _, link in sorted(found, key=lambda item: item[0])]

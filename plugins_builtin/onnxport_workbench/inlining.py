@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import onnx_ir as ir
 from onnx_ir.passes.common import InlinePass
-from onnxport.kit import ORIGIN, Node
+from onnxport.kit import Node, keys
 
 
 def inlined(model: ir.Model) -> ir.Model:
@@ -26,7 +26,7 @@ def inlined(model: ir.Model) -> ir.Model:
             continue
         _name(model, node, nodes, None)
         for value in node.outputs:
-            if value.name in values and ORIGIN in value.metadata_props:
+            if value.name in values and keys.ORIGIN in value.metadata_props:
                 values[value.name].metadata_props.update(value.metadata_props)
     return copy
 
@@ -48,6 +48,6 @@ def _name(model: ir.Model, call: ir.Node, copies: Iterator[ir.Node], around: Map
             _name(model, node, copies, own)
             continue
         for value in next(copies).outputs:
-            name = own.get(value.metadata_props.pop(ORIGIN, ""), "")
+            name = own.get(value.metadata_props.pop(keys.ORIGIN, ""), "")
             if name:
-                value.metadata_props[ORIGIN] = name
+                value.metadata_props[keys.ORIGIN] = name

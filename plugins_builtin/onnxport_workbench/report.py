@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import importlib_metadata
 from onnxport import SaveError, UnsupportedOperatorsError
-from onnxport.kit import fenced, markdown
+from onnxport.kit import fenced, keys, markdown
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 
 logger = logging.getLogger("onnxport")
-_ORIGINAL = "pkg.torch.onnx.original_node_name"
-_OUTPUT = "pkg.torch.export.graph_signature.OutputSpec"
 
 
 @dataclass
@@ -191,7 +189,7 @@ class Report:
         if self._run.interface is None:
             return []
         graph = None if self._run.translated is None else self._run.translated.model.graph
-        values = {value.metadata_props.get(_ORIGINAL): value for value in (graph.inputs if graph is not None else ())}
+        values = {value.metadata_props.get(keys.ORIGIN): value for value in (graph.inputs if graph is not None else ())}
         return [{**_leaf(leaf), **_typed(values.get(leaf.placeholder))} for leaf in self._run.interface.inputs]
 
     def _outputs(self) -> list[dict[str, Any]]:
@@ -205,8 +203,8 @@ class Report:
         return [
             {
                 "name": str(value.name),
-                "path": paths.get(str(value.name), value.metadata_props.get(f"{_OUTPUT}.target", "")),
-                "kind": value.metadata_props.get(f"{_OUTPUT}.kind", ""),
+                "path": paths.get(str(value.name), value.metadata_props.get(keys.OUTPUT_TARGET, "")),
+                "kind": value.metadata_props.get(keys.OUTPUT_KIND, ""),
                 **_typed(value),
             }
             for value in self._run.translated.model.graph.outputs

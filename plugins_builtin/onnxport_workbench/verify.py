@@ -15,13 +15,13 @@ import onnx
 import torch
 from onnxport import InputError, ONNXProgram, VerificationError
 from onnxport.kit import (
-    TRANSLATED,
     Request,
     call_arguments,
     call_of,
     callable_argument,
     dense,
     flatten_arguments,
+    keys,
     leaves_of,
     load,
     markdown,
@@ -45,7 +45,6 @@ from onnxport_workbench.resize import resized_inputs, with_small_integers
 from onnxport_workbench.rounded_weights import exact_options, replaced, roundings_of
 from onnxport_workbench.weight_check import WeightCheck, check_weights
 
-_TARGET = "pkg.torch.export.graph_signature.OutputSpec.target"
 _LAYOUT = re.compile(r"Guard failed: .*(stride|storage_offset|is_contiguous)")
 
 
@@ -328,7 +327,7 @@ class _Verification:
         self._program, self._exported, self._reference = program, exported, reference
         self._tolerances, self._plugins = tolerances, plugins
         self._function = reference.module() if isinstance(reference, ExportedProgram) else reference
-        translated = program.model.meta.get(TRANSLATED)
+        translated = program.model.meta.get(keys.TRANSLATED)
         self._precisions = {} if translated is None else {n.name: dtype for n, dtype in precisions(translated).items()}
 
     def compare(self, label: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Comparison:
@@ -372,13 +371,13 @@ class _Verification:
             if runtime.is_user_output(value):
                 want = next(wanted, None)
             else:
-                want = mutated.get(value.metadata_props.get(_TARGET, ""))
+                want = mutated.get(value.metadata_props.get(keys.OUTPUT_TARGET, ""))
                 if want is None:
                     continue  # a gradient or token output: there is nothing to compare it with
             if want is None:
                 comparison.error = f"The graph has more outputs than the {len(expected)} that the torch model returns."
                 return
-            precision = self._precisions.get(value.metadata_props.get(runtime.ORIGIN, ""))
+            precision = self._precisions.get(value.metadata_props.get(keys.ORIGIN, ""))
             comparison.outputs.append(compare(str(value.name), want, actual, *self._tolerances, precision))
         if next(wanted, None) is not None:
             comparison.error = f"The graph has fewer outputs than the {len(expected)} that the torch model returns."
@@ -404,7 +403,7 @@ class _Verification:
 
     def _given(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """What the ONNX model is called with: by name where a file tells which leaf each of its inputs is."""
-        inputs = {str(v.name): v.metadata_props.get(runtime.ORIGIN, "") for v in self._program.model.graph.inputs}
+        inputs = {str(v.name): v.metadata_props.get(keys.ORIGIN, "") for v in self._program.model.graph.inputs}
         if self._exported is None and isinstance(self._reference, torch.nn.Module):
             with contextlib.suppress(InputError, TypeError, ValueError):  # a scripted forward has no signature
                 named = leaves_of(Request(**vars(call_of(self._reference, args, kwargs))))

@@ -11,11 +11,19 @@ import numpy as np
 import onnx_ir as ir
 import torch
 from onnxport import WeightError
-from onnxport.kit import ONNX_TO_TORCH, ProgramPass, TorchTensor, load, names_of, weights_behind, with_program_passes
+from onnxport.kit import (
+    ONNX_TO_TORCH,
+    ProgramPass,
+    TorchTensor,
+    keys,
+    load,
+    names_of,
+    weights_behind,
+    with_program_passes,
+)
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.export import ExportedProgram
 
-_KIND = "pkg.torch.export.graph_signature.InputSpec.kind"
 _LISTED = 3
 _CHUNK_BYTES = 64 * 1024 * 1024
 
@@ -115,7 +123,7 @@ def _weights_in(
 ) -> Iterator[tuple[str, ir.TensorProtocol]]:
     """An ONNX model's weights by their names in the torch model: a file names what it is made of, or it is its own."""
     initializers = model.graph.initializers
-    told = any(_KIND in value.metadata_props for value in initializers.values())
+    told = any(keys.INPUT_KIND in value.metadata_props for value in initializers.values())
     seen: set[str] = set()
     for name, value in initializers.items():
         tensor = value.const_value
@@ -124,7 +132,7 @@ def _weights_in(
                 names = () if leaf.source is None else (_known_as(leaf.source, theirs), *leaf.aliases)
                 yield from ((each, leaf) for each in names if each not in seen)
                 seen.update(names)
-        elif tensor is not None and (_KIND in value.metadata_props if told else name in theirs):
+        elif tensor is not None and (keys.INPUT_KIND in value.metadata_props if told else name in theirs):
             name = _known_as(name, theirs)
             seen.add(name)
             yield name, tensor

@@ -22,6 +22,7 @@ from onnxport.errors import ArgumentError, DynamicShapesError, InputError, Names
 from onnxport.vocabulary.callers import warn
 from onnxport.vocabulary.checks import listed, shown, wrong
 from onnxport.vocabulary.dtypes import SYMBOLIC
+from onnxport.vocabulary.upstream import BatchNorm, Dropout
 
 if TYPE_CHECKING:
     from onnxport.host.stages import Container
@@ -163,8 +164,8 @@ def _warn_training(model: torch.nn.Module) -> None:
         for m in model.modules()
         if m.training
         and (
-            (isinstance(m, torch.nn.modules.dropout._DropoutNd) and m.p > 0)
-            or (isinstance(m, torch.nn.modules.batchnorm._BatchNorm) and m.track_running_stats)
+            (isinstance(m, Dropout) and m.p > 0)
+            or (isinstance(m, BatchNorm) and m.track_running_stats)
             or (isinstance(m, torch.nn.RNNBase) and m.dropout > 0)
             or (isinstance(m, torch.nn.MultiheadAttention) and m.dropout > 0)
         )

@@ -16,7 +16,6 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
-import torch.fx.experimental._config as shape_config
 from torch.export import Dim, ExportedProgram
 
 from onnxport.capture import pytrees
@@ -36,13 +35,14 @@ from onnxport.capture.contract import (
 from onnxport.capture.diagnosis import brief, captured, frozen, is_repeated, user_line, watched
 from onnxport.capture.dynamic_shapes import torch_shapes
 from onnxport.capture.examples import Sizes, example_of
-from onnxport.capture.exporting import TRACING, contained, exporting, is_in_onnx_export
+from onnxport.capture.exporting import TRACING, exporting, is_in_onnx_export
 from onnxport.capture.strategies import Outcome, Plan, Purpose, Verdict, next_step, told, usual
 from onnxport.errors import Attempt, CaptureError, DynamicShapesError
 from onnxport.host.stages import Turn
 from onnxport.vocabulary.callers import warn
 from onnxport.vocabulary.dtypes import dense
 from onnxport.vocabulary.notes import note
+from onnxport.vocabulary.upstream import contained, oblivious_sizes
 
 if TYPE_CHECKING:
     from onnxport.capture.request import Request
@@ -185,7 +185,7 @@ class _Capture:
         return outcome
 
     def _captured(self, plan: Plan, args: tuple[Any, ...], kwargs: dict[str, Any], shapes: Any) -> Outcome:
-        oblivious: Any = shape_config.patch(backed_size_oblivious=True) if plan.is_oblivious else None  # type: ignore[attr-defined]
+        oblivious: Any = oblivious_sizes() if plan.is_oblivious else None
         try:
             with contained(), oblivious or contextlib.nullcontext(), watched(self._watched):
                 if plan.strategy is not None:

@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import sympy
-from torch.utils._sympy.printers import PythonPrinter
 
 from onnxport.capture.diagnosis import captured, expression_of, guards, innermost
+from onnxport.vocabulary.upstream import PythonPrinter
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram

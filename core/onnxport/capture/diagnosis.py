@@ -18,10 +18,9 @@ from typing import TYPE_CHECKING, Any
 import sympy
 import torch
 from torch.export import ExportedProgram
-from torch.fx.experimental import symbolic_shapes
-from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode, ShapeEnv
 
-from onnxport.vocabulary.patching import Replacement, all_applied
+from onnxport.vocabulary.patching import all_applied
+from onnxport.vocabulary.upstream import GuardOnDataDependentSymNode, of_symbols
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -260,6 +259,5 @@ def watched(found: list[tuple[Any, str]]) -> Iterator[None]:
 
         return located
 
-    changes = [Replacement(ShapeEnv, "_set_replacement", noting), Replacement(symbolic_shapes, "SLoc", locating)]
-    with all_applied(each for each in changes if hasattr(each.owner, each.name)):
+    with all_applied(of_symbols(noting, locating)):
         yield

@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any
 
 import sympy
 import torch
-import torch.utils._pytree as pytree
 from torch.export import Dim
 
 from onnxport.capture import pytrees
 from onnxport.capture.request import Asked, described
 from onnxport.errors import DynamicAxis, DynamicShapesError
+from onnxport.vocabulary.upstream import pytree
 
 if TYPE_CHECKING:
     from onnxport.capture.request import Leaf, Request

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.utils._pytree as pytree
 
 from onnxport.capture.dynamic_shapes import places, solved
 from onnxport.capture.request import Asked
 from onnxport.vocabulary.dtypes import dense
+from onnxport.vocabulary.upstream import is_view, pytree
 
 if TYPE_CHECKING:
     from onnxport.capture.request import Request
@@ -140,7 +140,7 @@ def example_of(
                 value = _empty(value, shape)
         if isinstance(value, torch.Tensor) and id(value) in seen:
             value = value.clone()
-        elif isinstance(value, torch.Tensor) and value._is_view():
+        elif isinstance(value, torch.Tensor) and is_view(value):
             # torch.export writes a view's base into the program's guards, and then refuses tensors that have none
             value = value.detach().requires_grad_(value.requires_grad)
         seen.add(id(value))

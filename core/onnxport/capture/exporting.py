@@ -7,16 +7,12 @@ import contextvars
 import threading
 import types
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
-import torch._dynamo  # keeps the answer of is_in_onnx_export by function: it has to see torch's own first
-from torch._C import _functorch
-from torch.autograd import forward_ad
-from torch.nn.modules.module import _global_buffer_registration_hooks
 
 from onnxport.vocabulary.patching import Replacement, all_applied
+from onnxport.vocabulary.upstream import load_dynamo
 
 #: Held while torch traces: it patches its globals meanwhile, and two threads would see each other's.
 TRACING = threading.RLock()
@@ -60,6 +56,7 @@ def exporting() -> Iterator[None]:
     There is no public way to set it. The function is replaced in ``torch.onnx`` (which strict captures see) and, for
     those who imported it from there before, given other code; both as long as any thread captures.
     """
+    load_dynamo()
     function = torch.onnx.is_in_onnx_export
     changes = [Replacement(torch.onnx, "is_in_onnx_export", _answering)]
     if isinstance(function, types.FunctionType) and function is not _answer:
@@ -70,29 +67,3 @@ def exporting() -> Iterator[None]:
             yield
     finally:
         _exporting.reset(token)
-
-
-@contextmanager
-def contained() -> Iterator[None]:
-    """Leaves no transform behind that an error has interrupted: torch 2.14 does, and then every later call is wrong.
-
-    Nor a hook on the registration of buffers, which torch 2.11 leaves. Captures take turns.
-    """
-    depth, level = _functorch.get_dynamic_layer_stack_depth(), forward_ad._current_level
-    autograd: Any = torch._C._autograd
-    hooks_allowed = autograd._saved_tensors_hooks_is_enabled()  # gradients of torch.func forbid them meanwhile
-    hooks = _global_buffer_registration_hooks
-    kept = hooks.copy()
-    try:
-        yield
-    finally:
-        if _functorch.get_dynamic_layer_stack_depth() > depth:
-            _functorch.pop_dynamic_layer_stack_and_undo_to_depth(depth)
-        while forward_ad._current_level > level:
-            forward_ad.exit_dual_level()
-        with suppress(RuntimeError):  # there is none: a strict capture may leave one that Python's counter misses
-            torch._C._exit_dual_level(level + 1)
-        for left in hooks.keys() - kept.keys():
-            del hooks[left]
-        if hooks_allowed:
-            autograd._saved_tensors_hooks_enable()

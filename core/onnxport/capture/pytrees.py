@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-import torch.utils._pytree as pytree
 
 from onnxport.vocabulary.patching import loaded
+from onnxport.vocabulary.upstream import pytree
 
 if TYPE_CHECKING:
     from onnxport.host.stages import Container

@@ -11,7 +11,8 @@ import math
 from collections.abc import Iterable
 
 import sympy
-from torch.utils._sympy.functions import CeilDiv, CleanDiv, FloorDiv, Mod, PythonMod
+
+from onnxport.vocabulary.upstream import CeilDiv, CleanDiv, FloorDiv, Mod, PythonMod
 
 _DIVISIONS = (FloorDiv, CleanDiv, CeilDiv, Mod, PythonMod)
 

@@ -13,13 +13,13 @@ import onnx_ir as ir
 import sympy
 import torch
 import torch.fx
-from torch._ops import OpOverload
 
 from onnxport.emit.symbols import Size
 from onnxport.emit.tensor import Tensor
 from onnxport.emit.weights import TorchTensor
 from onnxport.vocabulary.dtypes import SYMBOLIC
 from onnxport.vocabulary.storage import has_data
+from onnxport.vocabulary.upstream import OpOverload
 
 if TYPE_CHECKING:
     from onnxport.emit.emitter import Emitter

@@ -14,11 +14,11 @@ import onnx_ir as ir
 import sympy
 import torch
 from onnx_ir import DataType
-from torch.utils._sympy.functions import FloorDiv, PythonMod
 
 from onnxport.emit.dimension_text import expression_of, simplified
 from onnxport.emit.tensor import Concrete
 from onnxport.errors import Unsupported
+from onnxport.vocabulary.upstream import FloorDiv, PythonMod
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -10,12 +10,12 @@ from typing import IO, Any
 import numpy as np
 import onnx_ir as ir
 import torch
-from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.export.graph_signature import InputKind
 
 from onnxport.errors import InputError, WeightError
 from onnxport.vocabulary.dtypes import component_dtype
 from onnxport.vocabulary.storage import has_data
+from onnxport.vocabulary.upstream import is_wrapped, storage_key, unset_fake_temporarily
 
 CHUNK_BYTES = 4 * 1024 * 1024
 """What `TorchTensor.tofile` copies at a time, at most, when it has to copy at all."""
@@ -289,7 +289,7 @@ def initializers_of(program: torch.export.ExportedProgram) -> list[Initializer]:
             raise WeightError(
                 f"The exported program has no data for {target!r} (input {spec.arg.name!r}).", names=[target]
             )
-        if torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+        if is_wrapped(tensor):
             continue  # of a torch.func transform: the functional graph has what it stands for
         if any(isinstance(size, torch.SymInt) for size in tensor.shape):
             raise WeightError(
@@ -316,6 +316,6 @@ def _identity(tensor: torch.Tensor) -> Any:
     if tensor.layout is not torch.strided or math.prod(tensor.shape) == 0:
         return id(tensor)
     storage = tensor.untyped_storage()
-    place = storage.data_ptr() if has_data(tensor) else storage._cdata
+    place = storage.data_ptr() if has_data(tensor) else storage_key(storage)
     bits = (tensor.is_conj(), tensor.is_neg())
     return place, tensor.storage_offset(), tuple(tensor.shape), tensor.stride(), tensor.dtype, str(tensor.device), bits

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch.export.graph_signature import InputKind
 from torch.fx import Node, map_arg
-from torch.utils import _pytree as pytree
 
 from onnxport.host.semantics import Fill, Folding
 from onnxport.vocabulary.storage import has_data
+from onnxport.vocabulary.upstream import OpOverload, pytree
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -138,7 +138,7 @@ def _may_fold(node: Node, semantics: Semantics) -> bool:
     if not leaves or not all(_is_static(leaf) for leaf in leaves) or sum(map(_size, leaves)) > _EVALUATED:
         return False
     target: Any = node.target
-    if not isinstance(target, torch._ops.OpOverload):
+    if not isinstance(target, OpOverload):
         return target is operator.getitem
     if (record := semantics.of(Folding, target)) is not None:
         return record.when is not None and record.when(node)

@@ -8,9 +8,8 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from torch._ops import OpOverload
-
 from onnxport.errors import Unsupported
+from onnxport.vocabulary.upstream import OpOverload
 
 if TYPE_CHECKING:
     from onnxport.host.records import Translation

@@ -12,7 +12,6 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 import torch
-from torch._ops import OpOverload
 
 from onnxport.errors import OnnxExporterError
 from onnxport.host.info import PluginInfo
@@ -22,6 +21,7 @@ from onnxport.host.semantics import Assertion, Fill, Folding, Record, Region, Ti
 from onnxport.host.stages import Container, Pass, ProgramPass, Strategy
 from onnxport.vocabulary.opsets import LOWEST_OPSET, NEWEST_OPSET
 from onnxport.vocabulary.patching import Replacement, applied, holds
+from onnxport.vocabulary.upstream import OpOverload, has_kernel, higher_order_names, operator_names
 
 _T = TypeVar("_T")
 
@@ -347,15 +347,15 @@ def unknown_operator(target: str) -> str:
     """
     namespace, _, name = target.partition("::")
     if namespace == _HIGHER_ORDER:
-        known = set(torch._ops._higher_order_ops)
+        known = higher_order_names()
         near = [] if name in known else difflib.get_close_matches(name, known, 1, 0.85)
         return f"torch has no {target}; did you mean {_HIGHER_ORDER}::{near[0]}?" if near else ""
-    if namespace not in _TORCH or torch._C._dispatch_has_kernel(target):
+    if namespace not in _TORCH or has_kernel(target):
         return ""
     overload = operator_named(target)
     if isinstance(overload, OpOverload) and "Tensor" in str(overload._schema):  # known to TorchScript alone
         return ""
-    known = {known for known in torch._C._dispatch_get_all_op_names() if known.startswith(f"{namespace}::")}
+    known = {known for known in operator_names() if known.startswith(f"{namespace}::")}
     packet, _, given = target.partition(".")
     overloads = sorted(known & {packet} | {known for known in known if known.startswith(f"{packet}.")})
     if overloads:

@@ -26,13 +26,13 @@ import pluggy
 if TYPE_CHECKING:
     import torch
     import typer
-    from torch._ops import OpOverload
 
     from onnxport.host.profiles import Profile
     from onnxport.host.records import Translation
     from onnxport.host.semantics import Record
     from onnxport.host.stages import Container, Pass, ProgramPass, Strategy
     from onnxport.vocabulary.patching import Replacement
+    from onnxport.vocabulary.upstream import OpOverload
 
 PROJECT = "onnxport"
 

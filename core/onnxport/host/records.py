@@ -10,11 +10,10 @@ from functools import cache
 from types import ModuleType
 from typing import Any, TypeVar
 
-from torch._ops import HigherOrderOperator, OpOverload, OpOverloadPacket
-
 from onnxport.errors import PluginConflictError, PluginError
 from onnxport.vocabulary.checks import shown
 from onnxport.vocabulary.opsets import LOWEST_OPSET, NEWEST_OPSET
+from onnxport.vocabulary.upstream import HigherOrderOperator, OpOverload, OpOverloadPacket
 
 BUILTIN_TIER, THIRD_PARTY_TIER, TABLE_TIER = 0, 1, 2
 _RECORDS = "__onnxport_translations__"

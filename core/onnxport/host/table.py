@@ -6,10 +6,9 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from torch._ops import HigherOrderOperator, OpOverload, OpOverloadPacket
-
 from onnxport.errors import TableError
 from onnxport.host.records import TABLE_TIER, Translation, key_of, name_of
+from onnxport.vocabulary.upstream import HigherOrderOperator, OpOverload, OpOverloadPacket
 
 TABLE = "custom_translation_table"
 _MAX_PRIORITY = 1000

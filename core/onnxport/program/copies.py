@@ -10,8 +10,9 @@ import onnx_ir as ir
 
 from onnxport.emit.weights import TorchTensor
 from onnxport.errors import SaveError
-from onnxport.program import reweight, saving
+from onnxport.program import saving
 from onnxport.program.serialization import PROTOBUF_LIMIT
+from onnxport.vocabulary import keys
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,13 +55,13 @@ def pickled(model: ir.Model, spec: CallSpec | None, kind: Callable[[], type[Any]
         ) from error
     if saving.weight_bytes(model) >= PROTOBUF_LIMIT:
         raise SaveError(f"An ONNXProgram of more than 2 GiB can't be pickled. {_ADVICE}")
-    folded = frozenset(model.meta.get(reweight.FOLDED, ()))
+    folded = frozenset(model.meta.get(keys.FOLDED, ()))
     return _restored, (saving.to_bytes(model), spec, folded, kind)
 
 
 def _restored(content: bytes, spec: CallSpec | None, folded: frozenset[str], kind: Callable[[], type[Any]]) -> Any:
     model = ir.serde.deserialize_model(onnx.load_from_string(content))
-    model.meta[reweight.FOLDED] = folded
+    model.meta[keys.FOLDED] = folded
     program = kind()(model, None)
     program.call_spec = spec
     return program

@@ -13,7 +13,6 @@ from typing import IO, TYPE_CHECKING, Any
 
 import onnx_ir as ir
 import torch
-from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from onnxport.capture.call import CallSpec
 from onnxport.emit.weights import TorchTensor
@@ -23,6 +22,7 @@ from onnxport.program import loading, reweight, saving
 from onnxport.program.data_file import absolute
 from onnxport.text import plain
 from onnxport.vocabulary.checks import listed, optional, path_argument, takes, wrong
+from onnxport.vocabulary.upstream import unset_fake_temporarily
 
 if TYPE_CHECKING:
     import onnx
@@ -32,9 +32,6 @@ if TYPE_CHECKING:
 
 IN_MEMORY_BYTES = 64 * 1024 * 1024
 """Models with more weights than this reach onnxruntime through a temporary file instead of memory."""
-
-TRANSLATED = "onnxport.translated_graph"
-"""Key of `ir.Model.meta`: the FX graph module that the model was translated from."""
 
 _INITIALIZER = "a function that makes an onnxruntime.InferenceSession of a model's path or bytes"
 _IDENTIFIER = re.compile(r"[^\W\d]\w*")

@@ -12,16 +12,14 @@ from torch.export.graph_signature import InputKind
 from onnxport.emit.weights import TorchTensor, initializers_of
 from onnxport.errors import WeightError
 from onnxport.functional.passes import weights_behind, with_program_passes
+from onnxport.vocabulary import keys
 from onnxport.vocabulary.dtypes import ONNX_TO_TORCH
+from onnxport.vocabulary.upstream import storage_key
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
     from onnxport.host.stages import ProgramPass
-
-_SPEC = "pkg.torch.export.graph_signature.InputSpec"
-FOLDED = "onnxport.folded_weights"
-"""Key of `ir.Model.meta`: state-dict names whose values went into constants of the model at export time."""
 
 
 def apply_weights(
@@ -47,7 +45,7 @@ def apply_weights(
         elif tensor is not None:
             present[name] = tensor
     used, unused = names_of(program)
-    folded = frozenset(model.meta.get(FOLDED, ()))
+    folded = frozenset(model.meta.get(keys.FOLDED, ()))
     problems: dict[str, str] = {}
     chosen: dict[str, torch.Tensor | TorchTensor] = {}
     for name, given in state_dict.items():
@@ -99,7 +97,7 @@ def _missing(
                 needed.append(weight.name)
     else:
         for name, value in model.graph.initializers.items():
-            kind, persistent = (value.metadata_props.get(f"{_SPEC}.{key}") for key in ("kind", "persistent"))
+            kind, persistent = (value.metadata_props.get(key) for key in (keys.INPUT_KIND, keys.INPUT_PERSISTENT))
             if kind == "PARAMETER" or (kind == "BUFFER" and persistent != "False"):
                 needed.append(name)
     return [name for name in dict.fromkeys(needed) if name not in given]
@@ -155,7 +153,7 @@ def _same(left: torch.Tensor | TorchTensor, right: torch.Tensor | TorchTensor) -
     left, right = (tensor.raw if isinstance(tensor, TorchTensor) else tensor for tensor in (left, right))
     if left.shape != right.shape or left.dtype is not right.dtype or left.device != right.device:
         return False
-    shared = left.untyped_storage()._cdata == right.untyped_storage()._cdata
+    shared = storage_key(left.untyped_storage()) == storage_key(right.untyped_storage())
     if shared and left.stride() == right.stride() and left.storage_offset() == right.storage_offset():
         return True
     return TorchTensor(left).has_data and TorchTensor(right).has_data and torch.equal(left, right)

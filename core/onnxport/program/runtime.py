@@ -12,20 +12,17 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
 import torch
-from torch.utils import _pytree as pytree
 
 from onnxport.capture.call import CallSpec
 from onnxport.capture.pytrees import recognize
 from onnxport.capture.request import walk
 from onnxport.emit.weights import TorchTensor
 from onnxport.errors import ArgumentError, InputError
+from onnxport.vocabulary import keys
 from onnxport.vocabulary.checks import optional, shown, wrong
 from onnxport.vocabulary.dtypes import COMPONENT, ONNX_TO_TORCH, dense
 from onnxport.vocabulary.storage import has_data
-
-ORIGIN = "pkg.torch.onnx.original_node_name"
-COMPLEX = "onnxport.complex"
-OUTPUT_KIND = "pkg.torch.export.graph_signature.OutputSpec.kind"
+from onnxport.vocabulary.upstream import pytree
 
 
 def bind(
@@ -59,7 +56,7 @@ def leaves_by_order(
         InputError: there are more or fewer.
     """
     recognize((args, kwargs))
-    by_name = {value.metadata_props.get(ORIGIN, value.name): value.name for value in inputs}
+    by_name = {value.metadata_props.get(keys.ORIGIN, value.name): value.name for value in inputs}
     by_name |= {value.name: value.name for value in inputs}
     named = {by_name[name]: argument for name, argument in kwargs.items() if name in by_name}
     others: dict[str, Any] = {}
@@ -122,7 +119,7 @@ def leaves_by_name(inputs: Sequence[ir.Value], given: Mapping[str, Any]) -> list
     Raises:
         InputError: a graph input that none of them is for.
     """
-    origins = [str(value.metadata_props.get(ORIGIN, value.name)) for value in inputs]
+    origins = [str(value.metadata_props.get(keys.ORIGIN, value.name)) for value in inputs]
     if all(origin in given for origin in origins):
         return [(value, given[origin]) for value, origin in zip(inputs, origins)]
     if len(given) == len(inputs):
@@ -265,7 +262,7 @@ def restore(values: Sequence[ir.Value], tensors: Sequence[torch.Tensor]) -> tupl
     """
     return tuple(
         torch.view_as_complex(tensor.clone(memory_format=torch.contiguous_format))
-        if value.metadata_props.get(COMPLEX) == "1"
+        if value.metadata_props.get(keys.COMPLEX) == "1"
         else tensor
         for value, tensor in zip(values, tensors, strict=True)
     )
@@ -273,4 +270,4 @@ def restore(values: Sequence[ir.Value], tensors: Sequence[torch.Tensor]) -> tupl
 
 def is_user_output(value: ir.Value) -> bool:
     """Tell the outputs of the model's forward from those that carry mutated buffers and inputs."""
-    return value.metadata_props.get(OUTPUT_KIND, "USER_OUTPUT") == "USER_OUTPUT"
+    return value.metadata_props.get(keys.OUTPUT_KIND, "USER_OUTPUT") == "USER_OUTPUT"

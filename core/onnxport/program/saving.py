@@ -11,7 +11,6 @@ from typing import IO, Any
 
 import onnx
 import onnx_ir as ir
-from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from onnxport.emit.weights import TorchTensor
 from onnxport.errors import ArgumentError, InputError, MissingFileError, SaveError
@@ -19,6 +18,7 @@ from onnxport.program import placing
 from onnxport.program.data_file import absolute
 from onnxport.program.serialization import PROTOBUF_LIMIT, Weight, model_size, weights_of, without_weights, write_model
 from onnxport.vocabulary.checks import path_argument, shown
+from onnxport.vocabulary.upstream import unset_fake_temporarily
 
 INLINE_BYTES = 1024
 """Tensors smaller than this stay in the .onnx file in any case, where shape inference can read them."""

@@ -13,13 +13,10 @@ from typing import Any
 import sympy
 import torch
 import torch.fx
-import torch.utils._pytree as pytree
-from torch._decomp import decomposition_table
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.fx.experimental.proxy_tensor import make_fx
 
 from onnxport.errors import Unsupported
 from onnxport.vocabulary.dtypes import SYMBOLIC
+from onnxport.vocabulary.upstream import FakeTensorMode, OpOverload, can_decompose, decomposition_table, make_fx, pytree
 
 
 @dataclass(frozen=True)
@@ -75,7 +72,7 @@ class Decomposer:
             Unsupported: it has no decomposition, or that can't be traced with these arguments.
         """
         target = node.target
-        if not isinstance(target, torch._ops.OpOverload):
+        if not isinstance(target, OpOverload):
             raise Unsupported("none: not an operator with a schema")
         fakes = torch.fx.map_arg((list(node.args), dict(node.kwargs)), lambda n: n.meta.get("val"))
         flat, spec = pytree.tree_flatten(fakes, is_leaf=lambda x: x is None)
@@ -100,7 +97,7 @@ class Decomposer:
         table = decomposition_table.get(target)
         if table is not None:
             return table
-        if target._can_decompose():
+        if can_decompose(target):
             return target.decompose
         raise Unsupported("torch has none for this operator")
 

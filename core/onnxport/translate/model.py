@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import torch.fx
 
+from onnxport.vocabulary import keys
+
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
@@ -33,15 +35,6 @@ if TYPE_CHECKING:
 
     from onnxport.emit.builder import Builder
     from onnxport.emit.weights import Initializer
-
-#: Prefix of the metadata keys that say what an input or output is to the exported program.
-SIGNATURE = "pkg.torch.export.graph_signature"
-_ORIGINAL = "pkg.torch.onnx.original_node_name"
-#: The profile that a model was written for, if it isn't the standard alone.
-RUNTIME = "onnxport.runtime"
-#: Which of the FX node's results a value is, where it has several.
-RESULT_INDEX = "onnxport.result_index"
-_COMPLEX = "onnxport.complex"
 
 
 @dataclass
@@ -90,10 +83,10 @@ def initializer(op: Builder, weight: Initializer, node: torch.fx.Node, name: str
     if flag:
         op.complex_tensors.append(tensor)
     properties = tensor.metadata_props
-    properties[_ORIGINAL] = node.name
-    properties[f"{SIGNATURE}.InputSpec.kind"] = weight.kind.name
+    properties[keys.ORIGIN] = node.name
+    properties[keys.INPUT_KIND] = weight.kind.name
     if weight.persistent is not None:
-        properties[f"{SIGNATURE}.InputSpec.persistent"] = str(weight.persistent)
+        properties[keys.INPUT_PERSISTENT] = str(weight.persistent)
     op.initializers[name] = tensor
     return tensor
 
@@ -113,10 +106,10 @@ def graph_input(op: Builder, node: torch.fx.Node, name: str | None, inputs: list
         return fake
     tensor.name = name if name is not None else op.unique(node.name)
     properties = tensor.metadata_props
-    properties[_ORIGINAL] = node.name
-    properties[f"{SIGNATURE}.InputSpec.kind"] = "USER_INPUT"
+    properties[keys.ORIGIN] = node.name
+    properties[keys.INPUT_KIND] = "USER_INPUT"
     if tensor.is_complex:
-        properties[_COMPLEX] = "1"
+        properties[keys.COMPLEX] = "1"
     inputs.append(tensor)
     if isinstance(fake, SYMBOLIC):
         op.symbols.bind(fake.node.expr, tensor, None)
@@ -134,7 +127,7 @@ def graph_output(op: Builder, value: Any, name: str | None, kind: str, taken: Se
         raise TranslationError("An output of the model is None.")
     if tensor.producer() is None or any(tensor is other for other in taken):
         flag, shape, base = tensor.is_complex, tensor.shape, tensor.name or "output"
-        origin = {key: text for key, text in tensor.metadata_props.items() if key in (_ORIGINAL, RESULT_INDEX)}
+        origin = {key: text for key, text in tensor.metadata_props.items() if key in (keys.ORIGIN, keys.RESULT_INDEX)}
         tensor = op.Identity(tensor)
         tensor.shape = shape
         tensor.metadata_props.update(origin)
@@ -143,9 +136,9 @@ def graph_output(op: Builder, value: Any, name: str | None, kind: str, taken: Se
             tensor = op.as_complex(tensor, shape)
     if name is not None:
         tensor.name = name
-    tensor.metadata_props[f"{SIGNATURE}.OutputSpec.kind"] = kind
+    tensor.metadata_props[keys.OUTPUT_KIND] = kind
     if tensor.is_complex:
-        tensor.metadata_props[_COMPLEX] = "1"
+        tensor.metadata_props[keys.COMPLEX] = "1"
     return tensor
 
 
@@ -153,10 +146,10 @@ def link(tensor: Tensor, node: torch.fx.Node, name: str) -> None:
     """Note the FX node that a value comes from, unless it is another's already; ``name`` ends with the result's index
     where the node has several."""
     properties = tensor.metadata_props
-    if _ORIGINAL not in properties:
-        properties[_ORIGINAL] = node.name
+    if keys.ORIGIN not in properties:
+        properties[keys.ORIGIN] = node.name
         if name != node.name:
-            properties[RESULT_INDEX] = name.removeprefix(f"{node.name}_")
+            properties[keys.RESULT_INDEX] = name.removeprefix(f"{node.name}_")
 
 
 def assemble(op: Builder, inputs: list[Tensor], outputs: list[Tensor], program: ExportedProgram) -> ir.Model:
@@ -173,12 +166,12 @@ def assemble(op: Builder, inputs: list[Tensor], outputs: list[Tensor], program: 
         name="main_graph",
     )
     properties = graph.metadata_props
-    properties["pkg.torch.export.ExportedProgram.graph_signature"] = writable(str(program.graph_signature))
-    properties["pkg.torch.export.ExportedProgram.range_constraints"] = str(program.range_constraints)
+    properties[keys.PROGRAM_SIGNATURE] = writable(str(program.graph_signature))
+    properties[keys.RANGE_CONSTRAINTS] = str(program.range_constraints)
     used = functions.reachable(op, graph)
     model = ir.Model(graph, ir_version=ir_version(op.opset), producer_name="onnxport", functions=used)
     if op.profile.name != STANDARD:
-        model.metadata_props[RUNTIME] = op.profile.name
+        model.metadata_props[keys.RUNTIME] = op.profile.name
     return model
 
 

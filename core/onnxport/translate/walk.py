@@ -35,8 +35,9 @@ from onnxport.translate.model import MakeWalker, Names, Translated, Walker
 from onnxport.translate.results import Results
 from onnxport.translate.table_use import TableUse
 from onnxport.translate.validity import Validity
-from onnxport.vocabulary import provenance
+from onnxport.vocabulary import keys, provenance
 from onnxport.vocabulary.dtypes import COMPONENT, SYMBOLIC, component_dtype
+from onnxport.vocabulary.upstream import OpOverload
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -199,7 +200,7 @@ class Translator:
         for mutation in self._functional.mutations:
             name = self.op.unique(f"{mutation.target}_out")
             tensor = model.graph_output(self.op, self.env[mutation.node], name, mutation.kind, outputs)
-            tensor.metadata_props[f"{model.SIGNATURE}.OutputSpec.target"] = mutation.target
+            tensor.metadata_props[keys.OUTPUT_TARGET] = mutation.target
             outputs.append(tensor)
         return outputs
 
@@ -305,7 +306,7 @@ class Translator:
         if not candidate.tier:
             positional, keyword = registry.bind(candidate, target, args, kwargs)
             return candidate.function(op, *positional, **keyword), None
-        if isinstance(target, torch._ops.OpOverload) and (wrong := mistake(candidate.function, target)):
+        if isinstance(target, OpOverload) and (wrong := mistake(candidate.function, target)):
             raise MistakeError(wrong)
         emitted = len(op.scope.nodes)
         positional, keyword = registry.bind(candidate, target, args, kwargs)

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from onnx_ir import DataType
-from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 from onnxport.errors import InputError
 from onnxport.vocabulary.checks import wrong
+from onnxport.vocabulary.upstream import unset_fake_temporarily
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -14,6 +14,7 @@ import sysconfig
 from typing import TYPE_CHECKING, Any
 
 from onnxport.text import writable
+from onnxport.vocabulary import keys
 
 if TYPE_CHECKING:
     import torch.fx
@@ -164,8 +165,8 @@ def call_properties(node: torch.fx.Node | None, module: str, level: str, root: s
     ]
     return {
         "namespace": "/".join(f"{path}: {name}" if path else name for path, name in stack),
-        "pkg.torch.onnx.class_hierarchy": repr([name for _, name in stack]),
-        "pkg.torch.onnx.name_scopes": repr([path for path, _ in stack]),
+        keys.CLASSES: repr([name for _, name in stack]),
+        keys.SCOPES: repr([path for path, _ in stack]),
     }
 
 
@@ -185,15 +186,15 @@ def node_properties(node: torch.fx.Node | None, origin: Any, level: str, root: s
     scopes = [path for path, _ in stack] + [node.name]
     properties = {
         "namespace": "/".join(f"{path}: {name}" if path else name for path, name in stack) + f"/{node.name}: {target}",
-        "pkg.torch.onnx.class_hierarchy": repr([name for _, name in stack] + [target]),
-        "pkg.torch.onnx.name_scopes": repr(scopes),
+        keys.CLASSES: repr([name for _, name in stack] + [target]),
+        keys.SCOPES: repr(scopes),
     }
     if level == "full":
-        properties["pkg.torch.onnx.fx_node"] = node.format_node() or str(node)
+        properties[keys.FX_NODE] = node.format_node() or str(node)
         trace = stack_trace(node)
         if trace:
-            properties["pkg.torch.onnx.stack_trace"] = trace
+            properties[keys.STACK_TRACE] = trace
         if origin is not None:
-            properties["onnxport.plugin"] = origin.plugin
-            properties["onnxport.translation"] = origin.function_name
+            properties[keys.PLUGIN] = origin.plugin
+            properties[keys.TRANSLATION] = origin.function_name
     return properties

@@ -6,8 +6,8 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensor
-from torch.fx.experimental.symbolic_shapes import statically_known_true
+
+from onnxport.vocabulary.upstream import FakeTensor, OpOverload, statically_known_true, storage_key
 
 
 def has_data(tensor: torch.Tensor) -> bool:
@@ -24,7 +24,7 @@ class Written(NamedTuple):
 
 
 @cache
-def mutated(target: torch._ops.OpOverload) -> tuple[Written, ...]:
+def mutated(target: OpOverload) -> tuple[Written, ...]:
     return tuple(
         Written(argument.name, argument.is_out, frozenset(argument.alias_info.before_set))
         for argument in target._schema.arguments
@@ -36,7 +36,7 @@ def storage_of(val: Any) -> int | None:
     """What identifies the memory that a fake tensor stands for; None for what has none."""
     if not isinstance(val, torch.Tensor) or val.layout is not torch.strided:
         return None
-    return val.untyped_storage()._cdata
+    return storage_key(val.untyped_storage())
 
 
 def is_same_size(a: Any, b: Any) -> bool:
