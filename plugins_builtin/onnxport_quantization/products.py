@@ -119,7 +119,7 @@ def _use(model: ir.Model, node: ir.Node, index: int, order: Sequence[int], dtype
 
 def is_product(node: ir.Node, index: int) -> bool:
     """Whether a node multiplies by the matrix that it reads, as onnxruntime's kernels for integer weights do."""
-    if index != 1 or node.inputs[0] is node.inputs[1]:
+    if index != 1 or not is_standard(node, "MatMul", "Gemm") or node.inputs[0] is node.inputs[1]:
         return False
     if is_standard(node, "Gemm"):
         return not attribute(node, "transA", 0) and all(attribute(node, name, 1.0) == 1.0 for name in ("alpha", "beta"))

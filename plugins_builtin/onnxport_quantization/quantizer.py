@@ -12,11 +12,12 @@ import onnx_ir as ir
 import torch
 from onnxport import DataType, InputError, ONNXProgram, WeightError
 from onnxport.kit import ONNX_TO_TORCH, TorchTensor, keys, markdown, optional, wrong
+from onnxport.optimize.rewriting import QUANTIZED, all_nodes
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.utils import _pytree as pytree
 
-from onnxport_quantization import rounding
-from onnxport_quantization.formats import Request, Rule, request_of
+from onnxport_quantization import packed, rounding
+from onnxport_quantization.formats import OPSET_OF_BLOCKS, Request, Rule, request_of
 from onnxport_quantization.marks import Mark, marks_in
 from onnxport_quantization.products import FLOATS, uses_of
 from onnxport_quantization.tensors import Part, RoundedTensor, StoredWeight, layout_of
@@ -57,7 +58,8 @@ class Quantizer:
                 found.nodes.setdefault(name, []).append(node)
             elif mark.weight not in found.missing:
                 found.missing.append(mark.weight)
-        return found if found.marks or found.missing else None
+        kept = any(node.metadata_props.get(QUANTIZED) == packed.KEPT for node in all_nodes(model))
+        return found if kept or found.marks or found.missing else None
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,7 @@ class Plan:
         writer = Writer(model)
         served: dict[Rule, list[str]] = {rule: [] for rule in self.request.rules}
         refused: dict[Rule, dict[str, str]] = {rule: {} for rule in self.request.rules}
+        self._keep(writer, result, refused)
         for value in tuple(model.graph.initializers.values()):
             weight = _weight_of(value)
             if weight is None:
@@ -100,13 +103,28 @@ class Plan:
                 served[rule].append(weight.names[0])
                 result.rounded[weight.names[0]] = str(rule.format)
             elif problem:
-                refused[rule][weight.names[0]] = problem
-                result.left[weight.names[0]] = problem
+                refused[rule].setdefault(weight.names[0], problem)
+                result.left.setdefault(weight.names[0], problem)
         for rule in self.request.rules:
-            if rule.format is not None and not served[rule] and (rule.pattern != "*" or not result.rounded):
+            if rule.format is not None and not served[rule] and not _has_kept(rule, result):
                 _refuse(rule, refused[rule])
         program.release()
         return result
+
+    def _keep(self, writer: Writer, result: Quantization, refused: dict[Rule, dict[str, str]]) -> None:
+        """Let products read the integers that the model brought, where they have a form of its own."""
+        opset = writer.model.graph.opset_imports.get("", 0)
+        for node, cone in packed.products_in(writer.model) if opset >= OPSET_OF_BLOCKS else ():
+            rule = self.request.rule_of([cone.name])
+            if rule is None or rule.format is None:
+                continue
+            found = packed.parts_of(node, cone)
+            if found is None:
+                problem = "its integers have no scales in blocks of rows, or aren't of 8 bits"
+                result.left[cone.name] = refused[rule][cone.name] = problem
+                continue
+            writer.keep(node, found[0], list(found[1].values()))
+            result.kept[cone.name] = str(found[0])
 
     def _round(self, writer: Writer, weight: _Weight, rule: Rule) -> str | None:
         """Round one weight; the reason if it can't be, which is empty where nobody would expect that it is."""
@@ -116,7 +134,9 @@ class Plan:
         if weight.problem or weight.tensor is None:
             return weight.problem if is_named or weight.is_expected else ""
         uses = uses_of(writer.model, weight.value)
-        if not is_named and (not uses.products or weight.value.metadata_props.get(keys.INPUT_KIND) == "BUFFER"):
+        if not is_named and not uses.products:
+            return ""
+        if weight.value.metadata_props.get(keys.INPUT_KIND) == "BUFFER" and rule.pattern not in weight.names:
             return ""
         if not uses.places:
             return uses.problem or "nothing reads it"
@@ -135,6 +155,13 @@ class Plan:
         mark = Mark(weight.names[0], weight.names[1:], weight.order[axis], name, form)
         writer.write(weight.value, weight.tensor, uses, mark)
         return None
+
+
+def _has_kept(rule: Rule, result: Quantization) -> bool:
+    """Whether a rule that rounds nothing has served for something nevertheless."""
+    if rule.pattern == "*":
+        return bool(result.rounded or result.kept)
+    return any(map(rule.matches, result.kept))
 
 
 def _refuse(rule: Rule, reasons: Mapping[str, str]) -> None:
@@ -172,7 +199,7 @@ def _weight_of(value: ir.Value) -> _Weight | None:
     """The weight that an initializer is; None for constants."""
     tensor, name = value.const_value, str(value.name)
     kind = value.metadata_props.get(keys.INPUT_KIND)
-    if tensor is None or kind == "CONSTANT_TENSOR" or isinstance(tensor, RoundedTensor):
+    if tensor is None or kind == "CONSTANT_TENSOR" or isinstance(tensor, (RoundedTensor, packed.KeptTensor)):
         return None
     is_matrix = len(tensor.shape) == 2 and tensor.dtype in FLOATS
     if isinstance(tensor, TorchTensor):
@@ -181,16 +208,20 @@ def _weight_of(value: ir.Value) -> _Weight | None:
             return None
         names = tuple(dict.fromkeys(each for leaf in leaves for each in (str(leaf.source), *leaf.aliases)))
         if not is_matrix:
-            return _Weight(value, names, problem=_unfit(tensor), is_expected=len(tensor.shape) == 2)
+            return _Weight(value, names, problem=_unfit(tensor), is_expected=_is_double(tensor))
         layout = layout_of(tensor)
         if layout is None:
             return _Weight(value, names, problem="it is computed of other weights", is_expected=True)
         return _Weight(value, names, tensor, tuple(layout[1]))
     if not is_matrix:
-        return _Weight(value, (name,), problem=_unfit(tensor), is_expected=len(tensor.shape) == 2)
+        return _Weight(value, (name,), problem=_unfit(tensor), is_expected=_is_double(tensor))
     turned = name.endswith(_TURNED) and kind is not None
     names = (name.removesuffix(_TURNED) if turned else name,)
     return _Weight(value, names, StoredWeight(tensor, name), (1, 0) if turned else (0, 1))
+
+
+def _is_double(tensor: ir.TensorProtocol) -> bool:
+    return len(tensor.shape) == 2 and tensor.dtype == DataType.DOUBLE
 
 
 def _unfit(tensor: ir.TensorProtocol) -> str:
@@ -329,11 +360,13 @@ class Quantization:
     Attributes:
         program: the program.
         rounded: the format by weight.
+        kept: the format by weight, of those that the model brought as integers.
         left: why a weight stays as it is that could have been meant.
     """
 
     program: ONNXProgram
     rounded: dict[str, str] = field(default_factory=dict)
+    kept: dict[str, str] = field(default_factory=dict)
     left: dict[str, str] = field(default_factory=dict)
 
     @cached_property
@@ -373,18 +406,25 @@ class Quantization:
 
     def table(self) -> str:
         """Everything as markdown."""
-        lines = [_table(self.errors)] if self.errors else [f"Rounded: {', '.join(self.rounded)}."]
+        lines = [_table(self.errors)] if self.errors else [f"Rounded: {', '.join(self.rounded) or 'none'}."]
         lines += [
             f"Output {markdown(one['name'])}: max abs {one['max_abs']:.2e}, relative {one['relative']:.2e}."
             for one in self.outputs
         ]
+        lines += [f"Integers kept: {markdown(name)}: {form}." for name, form in self.kept.items()]
         lines += [f"Not rounded: {markdown(name)}: {markdown(reason)}." for name, reason in self.left.items()]
         return "\n\n".join(lines)
 
     def as_dict(self) -> dict[str, Any]:
         """Everything as JSON types."""
         errors = [asdict(error) for error in self.errors]
-        return {"rounded": self.rounded, "left": self.left, "errors": errors, "outputs": self.outputs}
+        return {
+            "rounded": self.rounded,
+            "kept": self.kept,
+            "left": self.left,
+            "errors": errors,
+            "outputs": self.outputs,
+        }
 
 
 def _source(value: ir.Value | None) -> ir.TensorProtocol | None:

@@ -19,7 +19,7 @@ from onnxport.kit import ONNX_TO_TORCH, TorchTensor
 from onnxport_quantization.formats import WeightFormat
 from onnxport_quantization.rounding import TILE, Blocks, rounded, tiles
 
-_CODES = {
+CODES = {
     DataType.INT4: getattr(torch, "int4"),  # noqa: B009 - torch's stubs don't have it
     DataType.UINT4: getattr(torch, "uint4"),  # noqa: B009
     DataType.INT8: torch.int8,
@@ -110,7 +110,7 @@ class RoundedTensor(TorchTensor):
             shape = [columns]
         shape[1:1] = [1] * ones
         kinds = {Part.SCALES: dtype, Part.HALVES: torch.uint8, Part.BYTES: torch.uint8}
-        kind = kinds.get(part, _CODES[form.dtype])
+        kind = kinds.get(part, CODES[form.dtype])
         self._layout = torch.empty(shape, dtype=dtype if kind is dtype else torch.uint8, device="meta").view(kind)
         super().__init__(self._layout, name)
         self.source, self.parents, self._raw = None, (weight,), None

@@ -41,6 +41,7 @@ from onnxport.optimize.rewriting import (
 
 from onnxport_quantization.formats import WeightFormat
 from onnxport_quantization.marks import Mark
+from onnxport_quantization.packed import KEPT
 from onnxport_quantization.products import Use, Uses
 from onnxport_quantization.tensors import Part, RoundedTensor
 
@@ -75,6 +76,22 @@ class Writer:
             _remove(node)
         if not value.uses() and not value.is_graph_output():
             self.model.graph.initializers.pop(str(value.name), None)
+
+    def keep(self, product: ir.Node, form: WeightFormat, tensors: Sequence[TorchTensor]) -> None:
+        """Let a product read integers that a model brought, with their scales and zero points."""
+        old = product.inputs[1]
+        inputs = [self.stored(tensor) for tensor in tensors]
+        attributes = [ir.AttrInt64("axis", 0), ir.AttrInt64("block_size", form.block_size or 0)]
+        shape, dtype = tensors[0].shape.numpy(), tensors[1].dtype
+        made = self.node("DequantizeLinear", inputs, shape, dtype, product, attributes)
+        made.producer().metadata_props[QUANTIZED] = KEPT  # type: ignore[union-attr]
+        product.replace_input_with(1, made)
+        if "transB" in product.attributes:
+            product.attributes["transB"] = ir.AttrInt64("transB", 0)
+        producer = None if old is None else old.producer()
+        if producer is not None:
+            _remove(producer)
+        self._keep_apart(product)
 
     def _product(self, use: Use, weight: _Weight) -> None:
         before, old = use.node, use.node.inputs[use.index]
@@ -254,12 +271,16 @@ class _Weight:
 
 
 def _remove(node: ir.Node) -> None:
-    """Remove a node that nothing reads, and those that it alone read."""
-    sources = [value.producer() for value in node.inputs if value is not None]
-    if remove_if_unused(node):
-        for source in sources:
-            if source is not None:
-                _remove(source)
+    """Remove a node that nothing reads, and the nodes and initializers that it alone read."""
+    graph, values = node.graph, [value for value in node.inputs if value is not None]
+    if not remove_if_unused(node):
+        return
+    for value in values:
+        source = value.producer()
+        if source is not None:
+            _remove(source)
+        elif isinstance(graph, ir.Graph) and not (value.uses() or value.is_graph_output() or value.is_graph_input()):
+            graph.initializers.pop(str(value.name), None)
 
 
 def size_of(shape: Sequence[int], axis: int, form: WeightFormat, dtype: torch.dtype) -> int:

