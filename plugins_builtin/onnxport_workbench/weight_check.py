@@ -132,6 +132,8 @@ def _weights_in(
                 names = () if leaf.source is None else (_known_as(leaf.source, theirs), *leaf.aliases)
                 yield from ((each, leaf) for each in names if each not in seen)
                 seen.update(names)
+        elif keys.FOLDED_FROM in value.metadata_props:
+            continue
         elif tensor is not None and (keys.INPUT_KIND in value.metadata_props if told else name in theirs):
             name = _known_as(name, theirs)
             seen.add(name)

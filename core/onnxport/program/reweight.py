@@ -35,6 +35,7 @@ def apply_weights(
     program = None if program is None else with_program_passes(program, passes)
     present: dict[str, ir.TensorProtocol] = {}
     aliases: dict[str, str] = {}
+    computed = set(model.meta.get(keys.FOLDED, ()))
     for name, value in model.graph.initializers.items():
         tensor = value.const_value
         if isinstance(tensor, TorchTensor):
@@ -42,15 +43,16 @@ def apply_weights(
                 if leaf.source is not None:
                     present[leaf.source] = leaf
                     aliases |= dict.fromkeys(leaf.aliases, leaf.source)
+        elif keys.FOLDED_FROM in value.metadata_props:
+            computed.update([name, *value.metadata_props[keys.FOLDED_FROM].split(", ")])
         elif tensor is not None:
             present[name] = tensor
     used, unused = names_of(program)
-    folded = frozenset(model.meta.get(keys.FOLDED, ()))
     problems: dict[str, str] = {}
     chosen: dict[str, torch.Tensor | TorchTensor] = {}
     for name, given in state_dict.items():
         target = aliases.get(name, name)
-        if target in folded or (target not in present and name in used):
+        if target in computed or (target not in present and name in used):
             known = _known(program, name)
             if known is not None and not _misfit(TorchTensor(known), given) and _same(known, given):
                 continue
@@ -97,6 +99,8 @@ def _missing(
                 needed.append(weight.name)
     else:
         for name, value in model.graph.initializers.items():
+            if keys.FOLDED_FROM in value.metadata_props:
+                continue
             kind, persistent = (value.metadata_props.get(key) for key in (keys.INPUT_KIND, keys.INPUT_PERSISTENT))
             if kind == "PARAMETER" or (kind == "BUFFER" and persistent != "False"):
                 needed.append(name)

@@ -13,6 +13,8 @@ RESULT_INDEX = "onnxport.result_index"
 """Which of the FX node's results a value is, where it has several."""
 COMPLEX = "onnxport.complex"
 """``"1"`` where an input or output is a complex tensor with a last axis of 2."""
+FOLDED_FROM = "onnxport.folded_from"
+"""Of an initializer that has a weight's name and another value: the weights that it was computed from."""
 
 _SIGNATURE = "pkg.torch.export.graph_signature"
 INPUT_KIND = f"{_SIGNATURE}.InputSpec.kind"

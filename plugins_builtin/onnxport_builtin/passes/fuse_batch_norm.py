@@ -1,7 +1,8 @@
 """Fold an inference batch normalization into the convolution before it.
 
 ``scale / sqrt(var + eps)`` multiplies the convolution's filters, the rest goes to its bias. The values are matched by
-the graph's edges, never by names, and the new weights are made when the file is written, not before.
+the graph's edges, never by names, and the new weights are made when the file is written, not before. They have the
+names of the convolution's, and a mark that they aren't those.
 """
 
 from __future__ import annotations
@@ -9,7 +10,15 @@ from __future__ import annotations
 import onnx_ir as ir
 import torch
 from onnxport.kit import TorchTensor
-from onnxport.optimize.rewriting import add_initializer, all_nodes, attribute, forward, is_standard, sole_use
+from onnxport.optimize.rewriting import (
+    add_initializer,
+    all_nodes,
+    attribute,
+    fold_initializer,
+    forward,
+    is_standard,
+    sole_use,
+)
 
 
 def run(model: ir.Model) -> int:
@@ -57,6 +66,7 @@ def _fuse(model: ir.Model, norm: ir.Node) -> bool:
     biases = [scale, mean, var] if bias is None else [scale, mean, var, bias]
     new_weight = _initializer(model, conv.inputs[1], weight.combine(fused_weight, [scale, var]))  # type: ignore[arg-type]
     new_bias = _initializer(model, norm.inputs[2], shift.combine(fused_bias, biases))  # type: ignore[arg-type]
+    weight_value, bias_value = conv.inputs[1], conv.inputs[2] if has_bias else norm.inputs[2]
     inputs = [conv.inputs[0], new_weight, new_bias]
     fused = ir.Node(
         "",
@@ -74,8 +84,11 @@ def _fuse(model: ir.Model, norm: ir.Node) -> bool:
     norm.graph.insert_before(norm, fused)  # type: ignore[union-attr]
     if not forward(old, out):
         raise ValueError(f"the output {old.name} can't be replaced")  # out is fresh, so this can't be
-    if conv.graph is not None:
-        conv.graph.remove(conv, safe=True)
+    for node in (norm, conv):
+        if node.graph is not None:
+            node.graph.remove(node, safe=True)
+    fold_initializer(model, weight_value, new_weight)
+    fold_initializer(model, bias_value, new_bias)
     return True
 
 
