@@ -2,16 +2,14 @@
 
 from onnxport.capture.arguments import prepare as prepare
 from onnxport.capture.call import call_of as call_of
-from onnxport.capture.call import flatten_arguments as flatten_arguments
-from onnxport.capture.call import placeholder_values as placeholder_values
 from onnxport.capture.diagnosis import guards as guards
 from onnxport.capture.diagnosis import has_no_shapes as has_no_shapes
 from onnxport.capture.diagnosis import is_data_dependent as is_data_dependent
 from onnxport.capture.diagnosis import is_library as is_library
 from onnxport.capture.diagnosis import is_repeated as is_repeated
 from onnxport.capture.diagnosis import needs_gradients as needs_gradients
-from onnxport.capture.dynamic_shapes import asked_for as asked_for
-from onnxport.capture.dynamic_shapes import torch_shapes as torch_shapes
+from onnxport.capture.dimensions import asked_for as asked_for
+from onnxport.capture.dimensions import torch_shapes as torch_shapes
 from onnxport.capture.pytrees import recognize as recognize
 from onnxport.capture.request import Asked as Asked
 from onnxport.capture.request import Leaf as Leaf
@@ -81,6 +79,8 @@ from onnxport.translate.model import Walk as Walk
 from onnxport.translate.model import Walker as Walker
 from onnxport.vocabulary import keys as keys
 from onnxport.vocabulary import provenance as provenance
+from onnxport.vocabulary.call_spec import flatten_arguments as flatten_arguments
+from onnxport.vocabulary.call_spec import placeholder_values as placeholder_values
 from onnxport.vocabulary.callers import warn as warn
 from onnxport.vocabulary.checks import call_arguments as call_arguments
 from onnxport.vocabulary.checks import callable_argument as callable_argument

@@ -14,7 +14,8 @@ from torch.export import ExportedProgram
 
 from onnxport.capture import pytrees as _containers
 from onnxport.capture.call import call_of, call_of_program, signed
-from onnxport.capture.dynamic_shapes import ShapeReader, torch_shapes
+from onnxport.capture.dimensions import torch_shapes
+from onnxport.capture.dynamic_shapes import ShapeReader
 from onnxport.capture.exporting import TRACING
 from onnxport.capture.interface import InputLeaf, Interface, input_names_of, interface_of
 from onnxport.capture.request import Leaf, Request, leaves_of

@@ -33,7 +33,7 @@ from onnxport.capture.contract import (
     unadvised,
 )
 from onnxport.capture.diagnosis import brief, captured, frozen, is_repeated, user_line, watched
-from onnxport.capture.dynamic_shapes import torch_shapes
+from onnxport.capture.dimensions import torch_shapes
 from onnxport.capture.examples import Sizes, example_of
 from onnxport.capture.exporting import TRACING, exporting, is_in_onnx_export
 from onnxport.capture.strategies import Outcome, Plan, Purpose, Verdict, next_step, told, usual

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from onnxport.capture.dynamic_shapes import places, solved
+from onnxport.capture.dimensions import places, solved
 from onnxport.capture.request import Asked
 from onnxport.vocabulary.dtypes import dense
 from onnxport.vocabulary.upstream import is_view, pytree

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.export import ExportedProgram
 
-from onnxport.capture.call import check_layout
-from onnxport.capture.dynamic_shapes import asked_for, expressions_of
+from onnxport.capture.dimensions import asked_for, expressions_of
 from onnxport.capture.request import Leaf, Request, described, walk
 from onnxport.errors import DynamicShapesError, InputError, NamesError
+from onnxport.vocabulary.call_spec import check_layout
 from onnxport.vocabulary.callers import warn
 from onnxport.vocabulary.dtypes import SYMBOLIC
 

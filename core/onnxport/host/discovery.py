@@ -1,8 +1,7 @@
 """Discovery: the built-in plugin, installed ones by their entry points, and what a call chooses of them.
 
-Plugins are loaded once per process for each choice. One that can't be imported, or whose hook
-raises, is recorded with its error and skipped; the others, and exports that need them, go on. One
-that was asked for, by name or as an object, and can't be imported or has no valid hooks, is an error.
+Plugins are loaded once per process for each choice. One that can't be imported, or whose hook raises, is recorded and
+skipped. One that was asked for, and can't be imported or has no valid hooks, is an error.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ from __future__ import annotations
 import functools
 import itertools
 import logging
-import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -27,7 +25,7 @@ from onnxport.host.calls import Hooks
 from onnxport.host.checking import Patch, unknown_operator
 from onnxport.host.hookspecs import PROJECT
 from onnxport.host.info import PluginInfo
-from onnxport.host.packs import advertised, version_of
+from onnxport.host.packs import ENVIRONMENT_VARIABLE, advertised, environment_choice, version_of
 from onnxport.host.profiles import STANDARD, Profile
 from onnxport.host.records import BUILTIN_TIER, THIRD_PARTY_TIER, Resolver, Translation
 from onnxport.host.registry import Registry
@@ -39,7 +37,6 @@ from onnxport.vocabulary.patching import Replacement
 
 logger = logging.getLogger(__name__)
 
-ENVIRONMENT_VARIABLE = "ONNXPORT_PLUGINS"
 BUILTIN = "builtin"
 
 
@@ -334,15 +331,6 @@ def installed_plugins() -> Mapping[str, importlib_metadata.EntryPoint]:
     return found
 
 
-@functools.cache
-def _environment_choice() -> tuple[str, ...] | None:
-    """Plugin names of the environment variable; ``None`` when it isn't set. Read once per process."""
-    text = os.environ.get(ENVIRONMENT_VARIABLE)
-    if text is None:
-        return None
-    return tuple(name for part in text.strip().strip("()").split(",") if (name := part.strip()))
-
-
 class _Same:
     """A plugin object as a key: plugins are told by what they are, not by what they compare equal to."""
 
@@ -380,7 +368,7 @@ def load(plugins: Iterable[object] | None = None) -> Plugins:
         raise PluginError(
             f"plugins={shown(plugins)}: give a list of names of plugins, or of plugin modules and objects."
         )
-    chosen = _environment_choice() if plugins is None else tuple(given)
+    chosen = environment_choice() if plugins is None else tuple(given)
     key = None if chosen is None else tuple(c if isinstance(c, str) else _Same(c) for c in chosen)
     with _lock:
         loaded = _loaded.get(key)
@@ -403,4 +391,4 @@ def forget() -> None:
     with _lock:
         _loaded.clear()
         installed_plugins.cache_clear()
-        _environment_choice.cache_clear()
+        environment_choice.cache_clear()

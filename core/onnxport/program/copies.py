@@ -17,7 +17,7 @@ from onnxport.vocabulary import keys
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from onnxport.capture.call import CallSpec
+    from onnxport.vocabulary.call_spec import CallSpec
 
 _ADVICE = "Save it by save(path), and open that by ONNXProgram.load(path)."
 

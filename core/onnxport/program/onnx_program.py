@@ -14,13 +14,13 @@ from typing import IO, TYPE_CHECKING, Any
 import onnx_ir as ir
 import torch
 
-from onnxport.capture.call import CallSpec
 from onnxport.emit.weights import TorchTensor
 from onnxport.errors import FileError, InputError, OnnxExporterError, WeightError
 from onnxport.host.profiles import STANDARD
 from onnxport.program import loading, reweight, saving
 from onnxport.program.data_file import absolute
 from onnxport.text import plain
+from onnxport.vocabulary.call_spec import CallSpec
 from onnxport.vocabulary.checks import listed, optional, path_argument, takes, wrong
 from onnxport.vocabulary.upstream import unset_fake_temporarily
 

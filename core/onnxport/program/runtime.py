@@ -13,12 +13,12 @@ import onnx_ir as ir
 import onnxruntime as ort
 import torch
 
-from onnxport.capture.call import CallSpec
 from onnxport.capture.pytrees import recognize
 from onnxport.capture.request import walk
 from onnxport.emit.weights import TorchTensor
 from onnxport.errors import ArgumentError, InputError
 from onnxport.vocabulary import keys
+from onnxport.vocabulary.call_spec import CallSpec
 from onnxport.vocabulary.checks import optional, shown, wrong
 from onnxport.vocabulary.dtypes import COMPONENT, ONNX_TO_TORCH, dense
 from onnxport.vocabulary.storage import has_data
