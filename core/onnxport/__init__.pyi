@@ -8,6 +8,7 @@ from onnxport_workbench.infer_shapes import infer_dynamic_shapes as infer_dynami
 from onnxport_workbench.torch_onnx import as_torch_onnx as as_torch_onnx
 from onnxport_workbench.verify import VerificationResult as VerificationResult
 from onnxport_workbench.verify import verify as verify
+from onnxport_workbench.view import view as view
 
 from onnxport.capture.attempts import is_in_onnx_export as is_in_onnx_export
 from onnxport.emit.builder import Builder as Builder

@@ -192,6 +192,11 @@ class CheckResult:
         """The result as JSON text."""
         return json.dumps(self.as_dict(), indent=2)
 
+    def _repr_html_(self) -> Any:
+        from onnxport.host.discovery import load
+
+        return load().hooks.call("onnxport_html", subject=self)
+
     def __str__(self) -> str:
         lines = [str(found) for found in (*self.refusals, *self.conflicts)]
         if self.passed:

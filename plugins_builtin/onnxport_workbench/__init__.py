@@ -33,6 +33,13 @@ def _after_export(run: Run, *, report: bool, profile: bool, shown: bool) -> None
 
 
 @hookimpl
+def onnxport_html(subject: object) -> str | None:
+    from onnxport_workbench.view.summary import summary  # what only notebooks need
+
+    return summary(subject)
+
+
+@hookimpl
 def onnxport_verify() -> list[Callable[..., Any]]:
     return [_verify]
 

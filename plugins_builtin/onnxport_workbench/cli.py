@@ -1,4 +1,4 @@
-"""The command line: ``onnxport export|check|verify|find-mismatch|ops|explain|plugins``.
+"""The command line: ``onnxport export|check|verify|find-mismatch|view|ops|explain|plugins``.
 
 Exit codes: 0 done; 1 the model is refused, or the ONNX model computes something else; 2 the call
 itself can't be used (arguments, files, names of plugins); 3 a defect in onnxport or in a plugin.
@@ -290,6 +290,7 @@ def find_mismatch(
     optimize: Annotated[bool, typer.Option(help="Make the graph leaner.")] = True,
     rtol: Annotated[float | None, typer.Option(help="Relative tolerance; by default that of the dtype.")] = None,
     atol: Annotated[float | None, typer.Option(help="Absolute tolerance; by default that of the dtype.")] = None,
+    page: Annotated[Path | None, typer.Option(help="Write an HTML page that shows the model and the node.")] = None,
     plugin: PluginsOption = None,
     prefer: PreferOption = None,
     as_json: JsonOption = False,
@@ -303,12 +304,44 @@ def find_mismatch(
         program = onnxport.export(example.model, example.args, kwargs=example.kwargs, verbose=progress, **options)
         progress("find mismatch")
         result = onnxport.find_mismatch(program, rtol=rtol, atol=atol, repro=repro)
+        if page is not None:
+            onnxport.view(program, page, mismatch=result)
     if as_json:
         print_json(result.as_dict())
     else:
         print(result)
     if not result.passed:
         raise typer.Exit(REFUSED)
+
+
+@app.command()
+@guarded
+def view(
+    models: Annotated[
+        list[Path], typer.Argument(metavar="MODEL.onnx [NEWER.onnx]", help="An ONNX file; or two, to compare them.")
+    ],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The page to write; by default the model's name with .html.")
+    ] = None,
+    profile: Annotated[
+        Path | None, typer.Option("--profile", help="Times of nodes: a profile that onnxruntime wrote, a .json file.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write an HTML page that shows a model: modules, graph and source lines; of two files, what differs."""
+    if len(models) > 2:
+        raise UsageError(f"{len(models)} files are given: view shows one model, or compares two")
+    missing = [str(path) for path in models if not path.is_file()]
+    if missing:
+        raise UsageError(f"there is no file {missing[0]}")
+    import onnxport
+
+    before = models[0] if len(models) == 2 else None
+    written = onnxport.view(models[-1], output, before=before, latencies=profile)
+    if as_json:
+        print_json({"page": str(written)})
+    else:
+        console.print(f"{written}: open it in a browser")
 
 
 @app.command()

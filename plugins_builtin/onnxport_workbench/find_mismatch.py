@@ -137,6 +137,11 @@ class MismatchResult:
         outputs = None if self.outputs is None else self.outputs.as_dict()
         return {**asdict(self), "passed": self.passed, "outputs": outputs, "weights": self.weights.as_dict()}
 
+    def _repr_html_(self) -> str | None:
+        from onnxport_workbench.view.summary import summary  # what only notebooks need
+
+        return summary(self)
+
     def __str__(self) -> str:
         lines = [str(self.mismatch) if self.mismatch is not None else "No mismatch inside the graph."]
         if self.mismatch is None and self.outputs is not None and not self.outputs.passed:

@@ -1,4 +1,4 @@
-"""Pages of an export: markdown for people, and JSON; made only when asked for."""
+"""Pages of an export: markdown and HTML for people, and JSON; made only when asked for."""
 
 from __future__ import annotations
 
@@ -35,6 +35,8 @@ class Report:
     def write(self, *, report: bool, profile: bool, shown: bool = True) -> None:
         """Write ``onnx_export_<time>_<outcome>.md`` and its JSON twin, and ``onnx_export_<time>_profile.md``.
 
+        Where there is a model, ``onnx_export_<time>_<outcome>.html`` shows it.
+
         The names are those that torch's exporter gives: outcomes are ``success``, or what failed: ``pt_export``,
         ``decomp``, ``conversion``, ``checker``, ``runtime``, ``accuracy``; and here ``save``. A profile without a
         report is printed too, if ``shown``.
@@ -47,6 +49,8 @@ class Report:
                 if report:
                     self._run.path("md", self.outcome).write_text(self.markdown(), "utf-8")
                     self._run.path("json", self.outcome).write_text(json.dumps(self.as_dict(), indent=2), "utf-8")
+                    if self._run.translated is not None:
+                        self._run.path("html", self.outcome).write_text(self.html(), "utf-8")
                 if profile:
                     page = f"# onnxport profile\n\n{self._stage_table()}\n"
                     self._run.path("md", "profile").write_text(page, "utf-8")
@@ -154,6 +158,13 @@ class Report:
             outcome += f"\n\nThe program was traced a second time: {markdown(self._run.fallback)}"
         body = "\n\n".join(f"## {title}\n\n{text}" for title, text in sections.items())
         return f"# onnxport report\n\n{outcome}\n\n{body}\n"
+
+    def html(self) -> str:
+        """The page that shows the model, with what was verified."""
+        from onnxport_workbench.view import page_of  # which needs the verification, and so onnxruntime
+
+        found = self._run.verification
+        return page_of(self._run.translated.model, "", verification=None if found is None else found.as_dict())  # type: ignore[union-attr]
 
     def _checks(self) -> list[tuple[str, str]]:
         """What was checked, and how it came out."""

@@ -175,6 +175,11 @@ class VerificationResult:
             "original": None if self.original is None else asdict(self.original),
         }
 
+    def _repr_html_(self) -> str | None:
+        from onnxport_workbench.view.summary import summary  # what only notebooks need
+
+        return summary(self)
+
     def __str__(self) -> str:
         return self.table()
 

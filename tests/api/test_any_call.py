@@ -354,6 +354,10 @@ FUNCTIONS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
         {"program": whatever, "args": calls_of_forward, "kwargs": whatever, "exported_program": whatever,
          "rtol": tolerances, "atol": tolerances, "memory_budget": whatever, "repro": whatever},
     ),
+    "view": (
+        lambda **call: onnxport.view(**{"model": SMALL, "output": "page.html", **call}),
+        dict.fromkeys(("model", "output", "before", "verification", "mismatch", "latencies"), whatever),
+    ),
     "infer_dynamic_shapes": (
         lambda **call: onnxport.infer_dynamic_shapes(**{"model": MODEL, "inputs": [(X,), (X[:1],)], **call}),
         {"model": whatever, "inputs": st.lists(calls_of_forward, max_size=3) | whatever},

@@ -213,6 +213,13 @@ def advice(_info: PluginInfo, value: Any, _kept: frozenset[int]) -> str | None:
     return value.strip() or None
 
 
+def page(_info: PluginInfo, value: Any, _kept: frozenset[int]) -> str:
+    """HTML."""
+    if not isinstance(value, str):
+        raise TypeError(f"expected HTML as text, got {brief(value)}")
+    return value
+
+
 class Patch(AbstractContextManager[Any]):
     """A context manager of a plugin: where entering or leaving it fails, that is the plugin's fault alone."""
 
@@ -324,6 +331,7 @@ CHECKS: Mapping[str, Callable[[PluginInfo, Any, frozenset[int]], Any]] = {
     "onnxport_advice": advice,
     "onnxport_functionalizers": _with_methods("a functionalizer", "program", "graph"),
     "onnxport_quantizers": _with_methods("a quantizer", "plan", "roundings"),
+    "onnxport_html": page,
     "onnxport_profiles": profiles,
     **dict.fromkeys(
         (

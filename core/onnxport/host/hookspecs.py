@@ -302,6 +302,18 @@ def onnxport_advice(subject: str | Exception, place: str) -> str | None:
     """
 
 
+@hookspec(firstresult=True)
+def onnxport_html(subject: object) -> str | None:
+    """A result, such as an ``ONNXProgram`` or a ``CheckResult``, as HTML for a notebook. Called when one is shown.
+
+    Return None for the results of others. ::
+
+        @hookimpl
+        def onnxport_html(subject):
+            return subject.as_table() if isinstance(subject, MyProgram) else None
+    """
+
+
 @hookspec
 def onnxport_checkpoints() -> Iterable[Callable[..., Any]]:  # type: ignore[empty-body]
     """Readers of checkpoints, for ``ONNXProgram.apply_weights(path)``. Called once, when one is first needed.

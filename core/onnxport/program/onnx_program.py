@@ -442,6 +442,9 @@ class ONNXProgram:
     def __str__(self) -> str:
         return plain(self.model)
 
+    def _repr_html_(self) -> Any:
+        return self._plugins().hooks.call("onnxport_html", subject=self)
+
     def __repr__(self) -> str:
         graph = self.model.graph
         described = [[_describe(value) for value in values] for values in (graph.inputs, graph.outputs)]
