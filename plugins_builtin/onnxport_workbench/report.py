@@ -35,7 +35,7 @@ class Report:
     def write(self, *, report: bool, profile: bool, shown: bool = True) -> None:
         """Write ``onnx_export_<time>_<outcome>.md`` and its JSON twin, and ``onnx_export_<time>_profile.md``.
 
-        Where there is a model, ``onnx_export_<time>_<outcome>.html`` shows it.
+        Where there is a whole model, be it verified or not, ``onnx_export_<time>_<outcome>.html`` shows it.
 
         The names are those that torch's exporter gives: outcomes are ``success``, or what failed: ``pt_export``,
         ``decomp``, ``conversion``, ``checker``, ``runtime``, ``accuracy``; and here ``save``. A profile without a
@@ -49,7 +49,7 @@ class Report:
                 if report:
                     self._run.path("md", self.outcome).write_text(self.markdown(), "utf-8")
                     self._run.path("json", self.outcome).write_text(json.dumps(self.as_dict(), indent=2), "utf-8")
-                    if self._run.translated is not None:
+                    if self._run.error is None or self._run.nodes_after:  # counted when the model is complete
                         self._run.path("html", self.outcome).write_text(self.html(), "utf-8")
                 if profile:
                     page = f"# onnxport profile\n\n{self._stage_table()}\n"

@@ -384,9 +384,10 @@ def test_several_translations() -> None:
 def test_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     onnxport.export(linear(), (X,), report=True, artifacts_dir=tmp_path / "artifacts")
-    markdown, data = sorted((tmp_path / "artifacts").iterdir(), key=lambda path: path.suffix, reverse=True)
+    markdown, data, page = sorted((tmp_path / "artifacts").iterdir(), key=lambda path: path.suffix, reverse=True)
     assert markdown.read_text(encoding="utf-8").startswith("# onnxport report")
     assert json.loads(data.read_text(encoding="utf-8"))["succeeded"] is True
+    assert page.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
     assert [path.name for path in tmp_path.iterdir()] == ["artifacts"]
 
 

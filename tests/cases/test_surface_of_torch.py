@@ -209,7 +209,9 @@ def test_names_of_reports(model, options, outcome, tmp_path):
     names = files(tmp_path)
     assert [name for name in names if re.fullmatch(rf"{STAMP}_{outcome}\.md", name)]
     assert [name for name in names if re.fullmatch(rf"{STAMP}_{outcome}\.json", name)]
-    assert len(names) == (2 if outcome == "pt_export" else 3)
+    pages = [name for name in names if re.fullmatch(rf"{STAMP}_{outcome}\.html", name)]
+    assert len(pages) == (outcome not in ("pt_export", "conversion"))  # where there is a model to be seen
+    assert len(names) == (2 if outcome == "pt_export" else 3) + len(pages)
     if outcome != "pt_export":
         (dumped,) = (name for name in names if re.fullmatch(rf"{STAMP}\.pt2", name))
         torch.export.load(tmp_path / dumped)
