@@ -15,12 +15,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import onnx_ir as ir
-from onnxport.kit import plain
+from onnxport.kit import keys, plain
 
 MODULE, GRAPH, FUNCTION, PART = "module", "graph", "function", "part"
 
-_SCOPES, _CLASSES = "pkg.torch.onnx.name_scopes", "pkg.torch.onnx.class_hierarchy"
-_TRACE, _FX = "pkg.torch.onnx.stack_trace", "pkg.torch.onnx.fx_node"
 _FRAME = re.compile(r'\s*File "([^"]+)", line (\d+), in (.*)')
 _LONGEST = 160
 _FEW = 8
@@ -150,8 +148,8 @@ class _Reader:
     def _named_root(self) -> None:
         """The root has the class of the outermost module, where the file tells it."""
         for node in self.model.graph:
-            classes = _literal(node.metadata_props.get(_CLASSES, ""))
-            if len(classes) > 1 and _literal(node.metadata_props.get(_SCOPES, ""))[:1] == ("",):
+            classes = _literal(node.metadata_props.get(keys.CLASSES, ""))
+            if len(classes) > 1 and _literal(node.metadata_props.get(keys.SCOPES, ""))[:1] == ("",):
                 self.contents.groups[0].class_name = plain(classes[0])
                 return
 
@@ -186,9 +184,9 @@ class _Reader:
             outputs,
             plain(operator),
             plain(fx_node),
-            plain(properties.get("onnxport.translation", "")),
-            plain(properties.get("onnxport.plugin", "")),
-            frames_of(properties.get(_TRACE, "")),
+            plain(properties.get(keys.TRANSLATION, "")),
+            plain(properties.get(keys.PLUGIN, "")),
+            frames_of(properties.get(keys.STACK_TRACE, "")),
             function=self.functions.get(node.op_identifier(), -1),
         )
         self.contents.nodes.append(entry)
@@ -211,12 +209,12 @@ class _Reader:
     def _place(self, node: ir.Node, name: str) -> tuple[tuple[tuple[str, str], ...], str, str]:
         """The modules around a node as (path, class), its torch operator, and its FX node."""
         properties = node.metadata_props
-        scopes, classes = _literal(properties.get(_SCOPES, "")), _literal(properties.get(_CLASSES, ""))
+        scopes, classes = _literal(properties.get(keys.SCOPES, "")), _literal(properties.get(keys.CLASSES, ""))
         if not scopes or len(scopes) != len(classes):
             parts = [part for part in name.split("/") if part][:-1]
             return tuple(("/".join(parts[: i + 1]), "") for i in range(len(parts))), "", ""
         stack = tuple(zip(scopes, classes))
-        if node.op_identifier() in self.functions and _FX not in properties and "onnxport.plugin" not in properties:
+        if node.op_identifier() in self.functions and keys.FX_NODE not in properties and keys.PLUGIN not in properties:
             return stack, "", ""  # the call of a module
         return stack[:-1], classes[-1], scopes[-1]
 
