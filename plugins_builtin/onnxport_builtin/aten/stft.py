@@ -56,6 +56,36 @@ def _by_convolution(dtype: DataType, n_fft: int) -> bool:
     return dtype is DataType.FLOAT and n_fft <= MATRIX_LIMIT
 
 
+_STORED = 2**15
+"""Elements of a matrix from which on a file has one row of it, and the steps by which the others follow."""
+
+
+def _kernels(op: Builder, n_fft: int, bins: int, scale: float, dtype: DataType) -> Tensor:
+    """The rows of the DFT matrix, real and imaginary parts in turn: [2 * bins, 1, n_fft].
+
+    Row j has at k what row 1 has at ``j * k % n_fft``. A runtime computes that once, when it loads a file.
+    """
+    if 2 * bins * n_fft <= _STORED:
+        matrix = dft_matrix(n_fft, n_fft, bins, FORWARD).T * scale
+        return op.const(np.stack([matrix.real, matrix.imag], axis=1).reshape(2 * bins, 1, n_fft), dtype)
+    row = dft_matrix(n_fft, n_fft, 2, FORWARD)[:, 1] * scale
+    places = op.Mul(op.Unsqueeze(op.Range(0, bins, 1), [1]), op.Range(0, n_fft, 1))
+    parts = op.Gather(op.const(np.stack([row.real, row.imag]), dtype), op.Mod(places, n_fft), axis=1)
+    return op.Reshape(op.Transpose(parts, perm=[1, 0, 2]), [2 * bins, 1, n_fft])
+
+
+def _inverse_kernels(op: Builder, n_fft: int, bins: int, scale: float, dtype: DataType) -> Tensor:
+    """The matrix from the parts of half a spectrum to a frame, [2 * bins, 1, n_fft]: the rows of the DFT, weighted."""
+    if bins not in (half(n_fft), n_fft) or 2 * bins * n_fft <= _STORED:
+        return op.const(real_spectrum_matrix(bins, n_fft, INVERSE)[:, None, :] * scale, dtype)
+    weights = np.full((2 * bins, 1, 1), 2.0)  # bins stand for their mirrors as well
+    weights[[0, 1]] = 1.0
+    if n_fft % 2 == 0:
+        weights[[n_fft, n_fft + 1]] = 1.0  # its own mirror, as bin 0
+    weights[2 * half(n_fft) :] = 0.0
+    return op.Mul(_kernels(op, n_fft, bins, scale, dtype), op.const(weights, dtype))
+
+
 def spectrogram(
     op: Builder, signal: Tensor, count: Dim, n_fft: int, hop: int, window: Tensor | None, scale: float, onesided: bool
 ) -> Tensor:
@@ -63,9 +93,7 @@ def spectrogram(
     batch = signal.shape[0]
     bins = half(n_fft) if onesided else n_fft
     if _by_convolution(signal.dtype, n_fft) and not signal.is_complex:
-        matrix = dft_matrix(n_fft, n_fft, bins, FORWARD).T * scale
-        kernels = np.stack([matrix.real, matrix.imag], axis=1).reshape(2 * bins, 1, n_fft)
-        weight = op.const(kernels, signal.dtype)
+        weight = _kernels(op, n_fft, bins, scale, signal.dtype)
         if window is not None:
             weight = op.Mul(weight, window)
         value = op.Conv(op.Unsqueeze(signal, [1]), weight, strides=[hop])
@@ -226,7 +254,7 @@ def _real_signal(
     ones = op.const(np.ones(n_fft), dtype)
     square = ones if window is None else op.Mul(window, window)
     if _by_convolution(dtype, n_fft):
-        weight = op.const(real_spectrum_matrix(bins, n_fft, INVERSE)[:, None, :] * scale, dtype)
+        weight = _inverse_kernels(op, n_fft, bins, scale, dtype)
         if window is not None:
             weight = op.Mul(weight, window)
         channels = op.Reshape(op.Transpose(spectrum, perm=[0, 1, 3, 2]), op.sizes([batch, 2 * bins, count]))
