@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 import onnx_ir as ir
-from onnxport.optimize.rewriting import all_nodes, attribute, constant, is_standard, remove_if_unused
+from onnxport.optimize.rewriting import (
+    all_nodes,
+    attribute,
+    constant,
+    forward,
+    is_standard,
+    remove_if_unused,
+    same_dims,
+)
 
 _RESHAPES = ("Reshape", "Flatten", "Squeeze", "Unsqueeze")
 
@@ -21,8 +29,17 @@ def run(model: ir.Model) -> int:
             inner, outer = attribute(first, "perm"), attribute(node, "perm")
             if inner is None or outer is None:
                 continue
-            node.attributes["perm"] = ir.AttrInt64s("perm", [inner[i] for i in outer])
+            order = [inner[i] for i in outer]
+            if order == sorted(order) and forward(node.outputs[0], first.inputs[0]):
+                remove_if_unused(first)
+                changes += 1
+                continue
+            node.attributes["perm"] = ir.AttrInt64s("perm", order)
         elif is_standard(node, "Reshape") and is_standard(first, *_RESHAPES):
+            if same_dims(first.inputs[0].shape, node.outputs[0].shape) and forward(node.outputs[0], first.inputs[0]):
+                remove_if_unused(first)
+                changes += 1
+                continue
             if not _takes_no_dims(node):
                 continue
         else:
