@@ -13,7 +13,8 @@ CORE = BASE / "onnxport"
 #: What each room, and each file outside of rooms, may import beside itself.
 BELOW = {
     "text": set(),
-    "errors": {"text"},
+    "portable": set(),
+    "errors": {"text", "portable"},
     "vocabulary": {"text", "errors"},
     "host": {"text", "errors", "vocabulary"},
     "emit": {"text", "errors", "vocabulary", "host"},

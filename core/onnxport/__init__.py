@@ -11,15 +11,9 @@ import sys
 from types import ModuleType
 from typing import Any
 
-from onnxport.lazy import homes, loaded
+from onnxport.lazy import names_of
 
-_HOMES = homes(__file__)
-__all__ = sorted(_HOMES)
-
-
-def __getattr__(name: str) -> Any:
-    globals()[name] = value = loaded(__name__, name, _HOMES)
-    return value
+__all__, __getattr__ = names_of(__file__)
 
 
 def __dir__() -> list[str]:
@@ -30,7 +24,7 @@ class _Package(ModuleType):
     """Keeps ``onnxport.export`` and ``onnxport.verify`` the functions, though modules of these names are imported."""
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if not (isinstance(value, ModuleType) and name in _HOMES):
+        if not (isinstance(value, ModuleType) and name in __all__):
             super().__setattr__(name, value)
 
 

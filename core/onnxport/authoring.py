@@ -6,14 +6,6 @@ first asked for.
 
 from __future__ import annotations
 
-from typing import Any
+from onnxport.lazy import names_of
 
-from onnxport.lazy import homes, loaded
-
-_HOMES = homes(__file__)
-__all__ = sorted(_HOMES)
-
-
-def __getattr__(name: str) -> Any:
-    globals()[name] = value = loaded(__name__, name, _HOMES)
-    return value
+__all__, __getattr__ = names_of(__file__)

@@ -34,8 +34,9 @@ from onnxport.program.onnx_program import ONNXProgram
 from onnxport.program.saving import is_file, path_of, require_flags
 from onnxport.run import CheckResult, Run
 from onnxport.settings import Settings, call_of, check_arguments
+from onnxport.translate.model import Names, Translated
 from onnxport.translate.overrides import Overrides
-from onnxport.translate.walk import Names, Translated, Translator, raise_refusals
+from onnxport.translate.walk import Translator
 from onnxport.vocabulary import keys
 from onnxport.vocabulary.callers import warn
 from onnxport.vocabulary.checks import classes_of, is_empty, observer_of
@@ -156,7 +157,7 @@ def export(
             run.dump(program)
         with TRACING:  # decompositions are traced, and constants computed
             translated = translate_program(program, interface, settings, run)
-        raise_refusals(translated)
+        translated.expect_complete()
         check_dynamic(program, request)  # what traces nodes again may fix sizes: a vmap's linear does in torch 2.11
         if optimize:
             with run.stage("optimize"), _without_collection(), unset_fake_temporarily():

@@ -1,5 +1,14 @@
 """What stage plugins may import: each name and its home."""
 
+from onnxport_builtin.components import components as components
+from onnxport_builtin.memory import Written as Written
+from onnxport_builtin.memory import is_same_size as is_same_size
+from onnxport_builtin.memory import may_overlap as may_overlap
+from onnxport_builtin.memory import mutated as mutated
+from onnxport_builtin.memory import storage_of as storage_of
+from onnxport_builtin.pages import fenced as fenced
+from onnxport_builtin.pages import markdown as markdown
+
 from onnxport.capture.arguments import prepare as prepare
 from onnxport.capture.call import call_of as call_of
 from onnxport.capture.diagnosis import guards as guards
@@ -17,16 +26,15 @@ from onnxport.capture.request import Request as Request
 from onnxport.capture.request import leaves_of as leaves_of
 from onnxport.emit import domains as domains
 from onnxport.emit.complex_values import any_complex as any_complex
-from onnxport.emit.components import components as components
 from onnxport.emit.fingerprints import Structure as Structure
 from onnxport.emit.fingerprints import content as content
 from onnxport.emit.fingerprints import literal as literal
+from onnxport.emit.graphs import graphs_of as graphs_of
+from onnxport.emit.graphs import nodes_of as nodes_of
 from onnxport.emit.local_functions import Call as Call
 from onnxport.emit.local_functions import define as define
 from onnxport.emit.schemas import OpSpec as OpSpec
 from onnxport.emit.schemas import spec_of as spec_of
-from onnxport.emit.scopes import graphs_of as graphs_of
-from onnxport.emit.scopes import nodes_of as nodes_of
 from onnxport.emit.tensor import Node as Node
 from onnxport.emit.weights import CHUNK_BYTES as CHUNK_BYTES
 from onnxport.emit.weights import TorchTensor as TorchTensor
@@ -70,8 +78,6 @@ from onnxport.program.data_file import inside as inside
 from onnxport.program.reweight import names_of as names_of
 from onnxport.program.saving import require_flags as require_flags
 from onnxport.run import Run as Run
-from onnxport.text import fenced as fenced
-from onnxport.text import markdown as markdown
 from onnxport.text import plain as plain
 from onnxport.translate.model import FunctionUse as FunctionUse
 from onnxport.translate.model import MakeWalker as MakeWalker
@@ -89,7 +95,6 @@ from onnxport.vocabulary.checks import optional as optional
 from onnxport.vocabulary.checks import path_argument as path_argument
 from onnxport.vocabulary.checks import shown as shown
 from onnxport.vocabulary.checks import takes as takes
-from onnxport.vocabulary.checks import tolerance_argument as tolerance_argument
 from onnxport.vocabulary.checks import wrong as wrong
 from onnxport.vocabulary.dtypes import ONNX_TO_TORCH as ONNX_TO_TORCH
 from onnxport.vocabulary.dtypes import SYMBOLIC as SYMBOLIC
@@ -99,10 +104,5 @@ from onnxport.vocabulary.opsets import MIN_OPSET as MIN_OPSET
 from onnxport.vocabulary.patching import Replacement as Replacement
 from onnxport.vocabulary.patching import all_applied as all_applied
 from onnxport.vocabulary.provenance import source_line as source_line
-from onnxport.vocabulary.storage import Written as Written
 from onnxport.vocabulary.storage import has_data as has_data
-from onnxport.vocabulary.storage import is_same_size as is_same_size
-from onnxport.vocabulary.storage import may_overlap as may_overlap
-from onnxport.vocabulary.storage import mutated as mutated
-from onnxport.vocabulary.storage import storage_of as storage_of
 from onnxport.vocabulary.upstream import contained as contained

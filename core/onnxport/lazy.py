@@ -9,20 +9,36 @@ import importlib
 import os
 import pkgutil
 import re
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from typing import Any
 
 _IMPORT = re.compile(r"^from (\S+) import (\w+) as \2$", re.MULTILINE)
 
 
-def homes(file: str) -> dict[str, str]:
-    """The module that has each name, as the stub beside a module's file lists them."""
-    stub = pkgutil.get_data("onnxport", f"{os.path.splitext(os.path.basename(file))[0]}.pyi") or b""
+def names_of(file: str) -> tuple[list[str], Callable[[str], Any]]:
+    """The ``__all__`` and ``__getattr__`` of a module with a stub.
+
+    Args:
+        file: the module's ``__file__``.
+    """
+    module = os.path.splitext(os.path.basename(file))[0]
+    homes = homes_in(module)
+
+    def get(name: str) -> Any:
+        return loaded("onnxport" if module == "__init__" else f"onnxport.{module}", name, homes)
+
+    return sorted(homes), get
+
+
+def homes_in(module: str) -> dict[str, str]:
+    """The module that has each name, as a module's stub lists them."""
+    stub = pkgutil.get_data("onnxport", f"{module}.pyi") or b""
     return {name: home for home, name in _IMPORT.findall(stub.decode())}
 
 
 def loaded(module: str, name: str, known: Mapping[str, str]) -> Any:
-    """The value of a name, which may be a module.
+    """The value of a name, which may be a module; the module keeps it.
 
     Raises:
         AttributeError: the module has no such name.
@@ -31,4 +47,6 @@ def loaded(module: str, name: str, known: Mapping[str, str]) -> Any:
     if home is None:
         raise AttributeError(f"module {module!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(home), name, None)
-    return importlib.import_module(f"{home}.{name}") if value is None else value
+    value = importlib.import_module(f"{home}.{name}") if value is None else value
+    setattr(sys.modules[module], name, value)
+    return value

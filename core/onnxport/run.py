@@ -1,4 +1,4 @@
-"""What happened during one export: stages with times and memory, counts, notes.
+"""The record of one export: stages with times and memory, counts, notes.
 
 The record is kept in any case (it is a handful of numbers); a plugin makes pages of it (``onnxport_after_export``).
 """
@@ -156,7 +156,7 @@ def _peak_bytes() -> int:
 
 @dataclass
 class CheckResult:
-    """What :func:`check` found.
+    """The result of :func:`check`.
 
     Attributes:
         refusals: operators that can't be translated, each with its count, places, reasons and what would serve it.

@@ -1,4 +1,4 @@
-"""What a call of ``export`` or ``check`` asks, checked once."""
+"""The settings of a call of ``export`` or ``check``, checked once."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _DEPRECATED = {
 
 @dataclass(frozen=True)
 class Settings:
-    """How to translate, as the caller asked; see :func:`export` for each field."""
+    """The settings of a translation; see :func:`export` for each field."""
 
     opset: int
     call: Call
@@ -137,6 +137,6 @@ def check_arguments(
         if name not in _DEPRECATED:
             known = list(inspect.signature(function).parameters)
             close = [*(k for k in known if k.startswith(name)), *difflib.get_close_matches(name, known, n=1)]
-            near = f" Did you mean {close[0]!r}?" if close else ""
-            raise InputError(f"export() has no parameter {name!r}.{near}", parameter=name)
+            near = f"Did you mean {close[0]!r}?" if close else "Leave it out."
+            raise InputError(f"export() has no parameter {name!r}. {near}", parameter=name)
         warn(f"{name}= is deprecated and has no effect: {_DEPRECATED[name]}.", DeprecationWarning)

@@ -69,7 +69,7 @@ def bound(op: Any, graph: GraphModule, values: Sequence[Any]) -> Iterator[None]:
     The bodies of one loop share their symbols although these stand for another value at every call; what is bound and
     computed of them may not outlive the call.
     """
-    scope = op.scope
+    frame = op.frame
     symbols: dict[Any, tuple[Tensor, int | None]] = {}
     for fake, value in zip(placeholder_fakes(graph), values):
         if not isinstance(value, Tensor):
@@ -80,31 +80,31 @@ def bound(op: Any, graph: GraphModule, values: Sequence[Any]) -> Iterator[None]:
             for axis, dim in enumerate(op.symbols.shape(fake)):
                 if isinstance(dim, Size) and dim.expr.is_Symbol and is_local(op, dim.expr):
                     symbols.setdefault(dim.expr, (value, axis))
-    outer = {symbol: scope.bindings.get(symbol) for symbol in symbols}
-    forget(scope, symbols)
+    outer = {symbol: frame.bindings.get(symbol) for symbol in symbols}
+    forget(frame, symbols)
     for symbol, (value, axis) in symbols.items():
         op.symbols.bind(symbol, value, axis)
     try:
         yield
     finally:
-        forget(scope, symbols)
+        forget(frame, symbols)
         for symbol, place in outer.items():
-            scope.bindings.pop(symbol, None)
+            frame.bindings.pop(symbol, None)
             if place is not None:
-                scope.bindings[symbol] = place
+                frame.bindings[symbol] = place
 
 
 def is_local(op: Any, symbol: Any) -> bool:
     """Whether a dimension's symbol belongs to the loop, not to the graph around it."""
-    return op.symbols.bound(symbol) is None or (symbol in op.scope.bindings and len(op.scopes) > 1)
+    return op.symbols.bound(symbol) is None or (symbol in op.frame.bindings and len(op.frames) > 1)
 
 
-def forget(scope: Any, symbols: Any) -> None:
+def forget(frame: Any, symbols: Any) -> None:
     """Drop computed sizes that depend on any of these symbols."""
-    for key in list(scope.sizes):
+    for key in list(frame.sizes):
         expr = key[0] if isinstance(key, tuple) else key
         if not expr.free_symbols.isdisjoint(symbols):
-            del scope.sizes[key]
+            del frame.sizes[key]
 
 
 def call(op: Any, graph: GraphModule, values: Sequence[Any]) -> list[Any]:

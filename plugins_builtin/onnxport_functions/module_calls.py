@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import onnx_ir as ir
 import torch
 import torch.fx
-from onnxport import Tensor, Unsupported
+from onnxport import Tensor
 from onnxport.kit import (
     SYMBOLIC,
     Call,
@@ -98,21 +98,13 @@ class ModuleFunctions:
     Args:
         translator: translates single nodes.
         selection: the classes.
-        weights: placeholders of weights, which functions take as inputs, however small.
-        graph_module: the graph that has these placeholders.
 
     Attributes:
         uses: by name of the function.
         inlined: calls that were translated in place, by path, with the reason.
     """
 
-    def __init__(
-        self,
-        translator: Walk,
-        selection: Selection,
-        weights: Iterable[str],
-        graph_module: torch.fx.GraphModule,
-    ) -> None:
+    def __init__(self, translator: Walk, selection: Selection) -> None:
         self._translator = translator
         self._op = translator.op
         self._selection = selection
@@ -124,8 +116,8 @@ class ModuleFunctions:
         self._arithmetic: set[torch.fx.Node] = set(translator.skipped)
         self._readers: dict[sympy.Basic, list[torch.fx.Node]] = {}
         self._of_weights: set[torch.fx.Node] = set()
-        names = frozenset(weights)
-        for node in graph_module.graph.nodes:
+        names = frozenset(translator.weights)  # which functions take as inputs, however small
+        for node in translator.graph_module.graph.nodes:
             of_weights = translator.is_constant(node) and not self._of_weights.isdisjoint(node.all_input_nodes)
             if of_weights or (node.op == "placeholder" and node.name in names):
                 self._of_weights.add(node)
@@ -248,9 +240,8 @@ class ModuleFunctions:
             self.walk(region.nodes)
             return
         op, env = self._op, self._translator.env
-        outer = op.node, op.source, op.origin
-        op.node, op.source, op.origin = interface.gives[-1] if interface.gives else region.nodes[-1], None, None
-        try:
+        node = interface.gives[-1] if interface.gives else region.nodes[-1]
+        with op.at(node, source=None, origin=None):
             results = iter(made.call.emit(op, interface.arguments))
             for node, value in zip(interface.gives, made.values):
                 env[node] = self._translator.accept(node, _filled(value, results), None)
@@ -260,15 +251,13 @@ class ModuleFunctions:
             env.update({n: op.symbols.of_torch(n.meta["val"]) for n in region.nodes if not _is_value(n)})
             if made.call.function is not None:
                 self._record(region, made, made.call.function)
-        finally:
-            op.node, op.source, op.origin = outer
 
     def _record(self, region: _Region, made: _Made, function: ir.Function) -> None:
         name = f"{function.domain}::{function.name}"
         if name not in self.uses:
             self.uses[name] = FunctionUse(name, region.module, sum(1 for _ in nodes_of(function)))
         self.uses[name].calls.append(region.label)
-        call = self._op.scope.nodes[-1]
+        call = self._op.frame.nodes[-1]
         if isinstance(call, Node):
             call.stands_for(region.path)
             call.alike = made.nodes, region.nodes
@@ -356,7 +345,8 @@ class ModuleFunctions:
 
     def _input_name(self, tensor: Tensor, path: str) -> str:
         """Weights are called as in the state dict of the module, everything else just `input`."""
-        known = tensor.producer() is None and (self._op.within is not None or tensor.name in self._op.initializers)
+        frame = self._op.frame
+        known = tensor.producer() is None and (frame.base.caller is not None or tensor.name in frame.initializers)
         return str(tensor.name).removeprefix(f"{path}.") if known else "input"
 
     def _held(self, tensor: Tensor, node: torch.fx.Node) -> ir.TensorProtocol | None:
@@ -381,8 +371,7 @@ class ModuleFunctions:
             try:
                 env.update({n: _mapped(value, lambda t, n=n: inner(t, n)) for n, value in outer.items()})  # type: ignore[misc]
                 self.walk(region.nodes)
-                if translator.refusals() > refused_before:
-                    raise Unsupported("an operator in it has no translation there")
+                trial.expect_served()
                 values.extend(env[node] for node in interface.gives)
                 bound = [symbol if op.symbols.bound(symbol) else None for symbol in interface.numbers]
                 return [*_tensors(values), *(None if s is None else op.symbols.vector(s) for s in bound)]
@@ -393,15 +382,16 @@ class ModuleFunctions:
                     env.pop(node, None)
 
         root = region.path
-        names = [self._input_name(tensor, provenance.relative_path(root, op.root)) for tensor in interface.arguments]
+        names = [
+            self._input_name(tensor, provenance.relative_path(root, op.frame.root)) for tensor in interface.arguments
+        ]
         package, name = region.module.partition(".")[0], region.module.rpartition(".")[2]
-        refused_before = translator.refusals()
-        with translator.tentatively() as reasons:
+        with translator.trial() as trial:
             call = define(op, f"pkg.{package}", name, interface.arguments, emit, names=names, root=root)
             nodes = [] if call.function is None else self._bodies.setdefault(call.function.identifier(), region.nodes)
             nodes = nodes if nodes is region.nodes else []
             return _Made(call, [_mapped(value, lambda _tensor: _TENSOR) for value in values], nodes)
-        return "; ".join(reasons)
+        return "; ".join(trial.reasons)
 
 
 _SIZES = frozenset([torch.ops.aten.sym_size.int, torch.ops.aten.sym_numel.default, torch.ops.aten.sym_stride.int])

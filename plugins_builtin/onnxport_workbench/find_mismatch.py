@@ -23,7 +23,6 @@ from onnxport.kit import (
     provenance,
     recognize,
     records,
-    tolerance_argument,
     wrong,
 )
 from torch.export import ExportedProgram
@@ -33,6 +32,7 @@ from onnxport_workbench import reproduction
 from onnxport_workbench.inlining import inlined
 from onnxport_workbench.reference import Reference, may_tie, precisions, same_choice
 from onnxport_workbench.rounded_weights import exact_options, roundings_of
+from onnxport_workbench.tolerances import tolerance_argument
 from onnxport_workbench.verify import OutputCheck, VerificationResult, compare, opened_program, verify
 from onnxport_workbench.weight_check import WeightCheck, check_weights
 

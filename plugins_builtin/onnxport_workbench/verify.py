@@ -32,7 +32,6 @@ from onnxport.kit import (
     recognize,
     require_flags,
     runtime,
-    tolerance_argument,
     wrong,
 )
 from torch.export import ExportedProgram
@@ -43,6 +42,7 @@ from onnxport_workbench.comparing import TOLERANCES, OutputCheck, compare, toler
 from onnxport_workbench.reference import precisions
 from onnxport_workbench.resize import resized_inputs, with_small_integers
 from onnxport_workbench.rounded_weights import exact_options, replaced, roundings_of
+from onnxport_workbench.tolerances import tolerance_argument
 from onnxport_workbench.weight_check import WeightCheck, check_weights
 
 _LAYOUT = re.compile(r"Guard failed: .*(stride|storage_offset|is_contiguous)")

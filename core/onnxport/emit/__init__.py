@@ -1,1 +1,1 @@
-"""What translations emit ONNX nodes with: the builder, sizes, tensors, schemas, weights, local functions."""
+"""The builder of ONNX graphs and its parts: frames, sizes, tensors, schemas, weights, local functions."""

@@ -7,37 +7,37 @@ operator is computed once (:mod:`onnxport.emit.schemas`); per node there is only
 from __future__ import annotations
 
 import contextlib
-import itertools
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import onnx_ir as ir
 import torch
 from onnx_ir import DataType
 
 from onnxport.emit import domains, infer, literals, local_functions
-from onnxport.emit.complex_values import ComplexValues
+from onnxport.emit.frame import Frame
+from onnxport.emit.graphs import detach
 from onnxport.emit.schemas import OpSpec, missing, spec_of
-from onnxport.emit.scopes import Result, Scope, detach
-from onnxport.emit.symbols import Size, Symbols
-from onnxport.emit.tensor import Node, Tensor
-from onnxport.emit.weights import TorchTensor
+from onnxport.emit.symbols import Symbols
+from onnxport.emit.tensor import Node, Result, Tensor
+from onnxport.emit.values import Values
 from onnxport.errors import Unsupported
 from onnxport.host.profiles import DEFAULT
 from onnxport.text import writable
-from onnxport.vocabulary.dtypes import COMPONENT, ONNX_TO_TORCH, SINCE, onnx_dtype, saturates
+from onnxport.vocabulary.dtypes import onnx_dtype
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     import torch.fx
 
+    from onnxport.emit.emitter import Walks
+    from onnxport.host.profiles import Profile
     from onnxport.host.records import Translation
 
-_SMALL = 1024  # bytes; constants up to this size are shared by content
+_UNCHANGED: Any = object()
 
 
-class Builder(ComplexValues):
+class Builder(Values):
     """Emits the nodes of one model; see the module's docstring.
 
     Attributes:
@@ -47,32 +47,32 @@ class Builder(ComplexValues):
         origin: the translation being run.
         seed: the seed for random nodes that the user wants, or None.
         profile: the runtime that the file is for; ``op.call`` takes a domain's version from it.
-        root: in a function, the path of the module whose call it is: metadata of its nodes is relative to it.
-        inline: translates a GraphModule's nodes here; ``op.inline(graph_module, *values)`` gives its flat outputs.
-        translate: runs another operator's translation on values; ``op.translate("aten::relu", value)``.
+        frames: the graphs under construction, the innermost last.
     """
 
-    def __init__(self, opset: int, *, metadata: str = "full", names: dict[Any, str] | None = None) -> None:
+    def __init__(
+        self,
+        opset: int,
+        *,
+        metadata: str = "full",
+        names: dict[Any, str] | None = None,
+        seed: int | None = None,
+        profile: Profile = DEFAULT,
+        walker: Walks | None = None,
+    ) -> None:
         self.opset = opset
         self.node: torch.fx.Node | None = None
         self.source: torch.fx.Node | None = None
         self.origin: Translation | None = None
-        self.scopes: list[Scope] = [Scope()]
+        self.frames: list[Frame] = [Frame()]
         self.symbols = Symbols(self, names)
         self.domains: dict[str, int] = {"": opset}
         self.functions: dict[tuple[str, str, str], ir.Function] = {}
         self.local = local_functions.Functions()
-        self.within: local_functions.Body | None = None
-        self.root: str | None = None
-        self.initializers: dict[str, Tensor] = {}
-        self.complex_tensors: list[Tensor] = []
-        self.seed: int | None = None
-        self.profile = DEFAULT
-        self.inline: Callable[..., list[Any]] = _no_walker
-        self.translate: Callable[..., Any] = _no_walker
+        self.seed = seed
+        self.profile = profile
         self._metadata = metadata
-        self.taken: dict[str, int] = {}
-        self.constants: dict[Any, Tensor] = {}
+        self._walker = walker
 
     # Nodes ---------------------------------------------------------------------------------------------------------
 
@@ -159,9 +159,9 @@ class Builder(ComplexValues):
             fx_node=self.source or self.node,
             origin=self.origin,
             level=self._metadata,
-            root=self.root,
+            root=self.frames[-1].root,
         )
-        self.scopes[-1].nodes.append(node)
+        self.frames[-1].nodes.append(node)
         return results[0] if len(results) == 1 else tuple(results)
 
     def _bind(self, spec: OpSpec, inputs: tuple[Any, ...]) -> tuple[list[Tensor | None], dict[str, DataType]]:
@@ -170,7 +170,9 @@ class Builder(ComplexValues):
         types: dict[str, DataType] = {}
         last = len(kinds) - 1
         if len(inputs) > len(kinds) and not spec.variadic:
-            raise TypeError(f"{spec.name} takes at most {len(kinds)} inputs, {len(inputs)} were given")
+            raise TypeError(
+                f"{spec.name} takes at most {len(kinds)} inputs, {len(inputs)} were given: leave out the others"
+            )
         pending = False
         for i, value in enumerate(inputs):
             if isinstance(value, Tensor):
@@ -193,7 +195,9 @@ class Builder(ComplexValues):
         while values and values[-1] is None:
             values.pop()
         if len(values) < spec.min_inputs:
-            raise TypeError(f"{spec.name} needs {spec.min_inputs} inputs, {len(values)} were given")
+            raise TypeError(
+                f"{spec.name} needs {spec.min_inputs} inputs, {len(values)} were given: give the others, too"
+            )
         return values, types
 
     def _count(self, spec: OpSpec, attributes: dict[str, Any]) -> int:
@@ -209,11 +213,9 @@ class Builder(ComplexValues):
         special = literals.special_types(spec.name, attributes, count, values)
         if special is not None:
             return special
-        result: list[DataType | None] = []
-        for i in range(count):
-            kind = kinds[min(i, len(kinds) - 1)]
-            result.append(kind if isinstance(kind, DataType) else types.get(kind))
-        return result
+        last = len(kinds) - 1
+        found = (kinds[min(i, last)] for i in range(count))
+        return [kind if isinstance(kind, DataType) else types.get(kind) for kind in found]
 
     def call(
         self,
@@ -270,167 +272,74 @@ class Builder(ComplexValues):
         """
         return local_functions.call(self, domain, name, body, inputs, key, attributes)
 
-    # Values --------------------------------------------------------------------------------------------------------
-
-    def tensor(self, value: Any, dtype: DataType | None = None) -> Tensor | None:
-        """A value as a tensor: tensors as they are, numbers and lists as constants, sizes as computed."""
-        if value is None or isinstance(value, Tensor):
-            return value  # type: ignore[return-value]
-        if isinstance(value, Size):
-            result = self.symbols.scalar(value.expr)
-            return self.cast(result, dtype) if dtype is not None else result
-        if isinstance(value, (list, tuple)) and any(isinstance(v, (Size, Tensor)) for v in value):
-            return self.sizes(value)
-        if isinstance(value, np.ndarray) and dtype is None:
-            return self.const(value)
-        return self.const(value, dtype)
-
-    def const(self, value: Any, dtype: DataType | torch.dtype | None = None) -> Tensor:
-        """A constant, as an initializer that equal constants share.
-
-        Args:
-            value: number, nested list, numpy array, or torch tensor (not copied; may be of any size and dtype).
-            dtype: element type; by default int64, float32 or bool as the value is, or the array's own.
-        """
-        wanted = None if dtype is None else onnx_dtype(dtype)
-        if isinstance(value, torch.Tensor):
-            if wanted is not None and onnx_dtype(value.dtype) is not wanted:
-                value = value.to(ONNX_TO_TORCH[wanted])
-            data: ir.TensorProtocol = TorchTensor(value)
-            is_complex = value.dtype in COMPONENT
-            key: Any = (data.dtype, tuple(value.shape), data.tobytes()) if data.nbytes <= _SMALL else None
-            shape = ir.Shape(list(value.shape))
-        else:
-            array, element = literals.array(value, wanted)
-            is_complex = False
-            shape = ir.Shape(array.shape)
-            key = (element, array.shape, array.tobytes()) if array.nbytes <= _SMALL else None
-            found = self.constants.get(key) if key is not None else None
-            if found is not None:
-                return found
-            data = ir.Tensor(array, dtype=element)
-        found = self.constants.get(key) if key is not None else None
-        if found is not None and found.is_complex == is_complex:
-            return found
-        name = self.unique(self.node.name + "_const" if key is None and self.node is not None else "const")
-        data.name = name
-        tensor = Tensor(name, data.dtype, shape, const_value=data, is_complex=is_complex)
-        if is_complex:
-            self.complex_tensors.append(tensor)
-        if key is not None:
-            self.scope.remember(self.constants, key, tensor)
-        self.scope.remember(self.initializers, name, tensor)
-        return tensor
-
-    def derived(self, what: str, function: Callable[..., torch.Tensor], *values: Tensor) -> Tensor | None:
-        """The weight that a function makes of weights or constants; None where one of them isn't, or has no data.
-
-        It is made again when `ONNXProgram.apply_weights` replaces what it is made of.
-
-        Args:
-            what: names the result, after the first value; equal calls for the same values share it.
-            function: takes the torch tensors and returns one, whose dtype and shape are the result's.
-        """
-        key = (what, *map(id, values))
-        data = [value.const_value for value in values]
-        if key in self.constants or not all(isinstance(d, TorchTensor) and d.has_data for d in data):
-            return self.constants.get(key)
-        first, *others = data
-        made = first.derive(function, self.unique(f"{values[0].name}.{what}"), others)  # type: ignore[union-attr,arg-type]
-        tensor = Tensor(made.name, made.dtype, ir.Shape(list(made.shape)), const_value=made)
-        self.scope.remember(self.constants, key, tensor)
-        self.scope.remember(self.initializers, made.name, tensor)
-        return tensor
-
-    def cast(self, value: Any, dtype: DataType | torch.dtype) -> Tensor:
-        """The value in another element type; no node where it already has it. Numbers become constants."""
-        wanted = onnx_dtype(dtype)
-        if isinstance(value, Size):
-            value = self.symbols.scalar(value.expr)
-        if not isinstance(value, Tensor):
-            return self.const(value, wanted)
-        if value.dtype is wanted:
-            return value  # type: ignore[return-value]
-        for element in (value.dtype, wanted):
-            if SINCE.get(element, 0) > self.opset:  # type: ignore[arg-type]
-                raise Unsupported(f"needs opset {SINCE[element]}: {element.name}")  # type: ignore[index,union-attr]
-        if wanted is DataType.FLOAT8E8M0:  # an exponent, of -127 at least; the sign is dropped
-            value = self.Max(self.Abs(self.cast(value, DataType.FLOAT)), 2.0**-127)
-            return self.Cast(value, to=wanted, saturate=0, round_mode="nearest")
-        overflows = wanted.name.startswith("FLOAT8") and not saturates(wanted)
-        if overflows and wanted is DataType.FLOAT8E4M3FN:  # onnxruntime 1.32 takes 480 to 496 for 448
-            value = self.cast(value, DataType.FLOAT)
-            fits = self.LessOrEqual(self.Abs(value), 464.0)
-            value = self.Mul(value, self.Where(fits, np.float32(1), np.float32("nan")))
-        return self.Cast(value, to=wanted, saturate=0 if overflows else None)
-
-    def sizes(self, dims: Iterable[int | Size | Tensor]) -> Tensor:
-        """A 1-D int64 tensor of ints, sizes and integer scalars."""
-        listed = list(dims)
-        if not any(isinstance(d, Tensor) for d in listed):
-            if all(isinstance(d, int) for d in listed):
-                return self.const([int(d) for d in listed], DataType.INT64)  # type: ignore[arg-type]
-            return self.symbols.vectors(listed)  # type: ignore[arg-type]
-        parts: list[Tensor] = []
-        for computed, run in itertools.groupby(listed, lambda dim: isinstance(dim, Tensor)):
-            if computed:
-                parts += [self.Reshape(self.cast(dim, DataType.INT64), [1]) for dim in run]
-            else:
-                parts.append(self.sizes(run))  # type: ignore[arg-type]
-        return parts[0] if len(parts) == 1 else self.Concat(*parts, axis=0)
-
-    def shape(self, value: Tensor) -> Tensor:
-        """The logical shape as a 1-D int64 tensor; a constant where it is static."""
-        if value.shape is not None and all(isinstance(d, int) or type(d) is Size for d in value.shape):
-            return self.sizes(value.shape)  # type: ignore[arg-type]
-        return self.Shape(value, end=-1) if value.is_complex else self.Shape(value)
-
-    def size(self, value: Tensor, axis: int) -> int | Size:
-        """One dimension of a value whose shape is known."""
-        if value.shape is None:
-            raise Unsupported(f"the shape of {value.name} isn't known")
-        return value.shape[axis]  # type: ignore[return-value]
-
-    def rank(self, value: Tensor) -> int:
-        """The number of logical dimensions."""
-        if value.shape is None:
-            raise Unsupported(f"the rank of {value.name} isn't known")
-        return len(value.shape)
-
     # The FX node ---------------------------------------------------------------------------------------------------
 
     @property
     def results(self) -> list[Result]:
-        """What the FX node gives, one entry a tensor."""
+        """The results of the FX node, one entry a tensor: their element types and shapes."""
         value = self.node.meta.get("val") if self.node is not None else None
         fakes = value if isinstance(value, (list, tuple)) else [value]
         return [Result(fake, self.symbols.shape(fake)) for fake in fakes if isinstance(fake, torch.Tensor)]
 
     @property
     def result(self) -> Result:
-        """What the FX node gives, when that is one tensor."""
+        """The result of an FX node that has one tensor as its result."""
         return self.results[0]
 
-    # Scopes --------------------------------------------------------------------------------------------------------
+    @contextlib.contextmanager
+    def at(self, node: torch.fx.Node | None, *, source: Any = _UNCHANGED, origin: Any = _UNCHANGED) -> Iterator[None]:
+        """While it lasts, what is emitted comes from this FX node; see the attributes of these names."""
+        outer = self.node, self.source, self.origin
+        self.node = node
+        self.source = self.source if source is _UNCHANGED else source
+        self.origin = self.origin if origin is _UNCHANGED else origin
+        try:
+            yield
+        finally:
+            self.node, self.source, self.origin = outer
+
+    def serve(self, candidate: Translation) -> None:
+        """Note which translation is run for the FX node; it holds until the node is left."""
+        self.origin = candidate
+
+    def inline(self, graph_module: torch.fx.GraphModule, *values: Any) -> list[Any]:
+        """Translate the nodes of an FX graph here; its flat outputs."""
+        return self._walking().inline(graph_module, *values)
+
+    def translate(self, target: str, /, *args: Any, **kwargs: Any) -> Any:
+        """Run another operator's translation on values: ``op.translate("aten::relu", value)``.
+
+        Raises:
+            Unsupported: none takes them.
+        """
+        return self._walking().translate(target, *args, **kwargs)
+
+    def _walking(self) -> Walks:
+        if self._walker is None:
+            raise Unsupported("this builder has no FX graph to walk: use the op that an export gives")
+        return self._walker
+
+    # Frames --------------------------------------------------------------------------------------------------------
 
     @property
-    def scope(self) -> Scope:
+    def frame(self) -> Frame:
         """The graph that nodes go to now."""
-        return self.scopes[-1]
+        return self.frames[-1]
 
     def unique(self, base: str) -> str:
         """A name that no other value of the model has."""
         base = writable(base)
-        count = self.taken.get(base)
+        names = self.frames[-1].names
+        count = names.get(base)
         if count is None:
-            self.taken[base] = 1
+            names[base] = 1
             return base
         while True:
             name = f"{base}_{count}"
             count += 1
-            if name not in self.taken:
-                self.taken[base] = count
-                self.taken[name] = 1
+            if name not in names:
+                names[base] = count
+                names[name] = 1
                 return name
 
     def subgraph(
@@ -450,51 +359,48 @@ class Builder(ComplexValues):
             Tensor(self.unique(f"{prefix}_in"), dtype, None if shape is None else ir.Shape(shape), is_complex=any(flag))
             for dtype, shape, *flag in inputs
         ]
-        self.complex_tensors += [value for value in values if value.is_complex]
-        with self.pushed() as scope:
+        self.frame.complexes += [value for value in values if value.is_complex]
+        with self.entered(self.frame.branch()) as frame:
             results = function(*values)
             outputs: list[Tensor] = []
             for result in results if isinstance(results, (list, tuple)) else [results]:
                 tensor = self.tensor(result)
                 if tensor is None:
-                    raise TypeError("a subgraph's output is None")
+                    raise TypeError("a subgraph's output is None: return tensors from its function")
                 producer = tensor.producer()
-                if producer is None or producer not in scope.nodes or any(tensor is o for o in outputs):
+                if producer is None or producer not in frame.nodes or any(tensor is o for o in outputs):
                     shape, flag = tensor.shape, tensor.is_complex
                     tensor = self.Identity(tensor)
                     if flag:
                         tensor = self.as_complex(tensor, shape)
                 outputs.append(tensor)
-        return ir.Graph(values, outputs, nodes=scope.nodes, name=self.unique(prefix))
+        return ir.Graph(values, outputs, nodes=frame.nodes, name=self.unique(prefix))
 
     @contextlib.contextmanager
-    def pushed(self) -> Iterator[Scope]:
-        """A scope for an inner graph. What it added to shared caches outlives it, what it computed does not."""
-        scope = Scope()
-        self.scopes.append(scope)
+    def entered(self, frame: Frame) -> Iterator[Frame]:
+        """While it lasts, nodes go to this frame. What a branch adds to shared caches stays behind it."""
+        self.frames.append(frame)
         try:
-            yield scope
+            yield frame
         finally:
-            self.scopes.pop()
-            shared = (self.constants, self.initializers, self.domains)
-            self.scope.journal.extend(entry for entry in scope.journal if any(entry[0] is cache for cache in shared))
+            self.frames.pop()
+            if (outer := frame.outer) is not None:
+                shared = (outer.constants, outer.initializers, self.domains)
+                outer.journal.extend(entry for entry in frame.journal if any(entry[0] is cache for cache in shared))
 
     def mark(self) -> tuple[int, int, int]:
         """A point that :meth:`rollback` can go back to."""
-        return len(self.scope.nodes), len(self.scope.journal), len(self.complex_tensors)
+        frame = self.frame
+        return len(frame.nodes), len(frame.journal), len(frame.complexes)
 
     def rollback(self, mark: tuple[int, int, int]) -> None:
-        """Undo everything emitted in the current scope since ``mark``."""
+        """Undo everything emitted in the current frame since ``mark``."""
         nodes, journal, complexes = mark
-        scope = self.scope
-        for node in reversed(scope.nodes[nodes:]):
+        frame = self.frame
+        for node in reversed(frame.nodes[nodes:]):
             detach(node)
-        del scope.nodes[nodes:]
-        for cache, key in scope.journal[journal:]:
+        del frame.nodes[nodes:]
+        for cache, key in frame.journal[journal:]:
             cache.pop(key, None)
-        del scope.journal[journal:]
-        del self.complex_tensors[complexes:]
-
-
-def _no_walker(*_args: Any, **_kwargs: Any) -> Any:
-    raise Unsupported("this builder has no FX graph to walk")
+        del frame.journal[journal:]
+        del frame.complexes[complexes:]

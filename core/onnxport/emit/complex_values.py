@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import onnx_ir as ir
 import torch
 
+from onnxport.emit.frame import Frame
 from onnxport.emit.operators import Operators
 from onnxport.emit.tensor import Tensor
 from onnxport.vocabulary.dtypes import COMPONENT
@@ -16,14 +17,14 @@ class ComplexValues(Operators):
     """The part of the builder that takes complex values apart and puts them together.
 
     Attributes:
-        complex_tensors: all complex values; their shapes get the axis of 2 when the model is complete.
-        initializers: constants and weights by name.
+        frame: the graph that nodes go to now.
     """
 
     if TYPE_CHECKING:
-        complex_tensors: list[Tensor]
-        initializers: dict[str, Tensor]
         const: Any
+
+        @property
+        def frame(self) -> Frame: ...
 
     def real(self, value: Tensor) -> Tensor:
         """The real parts of a complex value; a real value as it is."""
@@ -53,13 +54,13 @@ class ComplexValues(Operators):
         """
         if value.is_complex:
             return value
-        if value.producer() is None or value in (self.initializers.get(value.name or ""),):
+        if value.producer() is None or value in (self.frame.initializers.get(value.name or ""),):
             value = self.Identity(value)
         if shape is None and value.shape is not None:
             shape = ir.Shape(list(value.shape)[:-1])
         value.shape = shape
         value.is_complex = True
-        self.complex_tensors.append(value)
+        self.frame.complexes.append(value)
         return value
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from reprlib import repr as brief
 from typing import TYPE_CHECKING, Any
 
+from onnxport.emit.graphs import nodes_of
 from onnxport.emit.schemas import OpSpec, missing, spec_of
-from onnxport.emit.scopes import nodes_of
 
 if TYPE_CHECKING:
     from onnxport.emit.emitter import Emitter
@@ -36,7 +36,7 @@ def require(op: Emitter, domain: Any, version: Any = None, operator: str = "") -
     name = "" if domain == "ai.onnx" else domain
     imported = op.domains.get(name)
     if imported is None:
-        op.scope.remember(op.domains, name, version or op.profile.domains.get(name, 1))
+        op.frame.remember(op.domains, name, version or op.profile.domains.get(name, 1))
     elif version not in (None, imported):
         raise ValueError(
             f"version {version} of the domain {domain or 'ai.onnx'!r} is asked for, but {_owner(op, name)} has version "
@@ -49,10 +49,10 @@ def require(op: Emitter, domain: Any, version: Any = None, operator: str = "") -
 
 
 def _owner(op: Emitter, domain: str) -> str:
-    """Who needs the version of a domain that the model has."""
+    """The owner of the version of a domain that the model has, for a message."""
     if not domain:
         return f"the target opset {op.opset}"
-    nodes = (node for scope in op.scopes for node in nodes_of(scope.nodes) if node.domain == domain)
+    nodes = (node for frame in op.frames for node in nodes_of(frame.nodes) if node.domain == domain)
     node = next(nodes, None)
     origin = getattr(node, "origin", None)
     return "the model" if node is None or origin is None else f"the node {node.op_type} of {origin.function_name}"

@@ -1,4 +1,4 @@
-"""What the parts of the builder use of it, so that none of them imports it."""
+"""Protocols: the builder as its parts see it, and the walk as the builder sees it."""
 
 from __future__ import annotations
 
@@ -7,12 +7,22 @@ from typing import TYPE_CHECKING, Any, Protocol
 from onnxport.emit.operators import Operators
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     import onnx_ir as ir
     import torch.fx
 
-    from onnxport.emit.scopes import Scope
+    from onnxport.emit.frame import Frame
     from onnxport.emit.tensor import Tensor
     from onnxport.host.profiles import Profile
+
+
+class Walks(Protocol):
+    """The walk over an FX graph, as the builder uses it."""
+
+    def inline(self, graph_module: torch.fx.GraphModule, *values: Any) -> list[Any]: ...
+
+    def translate(self, target: str, /, *args: Any, **kwargs: Any) -> Any: ...
 
 
 class Emitter(Operators, Protocol):
@@ -22,16 +32,9 @@ class Emitter(Operators, Protocol):
     profile: Profile
     node: torch.fx.Node | None
     seed: int | None
-    scopes: list[Scope]
+    frames: list[Frame]
     domains: dict[str, int]
     functions: dict[tuple[str, str, str], ir.Function]
-    complex_tensors: list[Tensor]
-    initializers: dict[str, Tensor]
-    constants: dict[Any, Tensor]
-    taken: dict[str, int]
-    root: str | None
-    within: Any
-    inline: Any
 
     @property
     def symbols(self) -> Any: ...
@@ -40,7 +43,13 @@ class Emitter(Operators, Protocol):
     def local(self) -> Any: ...
 
     @property
-    def scope(self) -> Scope: ...
+    def frame(self) -> Frame: ...
+
+    def at(self, node: torch.fx.Node | None) -> AbstractContextManager[None]: ...
+
+    def entered(self, frame: Frame) -> AbstractContextManager[Frame]: ...
+
+    def inline(self, graph_module: torch.fx.GraphModule, *values: Any) -> list[Any]: ...
 
     def const(self, value: Any, dtype: Any = None) -> Tensor: ...
 

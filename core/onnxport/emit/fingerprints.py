@@ -48,7 +48,7 @@ class Structure:
 
     @property
     def is_repeatable(self) -> bool:
-        """What was described brings forth no symbols, and draws no seeded numbers."""
+        """Nothing in the description creates symbols or draws seeded random numbers."""
         return not self.fresh and not self._draws
 
     def nodes(self, nodes: Iterable[torch.fx.Node], outside: Callable[[torch.fx.Node], Any]) -> tuple[Any, ...]:
@@ -149,7 +149,7 @@ class Structure:
 
 
 def content(data: ir.TensorProtocol) -> tuple[Any, ...]:
-    """What a constant is made of."""
+    """Element type, shape and bytes of a constant."""
     return data.dtype, tuple(data.shape), data.tobytes()
 
 

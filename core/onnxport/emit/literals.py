@@ -39,7 +39,7 @@ def array(value: Any, dtype: DataType | None) -> tuple[np.ndarray, DataType]:
         elif array.dtype.kind in "iu":
             dtype = DataType.INT64
         else:
-            raise TypeError(f"no ONNX constant can be made of {value!r}")
+            raise TypeError(f"no ONNX constant can be made of {value!r}: give numbers, an array or a tensor")
         return array.astype(dtype.numpy()), dtype
     wide = np.array(value)
     if dtype.is_integer() and wide.dtype.kind in "iu":
@@ -53,7 +53,7 @@ def array(value: Any, dtype: DataType | None) -> tuple[np.ndarray, DataType]:
 
 
 def count(name: str, outputs: Any) -> int:
-    """How many results a node is asked to have.
+    """Check the number of results that a node is asked to have.
 
     Raises:
         TypeError: it is no positive int.

@@ -7,9 +7,8 @@ nodes, since a function has no initializers. Bodies that come out equal are one 
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +18,7 @@ from onnx_ir import AttributeType, DataType
 
 from onnxport.emit import domains, literals
 from onnxport.emit.fingerprints import Structure, content
-from onnxport.emit.scopes import Scope, graphs_of, nodes_of
+from onnxport.emit.graphs import graphs_of, nodes_of
 from onnxport.emit.symbols import Size
 from onnxport.emit.tensor import Tensor
 from onnxport.vocabulary import provenance
@@ -49,39 +48,9 @@ class Functions:
         self.constants: dict[Any, ir.TensorProtocol] = {}
 
 
-class Body:
-    """The inside of a function while it is emitted, and the symbols that it reads from the graph around it."""
-
-    def __init__(self, op: Emitter, scopes: Sequence[Scope], outer: Body | None) -> None:
-        self._op = op
-        self._scopes = scopes
-        self._outer = outer
-        self.symbols: dict[sympy.Basic, Tensor] = {}
-
-    def capture(self, symbol: sympy.Basic) -> tuple[Tensor, None] | None:
-        """An input for a symbol that is known around the function; None where it isn't."""
-        place = self._place(symbol)
-        if place is None:
-            return None
-        tensor, axis = place
-        dtype = tensor.dtype if axis is None else DataType.INT64
-        if dtype is not DataType.BOOL:
-            dtype = DataType.INT64 if dtype.is_integer() else DataType.DOUBLE
-        made = Tensor(self._op.unique(self._op.symbols.text(symbol)), dtype, ir.Shape([1]))
-        self.symbols[symbol] = made
-        self._op.scopes[0].bindings[symbol] = (made, None)
-        return made, None
-
-    def _place(self, symbol: sympy.Basic) -> tuple[Tensor, int | None] | None:
-        for scope in reversed(self._scopes):
-            if symbol in scope.bindings:
-                return scope.bindings[symbol]
-        return None if self._outer is None else self._outer._place(symbol)
-
-
 @dataclass
 class Call:
-    """How a function stands for a body that was emitted for certain arguments.
+    """The call of a function whose body was emitted for certain arguments.
 
     Attributes:
         function: the function.
@@ -143,32 +112,30 @@ def define(
     Raises:
         ValueError: the body uses a tensor of the graph around it that is no argument.
     """
-    before = len(op.complex_tensors)
-    with _body(op, root) as body:
+    with op.entered(op.frame.function(root)) as frame:
         inputs = []
         for i, argument in enumerate(arguments):
             label = op.unique(names[i] if i < len(names) else "input")
             inputs.append(Tensor(label, argument.dtype, argument.shape, is_complex=argument.is_complex))
             if argument.is_complex:
-                op.complex_tensors.append(inputs[-1])
+                frame.complexes.append(inputs[-1])
         for tensor in inputs:
             if tensor.shape is not None:
                 op.symbols.bind_shape(tensor, tensor.shape)
         results = list(emit(inputs))
         places, outputs = _results(op, inputs, results)
         nodes, constants = _constants(op)
-        nodes += op.scopes[0].nodes
+        nodes += frame.nodes
         sources: list[Any] = []
         parameters: list[Tensor] = []
-        for source, tensor in [*enumerate(inputs), *body.symbols.items(), *constants]:
+        for source, tensor in [*enumerate(inputs), *frame.captured.items(), *constants]:
             if tensor.uses():
                 sources.append(source)
                 parameters.append(tensor)
     kinds: list[tuple[DataType | None, bool]] = [(tensor.dtype, tensor.is_complex) for tensor in outputs]
-    for tensor in op.complex_tensors[before:]:
+    for tensor in frame.complexes:
         if tensor.shape is not None:
             tensor.shape = ir.Shape([*tensor.shape, 2])
-    del op.complex_tensors[before:]
     if not outputs:
         return Call(None, [], places, [])
     imports = {node.domain: op.domains[node.domain] for node in nodes_of(nodes)} | {"": op.opset}
@@ -202,13 +169,10 @@ def call(
         nonlocal single
         following = iter(parameters)
         values = [next(following) if isinstance(value, Tensor) else value for value in inputs]
-        if is_graph:
+        if isinstance(body, torch.fx.GraphModule):
             return [op.tensor(result) for result in op.inline(body, *values)]
-        outer, op.node = op.node, None
-        try:
-            results = body(*values, **{k: ir.RefAttr(k, k, a.type) for k, a in references.items()})  # type: ignore[operator]
-        finally:
-            op.node = outer
+        with op.at(None):
+            results = body(*values, **{k: ir.RefAttr(k, k, a.type) for k, a in references.items()})
         single = not isinstance(results, (list, tuple))
         return [op.tensor(result) for result in ([results] if single else results)]
 
@@ -233,26 +197,15 @@ def _with_own_symbols(op: Emitter, body: torch.fx.GraphModule, inputs: Sequence[
     return given
 
 
-@contextlib.contextmanager
-def _body(op: Emitter, root: str | None) -> Iterator[Body]:
-    """Let the builder emit a graph that shares nothing with the one around it but the symbols."""
-    outer = op.scopes, op.initializers, op.constants, op.taken, op.within, op.root
-    body = Body(op, op.scopes, op.within)
-    op.scopes, op.initializers, op.constants, op.taken, op.within, op.root = [Scope()], {}, {}, {}, body, root
-    try:
-        yield body
-    finally:
-        op.scopes, op.initializers, op.constants, op.taken, op.within, op.root = outer
-
-
 def _passed(op: Emitter, data: ir.TensorProtocol) -> Tensor:
     """A large constant of a function as an initializer where the function is called; one for all calls."""
-    found = op.constants.get(id(data))
+    frame = op.frame
+    found = frame.constants.get(id(data))
     if found is None:
         data.name = op.unique("const")
         found = Tensor(data.name, data.dtype, ir.Shape(data.shape.numpy()), const_value=data)
-        op.scope.remember(op.constants, id(data), found)
-        op.scope.remember(op.initializers, data.name, found)
+        frame.remember(frame.constants, id(data), found)
+        frame.remember(frame.initializers, data.name, found)
     return found
 
 
@@ -272,8 +225,8 @@ def reachable(op: Emitter, graph: Iterable[ir.Node]) -> list[ir.Function]:
 def _results(
     op: Emitter, inputs: Sequence[Tensor], results: Sequence[Tensor | None]
 ) -> tuple[list[int | tuple[int] | None], list[Tensor]]:
-    """Where each result is found, and the outputs: nodes' results, each once."""
-    own = {id(value) for node in op.scopes[0].nodes for value in node.outputs}
+    """The place of each result, and the outputs of the function, each once."""
+    own = {id(value) for node in op.frame.nodes for value in node.outputs}
     arguments = {id(tensor): i for i, tensor in enumerate(inputs)}
     places: list[int | tuple[int] | None] = []
     outputs: dict[int, tuple[int, Tensor]] = {}
@@ -297,7 +250,7 @@ def _constants(op: Emitter) -> tuple[list[ir.Node], list[tuple[ir.TensorProtocol
     """The body's constants: nodes for small ones, inputs for the others."""
     nodes = []
     passed = []
-    for tensor in op.initializers.values():
+    for tensor in op.frame.initializers.values():
         data = tensor.const_value
         if data is None or not tensor.uses():
             continue

@@ -55,7 +55,7 @@ _WIDER = {
 
 @dataclass(frozen=True, slots=True)
 class OpSpec:
-    """What emitting one operator needs.
+    """An operator's schema, reduced to what emitting a node needs.
 
     Attributes:
         inputs: type of each input: a type variable's name, or a ``DataType`` where only one is allowed.
@@ -159,7 +159,7 @@ def _history(domain: str = "") -> dict[str, list[onnx.defs.OpSchema]]:
 
 
 def missing(name: str, opset: int) -> Exception:
-    """Why an opset of the default domain lacks an operator: a newer one has it, or no one that can be written has.
+    """The error for an operator that an opset lacks: a newer opset has it, or none that can be written.
 
     Returns:
         ``Unsupported`` in the first case, an ``AttributeError`` in the other.

@@ -1,13 +1,12 @@
 """Symbolic sizes: sympy expressions of torch's shape environment <-> ONNX values and dimension names.
 
 A symbol is bound to the place it can be read from (an axis of a tensor, or a scalar tensor). Expressions over bound
-symbols become ONNX arithmetic on demand, once per scope. All values are computed in one form, a tensor of shape [1]
+symbols become ONNX arithmetic on demand, once per frame. All values are computed in one form, a tensor of shape [1]
 (int64, float64 or bool), since that is what shape inputs of ONNX operators want.
 """
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
@@ -15,8 +14,10 @@ import sympy
 import torch
 from onnx_ir import DataType
 
+from onnxport.emit.arithmetic import Arithmetic
 from onnxport.emit.dimension_text import expression_of, simplified
-from onnxport.emit.tensor import Concrete
+from onnxport.emit.frame import Place
+from onnxport.emit.tensor import Concrete, Tensor
 from onnxport.errors import Unsupported
 from onnxport.vocabulary.upstream import FloorDiv, PythonMod
 
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from onnxport.emit.emitter import Emitter
-    from onnxport.emit.tensor import Tensor
 
 
 class Size(ir.SymbolicDim, metaclass=Concrete):
@@ -122,6 +122,7 @@ class Symbols:
 
     def __init__(self, op: Emitter, names: dict[sympy.Basic, str] | None = None) -> None:
         self._op = op
+        self._arithmetic = Arithmetic(op, self.vector)
         self._names: dict[sympy.Basic, str] = dict(names or {})
         self._sizes: dict[tuple[sympy.Basic, str], Size] = {}
         self._shapes: dict[tuple[Any, ...], ir.Shape] = {}
@@ -161,7 +162,7 @@ class Symbols:
         return found
 
     def text(self, expr: sympy.Basic) -> str:
-        """How an expression is written in the file, with the requested names."""
+        """The text of an expression in the file, with the requested names."""
         if expr in self._names:
             return self._names[expr]
         expr = simplified(expr, getattr(self._env, "divisible", ()))
@@ -174,7 +175,7 @@ class Symbols:
 
     def bind(self, symbol: sympy.Basic, tensor: Tensor, axis: int | None) -> None:
         """The symbol is the size of ``axis`` of ``tensor``, or the value of a one-element tensor (axis None)."""
-        self._op.scope.remember(self._op.scope.bindings, symbol, (tensor, axis))
+        self._op.frame.remember(self._op.frame.bindings, symbol, (tensor, axis))
         if symbol not in self._names and str(symbol).startswith(("u", "zu")):
             place = tensor.name or "size"
             self._names[symbol] = place if axis is None else f"{place}_dim_{axis}"
@@ -190,24 +191,32 @@ class Symbols:
         else:
             vector, scalar = self._op.Reshape(tensor, [1]), tensor
         for key, value in ((expr, vector), ((expr, "scalar"), scalar)):
-            self._op.scope.remember(self._op.scope.sizes, key, value)
+            self._op.frame.remember(self._op.frame.sizes, key, value)
 
-    def bound(self, symbol: sympy.Basic) -> tuple[Tensor, int | None] | None:
-        """Where a symbol is read from, looked up from the current scope outwards; from outside a function, an input."""
-        place = self._inside(symbol)
-        return self._op.within.capture(symbol) if place is None and self._op.within is not None else place
+    def bound(self, symbol: sympy.Basic) -> Place | None:
+        """The place of a symbol, looked up outwards. A symbol from outside of a function becomes an input of it."""
+        frame = self._op.frame
+        place = frame.place(symbol)
+        return self._captured(symbol) if place is None and frame.base.caller is not None else place
 
-    def _inside(self, symbol: sympy.Basic) -> tuple[Tensor, int | None] | None:
-        for scope in reversed(self._op.scopes):
-            place = scope.bindings.get(symbol)
-            if place is not None:
-                return place
-        return None
+    def _captured(self, symbol: sympy.Basic) -> Place | None:
+        """An input of the function for a symbol that is known around it; None where it isn't."""
+        base = self._op.frame.base
+        place = base.place_around(symbol)
+        if place is None:
+            return None
+        tensor, axis = place
+        dtype = tensor.dtype if axis is None else DataType.INT64
+        if dtype is not DataType.BOOL:
+            dtype = DataType.INT64 if dtype.is_integer() else DataType.DOUBLE
+        base.captured[symbol] = made = Tensor(self._op.unique(self.text(symbol)), dtype, ir.Shape([1]))
+        base.bindings[symbol] = made, None
+        return made, None
 
     def bind_shape(self, tensor: Tensor, shape: ir.Shape) -> None:
         """Bind every symbol that is a dimension of ``tensor`` by itself and has no place yet."""
         for axis, dim in enumerate(shape):
-            if isinstance(dim, Size) and dim.expr.is_Symbol and self._inside(dim.expr) is None:
+            if isinstance(dim, Size) and dim.expr.is_Symbol and self._op.frame.place(dim.expr) is None:
                 self.bind(dim.expr, tensor, axis)
 
     def solve(self, tensor: Tensor, shape: ir.Shape) -> None:
@@ -238,8 +247,8 @@ class Symbols:
     def vector(self, expr: sympy.Basic) -> Tensor:
         """The value of an expression as a tensor of shape [1]: int64, float64 or bool."""
         op = self._op
-        for scope in reversed(op.scopes):
-            found = scope.sizes.get(expr)
+        for frame in op.frame.visible():
+            found = frame.sizes.get(expr)
             if found is not None:
                 return found
         if expr.is_Symbol:
@@ -251,11 +260,8 @@ class Symbols:
         elif expr.is_number:
             return op.const([float(expr)], DataType.DOUBLE)
         else:
-            emit = _EMITTERS.get(expr.func.__name__)
-            if emit is None:
-                raise Unsupported(f"no ONNX form for the symbolic size {expr} ({expr.func.__name__})")
-            result = emit(self, *expr.args)
-        op.scope.remember(op.scope.sizes, expr, result)
+            result = self._arithmetic.emit(expr)
+        op.frame.remember(op.frame.sizes, expr, result)
         return result
 
     def scalar(self, expr: sympy.Basic) -> Tensor:
@@ -265,12 +271,12 @@ class Symbols:
         if place is not None and place[1] is None and place[0].shape is not None and not len(place[0].shape):
             return self._wide(place[0])
         key = (expr, "scalar")
-        for scope in reversed(op.scopes):
-            found = scope.sizes.get(key)
+        for frame in op.frame.visible():
+            found = frame.sizes.get(key)
             if found is not None:
                 return found
         result = op.Squeeze(self.vector(expr))
-        op.scope.remember(op.scope.sizes, key, result)
+        op.frame.remember(op.frame.sizes, key, result)
         return result
 
     def vectors(self, dims: list[int | Size]) -> Tensor:
@@ -314,7 +320,9 @@ class Symbols:
     def _read(self, symbol: sympy.Basic) -> Tensor:
         place = self.bound(symbol)
         if place is None:
-            raise Unsupported(f"the size {symbol} can't be read from any input or computed tensor")
+            raise Unsupported(
+                f"the size {symbol} can't be read from any input or computed tensor: make it a size of an input"
+            )
         tensor, axis = place
         op = self._op
         if axis is not None:
@@ -328,148 +336,3 @@ class Symbols:
         if tensor.dtype in (DataType.INT64, DataType.DOUBLE, DataType.BOOL):
             return tensor
         return self._op.cast(tensor, DataType.INT64 if tensor.dtype.is_integer() else DataType.DOUBLE)
-
-    def _both(self, a: sympy.Basic, b: sympy.Basic) -> tuple[Tensor, Tensor]:
-        """Two operands in one element type."""
-        left, right = self.vector(a), self.vector(b)
-        if left.dtype is not right.dtype:
-            left, right = self._op.cast(left, DataType.DOUBLE), self._op.cast(right, DataType.DOUBLE)
-        return left, right
-
-    def _fold(self, name: str, *args: sympy.Basic) -> Tensor:
-        emit = getattr(self._op, name)
-        values = [self.vector(arg) for arg in args]
-        if any(v.dtype is DataType.DOUBLE for v in values):
-            values = [self._op.cast(v, DataType.DOUBLE) for v in values]
-        result = values[0]
-        for value in values[1:]:
-            result = emit(result, value)
-        return result
-
-    def _add(self, *args: sympy.Basic) -> Tensor:
-        positive = [a for a in args if not a.could_extract_minus_sign()]
-        negative = [-a for a in args if a.could_extract_minus_sign()]
-        if not positive:
-            return self._op.Neg(self._fold("Add", *negative))
-        if not negative:
-            return self._fold("Add", *positive)
-        left, right = self._fold("Add", *positive), self._fold("Add", *negative)
-        if left.dtype is not right.dtype:
-            left, right = self._op.cast(left, DataType.DOUBLE), self._op.cast(right, DataType.DOUBLE)
-        return self._op.Sub(left, right)
-
-    def _floor_div(self, a: sympy.Basic, b: sympy.Basic) -> Tensor:
-        left, right = self.vector(a), self.vector(b)
-        if not (a.is_nonnegative and b.is_positive):  # ONNX divides towards zero
-            left = self._op.Sub(left, self._op.Mod(left, right))
-        return self._op.Div(left, right)
-
-    def _ceil_div(self, a: sympy.Basic, b: sympy.Basic) -> Tensor:
-        return self._op.Neg(self._floor_div(-a, b))
-
-    def _true_div(self, a: sympy.Basic, b: sympy.Basic) -> Tensor:
-        op = self._op
-        logarithm = {"OpaqueUnaryFn_log": math.log, "OpaqueUnaryFn_log2": math.log2}.get(a.func.__name__)
-        if logarithm is not None and b.is_number and 0 < (factor := float(b)) < 20:
-            base = round(math.exp(factor) if logarithm is math.log else 2**factor)
-            if base > 1 and logarithm(base) == factor:
-                return self._logarithm(a.args[0], base, exact=logarithm is math.log2)
-        return op.Div(op.cast(self.vector(a), DataType.DOUBLE), op.cast(self.vector(b), DataType.DOUBLE))
-
-    def _logarithm(self, a: sympy.Basic, base: int, *, exact: bool) -> Tensor:
-        """The logarithm of a number; of powers of the base it is Python's, since a size may be its floor or ceiling.
-
-        Args:
-            exact: whether Python gives whole numbers for powers, as ``math.log2`` does and a quotient may not.
-        """
-        op, x = self._op, self._float(a)
-        powers = [base**k for k in range(int(52 / math.log2(base)) + 1)]
-        values = [float(k) if exact else math.log(power) / math.log(base) for k, power in enumerate(powers)]
-        quotient = op.Div(op.Log(x), op.const([math.log(base)], DataType.DOUBLE))
-        nearest = op.cast(
-            op.Clip(op.Round(quotient), *(op.const(v, DataType.DOUBLE) for v in (0, len(powers) - 1))), DataType.INT64
-        )
-        is_power = op.Equal(op.Gather(op.const([float(power) for power in powers], DataType.DOUBLE), nearest), x)
-        return op.Where(is_power, op.Gather(op.const(values, DataType.DOUBLE), nearest), quotient)
-
-    def _power(self, a: sympy.Basic, b: sympy.Basic) -> Tensor:
-        base = self.vector(a)
-        if b == -1:
-            return self._true_div(sympy.Integer(1), a)
-        if b.is_Integer and 2 <= int(b) <= 4 and base.dtype is DataType.INT64:
-            result = base
-            for _ in range(int(b) - 1):
-                result = self._op.Mul(result, base)
-            return result
-        if base.dtype is DataType.INT64 and not b.is_integer:
-            base = self._op.cast(base, DataType.DOUBLE)
-        return self._op.Pow(base, self._op.cast(self.vector(b), base.dtype))
-
-    def _float(self, a: sympy.Basic) -> Tensor:
-        return self._op.cast(self.vector(a), DataType.DOUBLE)
-
-    def _rounded(self, name: str, a: sympy.Basic) -> Tensor:
-        return self._op.cast(getattr(self._op, name)(self._float(a)), DataType.INT64)
-
-    def _where(self, condition: sympy.Basic, a: sympy.Basic, b: sympy.Basic) -> Tensor:
-        left, right = self._both(a, b)
-        return self._op.Where(self.vector(condition), left, right)
-
-    def _compare(self, name: str, a: sympy.Basic, b: sympy.Basic) -> Tensor:
-        return getattr(self._op, name)(*self._both(a, b))
-
-    def _piecewise(self, *pairs: Any) -> Tensor:
-        *most, last = pairs
-        result = self.vector(last[0])
-        for value, condition in reversed(most):
-            result = self._op.Where(self.vector(condition), self.vector(value), result)
-        return result
-
-
-_EMITTERS: dict[str, Callable[..., Tensor]] = {
-    "Add": Symbols._add,
-    "Mul": lambda s, *args: s._fold("Mul", *args),
-    "Max": lambda s, *args: s._fold("Max", *args),
-    "Min": lambda s, *args: s._fold("Min", *args),
-    "FloorDiv": Symbols._floor_div,
-    "CleanDiv": Symbols._floor_div,
-    "CeilDiv": Symbols._ceil_div,
-    "Mod": lambda s, a, b: s._op.Mod(s.vector(a), s.vector(b)),
-    "PythonMod": lambda s, a, b: s._op.Mod(s.vector(a), s.vector(b)),
-    "ModularIndexing": lambda s, a, b, c: s._op.Mod(s._floor_div(a, b), s.vector(c)),
-    "IntTrueDiv": Symbols._true_div,
-    "FloatTrueDiv": Symbols._true_div,
-    "Pow": Symbols._power,
-    "PowByNatural": Symbols._power,
-    "FloatPow": lambda s, a, b: s._op.Pow(s._float(a), s._float(b)),
-    "ToFloat": Symbols._float,
-    "TruncToInt": lambda s, a: s._op.cast(s._float(a), DataType.INT64),
-    "TruncToFloat": lambda s, a: s._op.cast(s._op.cast(s._float(a), DataType.INT64), DataType.DOUBLE),
-    "FloorToInt": lambda s, a: s._rounded("Floor", a),
-    "CeilToInt": lambda s, a: s._rounded("Ceil", a),
-    "RoundToInt": lambda s, a: s._rounded("Round", a),
-    "floor": lambda s, a: s._rounded("Floor", a),
-    "ceiling": lambda s, a: s._rounded("Ceil", a),
-    "OpaqueUnaryFn_log2": lambda s, a: s._logarithm(a, 2, exact=True),
-    "Abs": lambda s, a: s._op.Abs(s.vector(a)),
-    "Identity": lambda s, a: s.vector(a),
-    "Where": Symbols._where,
-    "Piecewise": Symbols._piecewise,
-    "ExprCondPair": lambda s, a, _condition: s.vector(a),
-    "Equality": lambda s, a, b: s._compare("Equal", a, b),
-    "Unequality": lambda s, a, b: s._op.Not(s._compare("Equal", a, b)),
-    "StrictLessThan": lambda s, a, b: s._compare("Less", a, b),
-    "LessThan": lambda s, a, b: s._compare("LessOrEqual", a, b),
-    "StrictGreaterThan": lambda s, a, b: s._compare("Greater", a, b),
-    "GreaterThan": lambda s, a, b: s._compare("GreaterOrEqual", a, b),
-    "And": lambda s, *args: s._fold("And", *args),
-    "Or": lambda s, *args: s._fold("Or", *args),
-    "Not": lambda s, a: s._op.Not(s.vector(a)),
-    **{
-        f"OpaqueUnaryFn_{torch_name}": (lambda s, a, onnx_name=onnx_name: getattr(s._op, onnx_name)(s._float(a)))
-        for torch_name, onnx_name in [
-            ("sqrt", "Sqrt"), ("exp", "Exp"), ("log", "Log"), ("sin", "Sin"), ("cos", "Cos"), ("tan", "Tan"),
-            ("tanh", "Tanh"), ("sinh", "Sinh"), ("cosh", "Cosh"), ("asin", "Asin"), ("acos", "Acos"), ("atan", "Atan"),
-        ]
-    },
-}  # fmt: skip

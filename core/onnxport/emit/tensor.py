@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
+import torch
 
 from onnxport.vocabulary import provenance
+from onnxport.vocabulary.dtypes import COMPONENT, onnx_dtype
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -102,3 +104,14 @@ class Node(ir.Node):
         elif self._metadata_props is None:
             self._metadata_props = provenance.node_properties(self.fx_node, self.origin, self._level, self._root)
         return self._metadata_props
+
+
+class Result:
+    """The expected element type, shape and complex flag of one result of the FX node."""
+
+    __slots__ = ("dtype", "is_complex", "shape")
+
+    def __init__(self, fake: torch.Tensor, shape: ir.Shape) -> None:
+        self.is_complex = fake.dtype in COMPONENT
+        self.dtype = COMPONENT[fake.dtype] if self.is_complex else onnx_dtype(fake.dtype)
+        self.shape = shape

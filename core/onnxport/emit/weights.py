@@ -287,7 +287,8 @@ def initializers_of(program: torch.export.ExportedProgram) -> list[Initializer]:
             tensor = program.constants.get(target)
         if not isinstance(tensor, torch.Tensor):
             raise WeightError(
-                f"The exported program has no data for {target!r} (input {spec.arg.name!r}).", names=[target]
+                f"The exported program has no data for {target!r} (input {spec.arg.name!r}). Export the model again.",
+                names=[target],
             )
         if is_wrapped(tensor):
             continue  # of a torch.func transform: the functional graph has what it stands for

@@ -57,7 +57,7 @@ def _unknown_to(function: Callable[..., Any], target: OpOverload) -> tuple[str, 
 
 
 def signature_mismatch(function: Callable[..., Any], target: OpOverload) -> str:
-    """Why ``function`` can't be called with any arguments of ``target``'s schema; empty when it can.
+    """The reason why ``function`` can't take all arguments of ``target``'s schema; empty when it can.
 
     The first parameter is the builder; the others bear the schema's names.
     """
@@ -67,7 +67,7 @@ def signature_mismatch(function: Callable[..., Any], target: OpOverload) -> str:
 
 
 def mistake(function: Callable[..., Any], target: OpOverload) -> str:
-    """What is wrong with the parameters of a translation, whatever the arguments are; empty when nothing is.
+    """The mistake in the parameters of a translation, whatever the arguments are; empty when there is none.
 
     One that lacks a parameter for an argument with a default can still serve calls that leave it at that.
     """
@@ -132,7 +132,9 @@ def bind(
     for name in _unknown_to(translation.function, target):
         value = bound.pop(name, None)
         if not _is_default(value, defaults.get(name, _REQUIRED)):
-            raise Unsupported(f"{translation.function_name} doesn't know the argument {name}={value!r}")
+            raise Unsupported(
+                f"{translation.function_name} doesn't know the argument {name}={value!r}: add such a parameter"
+            )
     return (), bound
 
 

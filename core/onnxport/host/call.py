@@ -1,4 +1,4 @@
-"""What takes part in one call: the plugins that it chose, and its table, which is a plugin of the highest tier."""
+"""The plugins of one call: those that it chose, and its table, a plugin of the highest tier."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ class Hooks:
         setattr(seen, attribute, guarded)
 
     def call(self, hook: str, **arguments: Any) -> Any:
-        """What pluggy gives for a call of the hook; plugins that fail are recorded and left out of it."""
+        """Call the hook by pluggy, and return its result. Plugins that fail are recorded and left out."""
         out: list[_Implementations] = []
         outer = vars(self._state).copy()  # a hook may make another call
         self._state.returned = {}
@@ -155,7 +155,7 @@ class Hooks:
                 next(inner)
             except StopIteration:
                 self._blame(seen)
-                raise RuntimeError(f"the wrapper {method.__qualname__} doesn't yield") from None
+                raise RuntimeError(f"the wrapper {method.__qualname__} doesn't yield: let it yield once") from None
             except (Exception, SystemExit):
                 self._blame(seen)
                 raise
@@ -192,7 +192,7 @@ class Hooks:
             self._state.guilty = seen
 
     def _checked(self, hook: str, info: PluginInfo, result: Any, before: Any) -> Any:
-        """What a wrapper makes of the results of the others."""
+        """Check the results that a wrapper returns in place of the others'."""
         check = self._checks.get(hook)
         if check is None or result is before:
             return result
@@ -217,7 +217,7 @@ def _finished(inner: Generator[None, Any, Any], given: Any, thrown: BaseExceptio
     except StopIteration as stop:
         return stop.value
     inner.close()
-    raise RuntimeError(f"the wrapper {method.__qualname__} yields more than once")
+    raise RuntimeError(f"the wrapper {method.__qualname__} yields more than once: let it yield once")
 
 
 def _ids(results: Any) -> frozenset[int]:

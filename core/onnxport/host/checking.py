@@ -1,4 +1,4 @@
-"""What hooks may return: each item is looked at when the hook was called, so that a mistake is its plugin's alone."""
+"""Checks of what hooks return, made when a hook is called, so that a mistake affects its own plugin alone."""
 
 from __future__ import annotations
 
@@ -349,7 +349,7 @@ CHECKS: Mapping[str, Callable[[PluginInfo, Any, frozenset[int]], Any]] = {
 
 
 def unknown_operator(target: str) -> str:
-    """What is wrong with a qualified name whose namespace is torch's own and has no such operator; else empty.
+    """The message for a qualified name that no operator in one of torch's namespaces has; else empty.
 
     Of a namespace whose library isn't loaded nothing can be said.
     """

@@ -108,7 +108,10 @@ class Plugins:
             if isinstance(choice, str):
                 if choice != BUILTIN and choice not in installed:
                     known = ", ".join([BUILTIN, *installed])
-                    raise PluginError(f"no installed plugin is named {choice!r}; there are: {known}.", plugins=[choice])
+                    raise PluginError(
+                        f"no installed plugin is named {choice!r}; there are: {known}. Name one of these.",
+                        plugins=[choice],
+                    )
                 plugins[choice] = choice
             elif not any(choice is other for other in plugins.values()):
                 base = str(getattr(choice, "__name__", None) or type(choice).__name__)
@@ -137,7 +140,7 @@ class Plugins:
         except (Exception, SystemExit) as error:  # a pack's import may raise anything; none of it is ours to fail by
             if is_required:
                 raise PluginError(
-                    f"The plugin {info.label} can't be imported: {type(error).__name__}: {error}. Mend or update it, "
+                    f"The plugin {info.label} can't be imported: {type(error).__name__}: {error}. Fix or update it, "
                     f"or leave it out of plugins=[...] and {ENVIRONMENT_VARIABLE}.",
                     plugins=[info.name],
                 ) from error
@@ -187,7 +190,7 @@ class Plugins:
 
     @property
     def infos(self) -> list[PluginInfo]:
-        """What was loaded, and what failed, in order; with their translations counted."""
+        """The plugins that were loaded or failed, in order, with the number of their translations."""
         _ = self._base  # compiling counts them
         self._info_of[BUILTIN].version = version_of(PROJECT)  # reading metadata takes longer than compiling
         return self._infos
@@ -265,7 +268,7 @@ class Plugins:
         return self._ordered("onnxport_ir_passes", profile)
 
     def required_passes(self, profile: str = STANDARD) -> Sequence[Pass]:
-        """Those that a model needs even where it isn't optimized; the others' places aren't looked at."""
+        """The passes that a model needs even if it isn't optimized. The places of the others aren't checked."""
         return [each for each in self._fitting("onnxport_ir_passes", profile) if each.is_required]
 
     def _fitting(self, hook: str, profile: str) -> list[Any]:
@@ -308,7 +311,7 @@ class Plugins:
         return told or (self._servant(subject) if isinstance(subject, str) else "")
 
     def _servant(self, target: str) -> str:
-        """What could serve an operator that nothing serves: a known pack, or a plugin that failed. Empty if unknown."""
+        """Advice for an operator that nothing serves: a known pack, or a plugin that failed. Empty if there is none."""
         namespace = target.partition("::")[0]
         for info in self.failures:
             if namespace in (info.name, info.distribution):

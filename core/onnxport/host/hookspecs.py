@@ -203,7 +203,7 @@ def onnxport_functionalizers() -> Iterable[Any]:  # type: ignore[empty-body]
 def onnxport_walkers() -> Iterable[Callable[..., Any]]:  # type: ignore[empty-body]
     """Other orders in which the nodes of a graph are translated. Called once, when they are first needed.
 
-    Each is called for an export with the arguments of :class:`onnxport.translate.model.MakeWalker`, and gives a
+    Each is called for an export with a :class:`onnxport.translate.model.Walk`, and gives a
     :class:`onnxport.translate.model.Walker`, or None where it has nothing to do. The first that has something to do
     takes the nodes. ::
 

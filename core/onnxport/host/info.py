@@ -1,4 +1,4 @@
-"""What is known of a plugin that was loaded, or failed to."""
+"""A plugin that was loaded or failed: its name, origin, version and errors."""
 
 from __future__ import annotations
 

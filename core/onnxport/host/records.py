@@ -114,7 +114,7 @@ class Translation:
 
     @property
     def rank(self) -> tuple[int, bool, int, int]:
-        """What decides between candidates; the greatest is tried first."""
+        """The rank among candidates; the greatest is tried first."""
         return (self.tier, self.profile is not None, self.priority, self.opset)
 
     def __str__(self) -> str:
@@ -122,7 +122,7 @@ class Translation:
 
 
 def inner(function: Any) -> Any:
-    """What has a name and code: the function of a partial one, the class of a callable object."""
+    """The object that has a name and code: the function of a partial one, the class of a callable object."""
     while isinstance(function, functools.partial):
         function = function.func
     return function if hasattr(function, "__qualname__") else type(function)
@@ -170,7 +170,9 @@ def key_of(target: object) -> Key:
         return target.removesuffix(".default")
     if callable(target):
         return target
-    raise PluginError(f"{shown(target)} is neither an operator name, nor an OpOverload, nor a Python callable.")
+    raise PluginError(
+        f"{shown(target)} is neither an operator name, nor an OpOverload, nor a Python callable: give one of these."
+    )
 
 
 def name_of(target: object) -> str:

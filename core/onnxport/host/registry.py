@@ -204,7 +204,7 @@ class Registry:
         return exact or [key for key in self._by_key if isinstance(key, str) and key.partition(".")[0] == name]
 
     def settled(self, candidates: Sequence[Translation]) -> Iterator[str]:
-        """What is said of candidates of equal rank that the caller has put in an order."""
+        """Messages about candidates of equal rank that the caller has put in an order."""
         for first, second in itertools.pairwise(candidates):
             same = first.rank == second.rank and first.complex == second.complex
             if same and self._order(first) != self._order(second):

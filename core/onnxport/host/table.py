@@ -97,7 +97,7 @@ def _adapted(target: Any, function: Any, adapt: Adapt) -> Translation:
     if wrong := _foreign_parameters(function, target):
         raise table_error(
             f"{TABLE}[{target}]: {name} has a parameter {wrong[0]!r}, which the schema doesn't have: {target._schema}. "
-            "Arguments are passed by its names.",
+            "Rename it: arguments are passed by the schema's names.",
             target,
             function,
         )

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
+from onnxport.emit.graphs import nodes_of
 from onnxport.emit.local_functions import constant_node
-from onnxport.emit.scopes import nodes_of
 from onnxport.emit.weights import TorchTensor
 from onnxport.vocabulary import keys
 

@@ -40,7 +40,7 @@ def model_copy(model: ir.Model) -> ir.Model:
 
 
 def pickled(model: ir.Model, spec: CallSpec | None, kind: Callable[[], type[Any]]) -> tuple[Any, tuple[Any, ...]]:
-    """What pickle takes for a program: the model as bytes, how it is called, and what gives its class.
+    """The reduced form of a program for pickle: the model as bytes, its call, and a function for its class.
 
     Raises:
         TypeError: a class among the arguments can't be pickled.

@@ -98,7 +98,7 @@ class DataFile:
 
     @property
     def links(self) -> int:
-        """How many names the file has."""
+        """The number of names (hard links) of the file."""
         return os.stat(self._descriptor if self._descriptor is not None else self.path).st_nlink
 
     def read_into(self, view: memoryview, offset: int) -> None:

@@ -82,7 +82,7 @@ class FileTensor(ir.Tensor):
 
 
 class _Held:
-    """What a FileTensor holds in place of an array."""
+    """The stand-in for an array in a FileTensor: it reads the file when it is asked for values."""
 
     def __init__(self, tensor: FileTensor) -> None:
         self._tensor = weakref.ref(tensor)

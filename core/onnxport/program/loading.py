@@ -1,4 +1,4 @@
-"""Reading a model: nothing is taken for what it says it is, and nothing outside of its folder is read.
+"""Reading a model: its sizes and names are checked, and nothing outside of its folder is read.
 
 The file may come from anywhere. Sizes, offsets and locations are checked when it is loaded; the data files are opened
 then, and stay open, so that a save of another model to the same place doesn't change what was loaded.
@@ -137,7 +137,7 @@ def _tensors_of_attribute(attribute: onnx.AttributeProto) -> Iterator[onnx.Tenso
 
 
 def _problem(tensor: onnx.TensorProto) -> str:
-    """What is wrong with a tensor's type, shape and size; nothing for one that is all right."""
+    """The fault in a tensor's type, shape or size; empty for a valid one."""
     try:
         dtype = DataType(tensor.data_type)
         bits = 0 if dtype is DataType.STRING else dtype.bitwidth

@@ -89,7 +89,7 @@ class ONNXProgram:
 
     @property
     def call_spec(self) -> CallSpec | None:
-        """How the model is called; None for one that was loaded, whose arguments are its graph inputs."""
+        """The call of the model; None for one that was loaded, whose arguments are its graph inputs."""
         if self.exported_program is not None and self._spec[0] is not self.exported_program:
             self._spec = self.exported_program, CallSpec.of(self.exported_program)
         return self._spec[1]
@@ -144,7 +144,7 @@ class ONNXProgram:
 
     @contextlib.contextmanager
     def _blaming_the_file(self) -> Iterator[None]:
-        """What a loaded model is no good for is said in an error that names the file."""
+        """Errors of running a loaded model become a FileError that names the file."""
         try:
             yield
         except Exception as error:  # onnxruntime has a class for each of its status codes, and onnx none
@@ -199,7 +199,10 @@ class ONNXProgram:
         known |= {value.name: value for node in graph for value in node.outputs}
         unknown = [name for name in value_names if name not in known]
         if unknown:
-            raise InputError(f"The graph has no value(s) named {unknown}.", parameter="value_names")
+            raise InputError(
+                f"The graph has no value(s) named {unknown}: name inputs, initializers or outputs of nodes.",
+                parameter="value_names",
+            )
         feeds = runtime.bind(graph.inputs, self.call_spec, args, {} if kwargs is None else kwargs)
         found = {name: feeds[name] for name in value_names if name in feeds}
         wanted = [known[name] for name in dict.fromkeys(value_names) if name not in feeds]

@@ -54,7 +54,7 @@ class Temporary:
         _sync(self.file.fileno())
 
     def digest(self) -> bytes:
-        """What the content is told apart by."""
+        """A digest of the content."""
         found = hashlib.blake2b(digest_size=_DIGEST_BYTES)
         self.file.seek(0)
         while piece := self.file.read(_PIECE):
@@ -131,7 +131,7 @@ class Place:
         return listed
 
     def _hold(self, written: Sequence[Temporary], names: Sequence[str]) -> bool:
-        """Whether the data files of these names hold what was written; they are noted in ``_same`` then."""
+        """Whether the data files of these names hold what was written; if so, they are added to ``_same``."""
         pairs = zip(written, names)
         same = {name for file, name in pairs if name in self._data and file.holds(os.path.join(self._folder, name))}
         if len(same) < len(set(names)):
@@ -179,7 +179,7 @@ class Place:
         return match is not None and match[1] is not None
 
     def _needed_elsewhere(self, names: Sequence[str]) -> set[str]:
-        """Those of some data files that are there and that another model of the folder names."""
+        """The data files among these that another model of the folder refers to."""
         present = [name for name in names if name in self._data]
         if not present:
             return set()
@@ -202,7 +202,7 @@ def locked(path: str, target: str) -> Iterator[Place]:
 
 
 def names_in(path: str, names: Sequence[str]) -> set[str]:
-    """Those of some names that a file's bytes hold; none where there is no such file."""
+    """Find the names that occur in a file's bytes; none where there is no such file."""
     missing = {os.fsencode(name): name for name in names}
     overlap, found, tail = max(map(len, missing), default=0), set(), b""
     with contextlib.suppress(OSError), open(path, "rb", buffering=0) as file:

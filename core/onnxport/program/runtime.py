@@ -94,7 +94,7 @@ def _named_leaves(name: str, argument: Any) -> list[tuple[str, Any]]:
 
 
 def placeholder_name(path: str) -> str:
-    """What torch.export calls the placeholder of the leaf at this place."""
+    """The name that torch.export gives to the placeholder of the leaf at this path."""
     return re.sub(r"[^a-z0-9]", "_", path.lower())
 
 
@@ -125,7 +125,9 @@ def leaves_by_name(inputs: Sequence[ir.Value], given: Mapping[str, Any]) -> list
     if len(given) == len(inputs):
         return list(zip(inputs, given.values()))
     missing = [value.name for value, origin in zip(inputs, origins) if origin not in given]
-    raise InputError(f"The exported program has no argument for the graph's input(s) {missing}; was the model edited?")
+    raise InputError(
+        f"The exported program has no argument for the graph's input(s) {missing}; was it edited? Export it again."
+    )
 
 
 def _kind(leaf: Any) -> str:
@@ -200,7 +202,7 @@ def session(model: str | bytes, providers: Sequence[Any] | None = None, options:
     names = [name if isinstance(name, str) else name[0] for name in providers]
     if unknown := [name for name in names if name not in ort.get_all_providers()]:
         raise InputError(
-            f"onnxruntime has no provider {unknown}; here are {', '.join(ort.get_available_providers())}.",
+            f"onnxruntime has no provider {unknown}; here are {', '.join(ort.get_available_providers())}. Name these.",
             parameter="providers",
         )
     optional("session_options", options, ort.SessionOptions, "an onnxruntime.SessionOptions")
@@ -237,7 +239,7 @@ def _bits(array: np.ndarray) -> np.ndarray:
 def _to_torch(value: ort.OrtValue) -> torch.Tensor:
     """Copy an onnxruntime value, byte by byte, since numpy doesn't know all of its dtypes."""
     if not value.is_tensor():
-        raise InputError(f"An output is a {value.data_type()}; only tensors can be returned.")
+        raise InputError(f"An output is a {value.data_type()}; return tensors from the model's forward.")
     dtype, shape = ONNX_TO_TORCH[ir.DataType(value.element_type())], value.shape()
     size = math.prod(shape) * dtype.itemsize
     if size == 0:

@@ -167,7 +167,7 @@ def is_file(destination: Any) -> bool:
 
 
 def _unwritable(file: Any) -> str:
-    """What is wrong with a file that bytes are to be written to; empty if nothing."""
+    """The fault of a file object that bytes are to be written to; empty if there is none."""
     if isinstance(file, io.TextIOBase):
         return "takes text, and no bytes"
     if getattr(file, "closed", False):

@@ -139,7 +139,7 @@ class Decomposer:
 
 
 def _signature(value: Any) -> Any:
-    """What the expansion depends on."""
+    """The part of a value that the expansion depends on."""
     if isinstance(value, torch.Tensor):
         dims = tuple(d if isinstance(d, int) else str(d) for d in (*value.shape, *value.stride()))
         return value.dtype, dims, value.layout

@@ -1,4 +1,4 @@
-"""What is said when a translation has a mistake: whose function, where it is, what it did, and what to do."""
+"""Messages about mistakes of translations: whose function, where it is, what it did, and what to do."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class MistakeError(Exception):
 
 
 def told(error: Exception, emitted: Sequence[ir.Node]) -> str:
-    """What is said of an exception of a translation.
+    """The message for an exception of a translation.
 
     Args:
         error: the exception.

@@ -2,21 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
-
-import torch.fx
-
-from onnxport.vocabulary import keys
-
-if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
-
-    from onnxport.emit.builder import Builder
-
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 import onnx_ir as ir
 import torch
@@ -25,21 +14,25 @@ import torch.fx
 from onnxport.emit import local_functions as functions
 from onnxport.emit.schemas import ir_version
 from onnxport.emit.tensor import Tensor
-from onnxport.errors import InputError, Refusal, TranslationError
+from onnxport.errors import InputError, Refusal, TranslationError, UnsupportedOperatorsError
 from onnxport.host.profiles import STANDARD
 from onnxport.text import writable
+from onnxport.vocabulary import keys
 from onnxport.vocabulary.dtypes import COMPONENT, SYMBOLIC, component_dtype
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from torch.export import ExportedProgram
 
     from onnxport.emit.builder import Builder
     from onnxport.emit.weights import Initializer
+    from onnxport.translate.tally import Trial
 
 
 @dataclass
 class Names:
-    """What the file's inputs, outputs and dimensions are called.
+    """The names of the file's inputs, outputs and dimensions.
 
     Attributes:
         inputs: name by placeholder of the FX graph.
@@ -72,6 +65,15 @@ class Translated:
     functions: list[FunctionUse] = field(default_factory=list)
     inlined: dict[str, str] = field(default_factory=dict)
 
+    def expect_complete(self) -> None:
+        """Raise one error that lists everything that was refused, if anything was.
+
+        Raises:
+            UnsupportedOperatorsError: some operator has no translation.
+        """
+        if self.refusals:
+            raise UnsupportedOperatorsError(self.refusals)
+
 
 def initializer(op: Builder, weight: Initializer, node: torch.fx.Node, name: str) -> Tensor:
     """A weight as an initializer that shares the storage of the torch tensor."""
@@ -81,24 +83,24 @@ def initializer(op: Builder, weight: Initializer, node: torch.fx.Node, name: str
     tensor = Tensor(name, weight.tensor.dtype, shape, is_complex=flag, const_value=weight.tensor)
     weight.tensor.name = name
     if flag:
-        op.complex_tensors.append(tensor)
+        op.frame.complexes.append(tensor)
     properties = tensor.metadata_props
     properties[keys.ORIGIN] = node.name
     properties[keys.INPUT_KIND] = weight.kind.name
     if weight.persistent is not None:
         properties[keys.INPUT_PERSISTENT] = str(weight.persistent)
-    op.initializers[name] = tensor
+    op.frame.initializers[name] = tensor
     return tensor
 
 
 def graph_input(op: Builder, node: torch.fx.Node, name: str | None, inputs: list[Tensor]) -> Any:
-    """What a placeholder stands for: a graph input, added to ``inputs``, or the number that was baked in."""
+    """The value of a placeholder: a graph input, which is added to ``inputs``, or the number that was baked in."""
     fake = node.meta.get("val")
     if isinstance(fake, torch.Tensor):
         flag = fake.dtype in COMPONENT
         tensor = Tensor(None, component_dtype(fake.dtype), op.symbols.shape(fake), is_complex=flag)
         if flag:
-            op.complex_tensors.append(tensor)
+            op.frame.complexes.append(tensor)
     elif isinstance(fake, SYMBOLIC):
         kinds = {torch.SymInt: ir.DataType.INT64, torch.SymFloat: ir.DataType.DOUBLE, torch.SymBool: ir.DataType.BOOL}
         tensor = Tensor(None, kinds[type(fake)], ir.Shape([]))
@@ -124,7 +126,7 @@ def graph_output(op: Builder, value: Any, name: str | None, kind: str, taken: Se
         raise InputError(f"The model returns the string {value!r}, which no ONNX output can be: don't return it.")
     tensor = op.tensor(value)
     if tensor is None:
-        raise TranslationError("An output of the model is None.")
+        raise TranslationError("An output of the model is None: return tensors and numbers.")
     if tensor.producer() is None or any(tensor is other for other in taken):
         flag, shape, base = tensor.is_complex, tensor.shape, tensor.name or "output"
         origin = {key: text for key, text in tensor.metadata_props.items() if key in (keys.ORIGIN, keys.RESULT_INDEX)}
@@ -154,14 +156,14 @@ def link(tensor: Tensor, node: torch.fx.Node, name: str) -> None:
 
 def assemble(op: Builder, inputs: list[Tensor], outputs: list[Tensor], program: ExportedProgram) -> ir.Model:
     """The model of everything that was emitted."""
-    for tensor in op.complex_tensors:
+    for tensor in op.frame.complexes:
         if tensor.shape is not None:
             tensor.shape = ir.Shape([*tensor.shape, 2])
     graph = ir.Graph(
         inputs,
         outputs,
-        nodes=op.scopes[0].nodes,
-        initializers=[tensor for tensor in op.initializers.values() if tensor.uses()],
+        nodes=op.frame.nodes,
+        initializers=[tensor for tensor in op.frame.initializers.values() if tensor.uses()],
         opset_imports=op.domains,
         name="main_graph",
     )
@@ -177,7 +179,7 @@ def assemble(op: Builder, inputs: list[Tensor], outputs: list[Tensor], program: 
 
 @dataclass
 class FunctionUse:
-    """What became of one class.
+    """The functions that the calls of one module class became.
 
     Attributes:
         name: ``domain::name`` of the function; a class whose calls differ has several.
@@ -193,9 +195,23 @@ class FunctionUse:
 
 
 class Walk(Protocol):
-    """What is asked of the translator, which translates single nodes."""
+    """The translator of single nodes, as walkers use it.
+
+    Attributes:
+        op: the builder.
+        program: the captured program.
+        graph_module: its functional graph, which is translated.
+        classes: the module classes of ``functions=``.
+        weights: names of the placeholders of weights.
+        env: what stands for each node.
+        skipped: nodes that are left out.
+    """
 
     op: Builder
+    program: ExportedProgram
+    graph_module: torch.fx.GraphModule
+    classes: Sequence[type | str]
+    weights: Sequence[str]
     env: dict[torch.fx.Node, Any]
     skipped: frozenset[torch.fx.Node]
 
@@ -207,9 +223,7 @@ class Walk(Protocol):
 
     def accept(self, node: torch.fx.Node, value: Any, candidate: Any = None) -> Any: ...
 
-    def refusals(self) -> int: ...
-
-    def tentatively(self) -> AbstractContextManager[list[str]]: ...
+    def trial(self) -> AbstractContextManager[Trial]: ...
 
 
 class Walker(Protocol):
@@ -227,26 +241,8 @@ class Walker(Protocol):
         """Translate nodes of the graph, or of one that is inlined."""
 
 
-class MakeWalker(Protocol):
-    """Makes a walker for one export; None where it has nothing to do."""
+MakeWalker = Callable[[Walk], Walker | None]
+"""Makes a walker for one export; None where it has nothing to do.
 
-    def __call__(
-        self,
-        walk: Walk,
-        program: ExportedProgram,
-        graph_module: torch.fx.GraphModule,
-        functions: Sequence[type | str],
-        weights: Sequence[str],
-    ) -> Walker | None:
-        """Make it.
-
-        Args:
-            walk: translates single nodes.
-            program: the captured program.
-            graph_module: its functional graph, which is translated.
-            functions: the module classes of ``functions=``.
-            weights: names of the placeholders of weights.
-
-        Raises:
-            InputError: ``functions`` has a class that the model doesn't have.
-        """
+It raises InputError where ``functions=`` names a class that the model doesn't have.
+"""

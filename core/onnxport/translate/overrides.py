@@ -1,4 +1,4 @@
-"""Which nodes a table or a third party is to translate: nothing computes or inlines them before."""
+"""Nodes that a table or a third party translates: nothing may compute or inline them before."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Overrides:
-    """What the registry says of nodes.
+    """Tells these nodes by the registry.
 
     Args:
         registry: of the call.

@@ -1,4 +1,4 @@
-"""What translations return, held to what torch knows of the FX node: number, element types and shapes."""
+"""Results of translations, checked against the FX node: their number, element types and shapes."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ import sympy
 import torch
 from onnx_ir import DataType
 
-from onnxport.emit.scopes import Result
 from onnxport.emit.symbols import Size
-from onnxport.emit.tensor import Tensor
+from onnxport.emit.tensor import Result, Tensor
 from onnxport.host.records import BUILTIN_TIER
 from onnxport.translate import model
 from onnxport.translate.faults import fault
@@ -91,6 +90,24 @@ class Results:
                 symbols.bind(expr, value, None)  # type: ignore[arg-type]
             return symbols.of_torch(fake)
         return value
+
+    def stand_in(self, fake: Any) -> Any:
+        """A value for a refused node, so that the walk can go on."""
+        if isinstance(fake, torch.Tensor):
+            flag = fake.dtype in COMPONENT
+            tensor = Tensor(
+                self._op.unique("refused"), component_dtype(fake.dtype), self._op.symbols.shape(fake), is_complex=flag
+            )
+            self._op.symbols.bind_shape(tensor, tensor.shape)  # type: ignore[arg-type]
+            return tensor
+        if isinstance(fake, (list, tuple)):
+            return [self.stand_in(f) for f in fake]
+        if isinstance(fake, SYMBOLIC):
+            for symbol in fake.node.expr.free_symbols:
+                if self._op.symbols.bound(symbol) is None:
+                    self._op.symbols.bind(symbol, Tensor("refused", DataType.INT64, ir.Shape([])), None)
+            return self._op.symbols.of_torch(fake)
+        return fake
 
     def _hold(self, node: torch.fx.Node, value: Any, fake: Any, candidate: Translation) -> None:
         """Let what reads a number from now on read it from where a table or a third party has computed it."""
@@ -181,7 +198,7 @@ def _is_foreign(candidate: Any) -> bool:
 
 
 def _contradicts(have: Any, want: Any, exact: bool) -> bool:
-    """Whether a dimension can't be what torch knows it to be: another number, one number for all, another size.
+    """Whether a dimension contradicts the one that torch knows: another number, a fixed number, another size.
 
     Two sizes may be equal for reasons that torch doesn't know, unless the operator is its own (``exact``).
     """

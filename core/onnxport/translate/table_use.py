@@ -1,4 +1,4 @@
-"""What became of the entries of a table: which no node has, and in whose place another translation served."""
+"""The use of a table's entries: those that no node has, and those that another translation replaced."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class TableUse:
                                           "place. Give a function that takes these arguments.")  # fmt: skip
 
     def problems(self, table: Iterable[Translation], graph: torch.fx.Graph) -> Iterator[str]:
-        """What to warn of.
+        """Yield the warnings.
 
         Args:
             table: its records.
@@ -51,7 +51,7 @@ class TableUse:
 
 
 def _hint(name: str, calls: Sequence[str]) -> str:
-    """What the model calls instead."""
+    """The targets that the model calls instead, for the message."""
     base = name.partition(".")[0].removesuffix("_")
     near = [call for call in calls if call.partition(".")[0] == base] or difflib.get_close_matches(name, calls, 1, 0.75)
     if near:

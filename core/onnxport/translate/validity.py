@@ -16,7 +16,7 @@ import onnx_ir as ir
 from onnx_ir import AttributeType
 
 from onnxport.emit import local_functions
-from onnxport.emit.scopes import graphs_of
+from onnxport.emit.graphs import graphs_of
 from onnxport.emit.tensor import Tensor
 from onnxport.translate.faults import MistakeError, described
 
@@ -30,14 +30,14 @@ _LABEL = re.compile(r"\s*\[(?:Type|Shape)InferenceError\]\s*(?:Inference error\(
 
 
 class Inferred(NamedTuple):
-    """What onnx infers of a value: its element type, and dimensions as ints, names, or None; None where it can't."""
+    """The type that onnx infers of a value: its element type, and dimensions as ints, names, or None."""
 
     dtype: int | None
     dims: tuple[int | str | None, ...] | None
 
 
 class Validity:
-    """Looks at what was emitted for one node.
+    """Checks the nodes that were emitted for one FX node.
 
     Args:
         op: the builder.
@@ -48,7 +48,7 @@ class Validity:
         self._known: dict[Any, list[Inferred]] = {}
 
     def check(self, nodes: Sequence[ir.Node], results: Iterable[Any]) -> dict[int, Inferred]:
-        """What onnx infers of the results that the nodes give, by ``id``.
+        """The types that onnx infers of the nodes' results, by ``id``.
 
         Args:
             nodes: in the order in which they were emitted.
@@ -73,7 +73,7 @@ class Validity:
         return {id(value): each for value, each in zip(outputs, found)}
 
     def _key(self, nodes: Sequence[ir.Node], outer: Sequence[ir.Value], outputs: Sequence[ir.Value]) -> Any:
-        """What tells a call from others; None where it has graphs in it."""
+        """The key of a call, equal for calls that look alike; None where it has graphs in it."""
         places = {id(value): i for i, value in enumerate(outer)}
         parts: list[Any] = [tuple((*_type(value), _content(value)) for value in outer)]
         for node in nodes:
@@ -137,7 +137,7 @@ class Validity:
 
 
 def _outer(nodes: Iterable[ir.Node], own: set[int]) -> Iterator[ir.Value]:
-    """What the nodes read, in their subgraphs too, that none of them gives."""
+    """The values that the nodes read, in their subgraphs too, and that none of them computes."""
     for node in nodes:
         for value in node.inputs:
             if value is not None and id(value) not in own:
@@ -168,7 +168,7 @@ def _type(value: ir.Value) -> tuple[int, tuple[int | str | None, ...] | None]:
 
 
 def _content(value: ir.Value) -> bytes | None:
-    """What a small constant holds."""
+    """The bytes of a small constant; None for any other value."""
     data = value.const_value
     if data is None or data.nbytes > _SMALL or getattr(data, "is_weight", False):
         return None
@@ -208,7 +208,7 @@ def _check_reshape(node: ir.Node) -> None:
 
 
 def _explained(text: str, nodes: Sequence[ir.Node]) -> str:
-    """What onnx says, with the node that it means as people write it."""
+    """The message of onnx, with the node that it is about written like a call."""
     place = _PLACE.search(text)
     reason = _LABEL.sub(" ", _PLACE.sub(" ", text)).split("\n")[0].strip()
     if place is None:

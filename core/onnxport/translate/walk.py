@@ -7,14 +7,10 @@ run names every refusal.
 
 from __future__ import annotations
 
-import contextlib
-import copy
 import operator
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import onnx_ir as ir
 import torch
 import torch.fx
 from torch.export.graph_signature import InputKind
@@ -23,7 +19,7 @@ from onnxport.emit.builder import Builder
 from onnxport.emit.complex_values import any_complex, fake_complex
 from onnxport.emit.tensor import Tensor
 from onnxport.emit.weights import Initializer
-from onnxport.errors import InputError, Refusal, TranslationError, Unsupported, UnsupportedOperatorsError
+from onnxport.errors import InputError, Refusal, TranslationError, Unsupported
 from onnxport.functional.folding import Folded
 from onnxport.host import records, registry
 from onnxport.host.binding import mistake
@@ -34,19 +30,22 @@ from onnxport.translate.faults import MistakeError, fault, told
 from onnxport.translate.model import MakeWalker, Names, Translated, Walker
 from onnxport.translate.results import Results
 from onnxport.translate.table_use import TableUse
+from onnxport.translate.tally import Outcome, Tally
 from onnxport.translate.validity import Validity
-from onnxport.vocabulary import keys, provenance
-from onnxport.vocabulary.dtypes import COMPONENT, SYMBOLIC, component_dtype
+from onnxport.vocabulary import keys
+from onnxport.vocabulary.dtypes import SYMBOLIC
 from onnxport.vocabulary.upstream import OpOverload
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
 
     from torch.export import ExportedProgram
 
     from onnxport.functional.program import Functionalizer, FunctionalProgram
     from onnxport.host.records import Translation
     from onnxport.host.registry import Registry
+    from onnxport.translate.tally import Trial
     from onnxport.translate.validity import Inferred
 
 
@@ -86,7 +85,7 @@ class Translator:
         walkers: Iterable[MakeWalker] = (),
         functionalizer: Functionalizer,
     ) -> None:
-        self._program = program
+        self.program = program
         self._functional = functional
         self._table = table
         self._names = names
@@ -94,26 +93,27 @@ class Translator:
         self._folded = folded or {}
         self.skipped = functional.skipped
         self._interior = folded.interior if isinstance(folded, Folded) else self.skipped
-        self._advice = advice
         self._decomposer = Decomposer(table.decompositions, functionalizer.graph)
-        self._refused: dict[str, Refusal] = {}
+        self._tally = Tally(advice)
         self.table_use = TableUse()
-        self._served: Counter[tuple[str, str, str]] = Counter()
-        self._decomposed: Counter[str] = Counter()
         self._modules: list[torch.nn.Module] = []
         self.env: dict[torch.fx.Node, Any] = {}
-        self.op = Builder(table.opset, metadata=level, names=dict(names.dims))
-        self.op.seed = seed
-        self.op.profile = profile
+        dims = dict(names.dims)
+        self.op = Builder(table.opset, metadata=level, names=dims, seed=seed, profile=profile, walker=self)
         self._results = Results(self.op, functional.graph_module.graph)
         self._validity = Validity(self.op)
-        self.op.inline = self.inline
-        self.op.translate = self._translate_by_name
-        of_weights = [n for w in weights if w.kind is not InputKind.CONSTANT_TENSOR for n in w.placeholders]
-        made = (make(self, program, functional.graph_module, functions, of_weights) for make in walkers)
+        self.graph_module = functional.graph_module
+        self.classes = functions
+        self.weights: Sequence[str] = [
+            n for w in weights if w.kind is not InputKind.CONSTANT_TENSOR for n in w.placeholders
+        ]
+        made = (make(self) for make in walkers)
         self.functions: Walker | None = next((walker for walker in made if walker is not None), None)
         if functions and self.functions is None:
-            raise InputError("functions= needs a plugin that makes functions of module calls.", parameter="functions")
+            raise InputError(
+                "functions= needs a plugin that makes functions of module calls: install one, or leave it out.",
+                parameter="functions",
+            )
 
     def run(self) -> Translated:
         """Walk the graph and assemble the model."""
@@ -124,8 +124,10 @@ class Translator:
         self._modules.append(graph_module)
         inputs = self._placeholders(graph_module)
         self._walk(graph_module)
-        assembled = model.assemble(self.op, inputs, self._outputs(), self._program)
-        translated = Translated(assembled, list(self._refused.values()), self._served, self._decomposed)
+        assembled = model.assemble(self.op, inputs, self._outputs(), self.program)
+        translated = Translated(
+            assembled, list(self._tally.refusals.values()), self._tally.served, self._tally.decomposed
+        )
         if self.functions is not None:
             translated.functions, translated.inlined = list(self.functions.uses.values()), self.functions.inlined
         return translated
@@ -147,24 +149,13 @@ class Translator:
         candidates = self._table.candidates(target)
         return bool(candidates and candidates[0].tier)
 
-    @contextlib.contextmanager
-    def tentatively(self) -> Iterator[list[str]]:
-        """Take back refusals and counts where something is refused; the list then has the reasons."""
-        before = copy.deepcopy(self._refused), self._served.copy(), self._decomposed.copy()
-        reasons: list[str] = []
-        try:
-            yield reasons
-        except Unsupported as refusal:
-            reasons.append(refusal.reason)
-            self._refused, self._served, self._decomposed = before
-
-    def refusals(self) -> int:
-        """How many nodes were refused so far."""
-        return sum(refusal.count for refusal in self._refused.values())
+    def trial(self) -> AbstractContextManager[Trial]:
+        """Translate nodes on trial: see :meth:`Tally.trial`."""
+        return self._tally.trial()
 
     def _placeholders(self, graph_module: torch.fx.GraphModule) -> list[Tensor]:
         """Give every placeholder its value; the graph's inputs."""
-        specs = {spec.arg.name: spec for spec in self._program.graph_signature.input_specs}
+        specs = {spec.arg.name: spec for spec in self.program.graph_signature.input_specs}
         weights = {name: weight for weight in self._weights for name in weight.placeholders}
         tensors: dict[str, Tensor] = {}
         inputs: list[Tensor] = []
@@ -195,8 +186,8 @@ class Translator:
                 try:
                     outputs.append(model.graph_output(self.op, value, name, "USER_OUTPUT", outputs))
                 except Unsupported as refusal:  # a copy of an element type that the opset doesn't have
-                    if not self._refused:
-                        self._refused["output"] = Refusal(f"output {arg}", 1, "", "", [refusal.reason], "")
+                    if not self._tally.refusals:
+                        self._tally.refusals["output"] = Refusal(f"output {arg}", 1, "", "", [refusal.reason], "")
         for mutation in self._functional.mutations:
             name = self.op.unique(f"{mutation.target}_out")
             tensor = model.graph_output(self.op, self.env[mutation.node], name, mutation.kind, outputs)
@@ -212,19 +203,16 @@ class Translator:
             return
         if node.op != "call_function":
             raise TranslationError(
-                f"The captured graph has a {node.op} node ({node.format_node()}): not an exported graph.",
+                f"The captured graph has a {node.op} node ({node.format_node()}). Give what torch.export.export "
+                "returns.",
                 target=str(node.target),
             )
         folded = self._folded.get(node)
-        outer = self.op.node, self.op.origin
-        self.op.node = node
-        try:
+        with self.op.at(node):
             if folded is not None:
                 self.env[node] = self.op.const(folded) if node.users else None
             else:
                 self.env[node] = self._call(node)
-        finally:
-            self.op.node, self.op.origin = outer
 
     def _attribute(self, node: torch.fx.Node) -> Any:
         value: Any = self._modules[-1]
@@ -246,10 +234,11 @@ class Translator:
         kwargs = {key: _argument(value, self.env) for key, value in node.kwargs.items()}
         reasons: list[str] = []
         for candidate in candidates:
-            result = self._attempt(candidate, node, args, kwargs, reasons)
-            if result is not _FAILED:
+            outcome = self._attempt(candidate, node, args, kwargs)
+            if not outcome.reasons:
                 self.table_use.note(candidates, candidate, reasons)
-                return result
+                return outcome.value
+            reasons += outcome.reasons
         self.table_use.note(candidates, None, reasons)
         if target is operator.getitem:
             return args[0][args[1]]
@@ -257,11 +246,12 @@ class Translator:
         if candidates and candidates[0].tier == records.TABLE_TIER:
             reasons.append("its translation is in custom_translation_table, so it isn't decomposed")
         else:
-            expanded = self._decompose(node, args, kwargs, reasons)
-            if expanded is not _FAILED:
-                return expanded
-        self._refuse(node, reasons)
-        return self._stand_in(fake)
+            outcome = self._decompose(node, args, kwargs)
+            if not outcome.reasons:
+                return outcome.value
+            reasons += outcome.reasons
+        self._tally.refuse(node, reasons)
+        return self._results.stand_in(fake)
 
     def _symbolic(self, fake: Any, node: torch.fx.Node) -> Any:
         """A symbolic number as its expression; None where a symbol in it is yet to be computed by this node."""
@@ -271,77 +261,89 @@ class Translator:
         return None
 
     def _attempt(
+        self, candidate: Translation, node: torch.fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Outcome:
+        """Let a candidate translate a node."""
+        if not candidate.complex and fake_complex(node.meta.get("val")):
+            return Outcome(reasons=(f"{candidate.function_name}: {_REAL}",))
+
+        def accept(candidate: Translation, value: Any, inferred: Mapping[int, Inferred] | None) -> Any:
+            result = self._results.accept(node, value, candidate, inferred)
+            self._tally.served[records.name_of(node.target), candidate.function_name, candidate.plugin] += 1
+            return result
+
+        return self._try(candidate, node.target, args, kwargs, accept, self.op.serve)
+
+    def _try(
         self,
         candidate: Translation,
-        node: torch.fx.Node,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        reasons: list[str],
-    ) -> Any:
+        target: Any,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        accept: Callable[[Translation, Any, Mapping[int, Inferred] | None], Any],
+        start: Callable[[Translation], None] = lambda _candidate: None,
+    ) -> Outcome:
+        """Run a candidate; what it emitted is taken back where it declines.
+
+        Raises:
+            TranslationError: it has a mistake.
+        """
         op = self.op
-        if not candidate.complex and (any_complex((args, kwargs)) or fake_complex(node.meta.get("val"))):
-            reasons.append(f"{candidate.function_name}: not written for complex tensors")
-            return _FAILED
+        if not candidate.complex and any_complex((args, kwargs)):
+            return Outcome(reasons=(f"{candidate.function_name}: {_REAL}",))
         mark = op.mark()
         try:
-            candidate = op.origin = candidate.loaded()
-            value, inferred = self._run(candidate, node.target, args, kwargs)
-            result = self._results.accept(node, value, candidate, inferred)
+            candidate = candidate.loaded()
+            start(candidate)
+            return Outcome(accept(candidate, *self._run(candidate, target, args, kwargs)))
         except Unsupported as refusal:
             op.rollback(mark)
-            reasons.append(f"{candidate.function_name}: {refusal.reason}")
-            return _FAILED
+            return Outcome(reasons=(f"{candidate.function_name}: {refusal.reason}",))
         except TranslationError:
             raise
         except Exception as error:
-            raise fault(candidate, node, told(error, op.scope.nodes[mark[0] :]), error) from error
-        self._served[records.name_of(node.target), candidate.function_name, candidate.plugin] += 1
-        return result
+            if op.node is None:
+                raise
+            said = told(error, op.frame.nodes[mark[0] :])
+            raise fault(candidate, op.node, said, error, records.name_of(target)) from error
 
     def _run(
         self, candidate: Translation, target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> tuple[Any, Mapping[int, Inferred] | None]:
-        """What a translation returns, and what onnx infers of it where no test holds the translation to onnx."""
+        """Run a translation; its value, and for third parties the types that onnx infers of it."""
         op = self.op
         if not candidate.tier:
             positional, keyword = registry.bind(candidate, target, args, kwargs)
             return candidate.function(op, *positional, **keyword), None
         if isinstance(target, OpOverload) and (wrong := mistake(candidate.function, target)):
             raise MistakeError(wrong)
-        emitted = len(op.scope.nodes)
+        emitted = len(op.frame.nodes)
         positional, keyword = registry.bind(candidate, target, args, kwargs)
         value = candidate.function(op, *positional, **keyword)
         results = value if isinstance(value, (list, tuple)) else [value]
-        return value, self._validity.check(op.scope.nodes[emitted:], results)
+        return value, self._validity.check(op.frame.nodes[emitted:], results)
 
-    def _decompose(self, node: torch.fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any], reasons: list[str]) -> Any:
+    def _decompose(self, node: torch.fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Outcome:
+        """Translate a node by the steps of its decomposition."""
         try:
             expansion = self._decomposer.expand(node)
         except Unsupported as error:
-            reasons.append(f"decomposition: {error.reason}")
-            return _FAILED
+            return Outcome(reasons=(f"decomposition: {error.reason}",))
         mark = self.op.mark()
-        before = set(self._refused)
-        outer = self.op.source
-        self.op.source = outer or node  # what the user wrote is this node, not the steps of its decomposition
-        try:
+        before = set(self._tally.refusals)
+        # what the user wrote is this node, not the steps of its decomposition
+        with self.op.at(node, source=self.op.source or node):
             values = self.inline(expansion.graph_module, *expansion.select(args, kwargs))
-        finally:
-            self.op.source = outer
-        inner = [target for target in self._refused if target not in before]
-        if inner:
+        if refused := self._tally.withdraw(before):
             self.op.rollback(mark)
-            for target in inner:
-                refusal = self._refused.pop(target)
-                reasons.append(f"decomposition: needs {target}: {'; '.join(refusal.reasons)}")
-            return _FAILED
-        name = records.name_of(node.target)
-        self._decomposed[name] += 1
-        return self._results.accept(node, expansion.pack(values), self._table.decompositions.get(node.target))
+            needs = [f"decomposition: needs {each.target}: {'; '.join(each.reasons)}" for each in refused]
+            return Outcome(reasons=tuple(needs))
+        self._tally.decomposed[records.name_of(node.target)] += 1
+        own = self._table.decompositions.get(node.target)
+        return Outcome(self._results.accept(node, expansion.pack(values), own))
 
     def inline(self, graph_module: torch.fx.GraphModule, *args: Any) -> list[Any]:
         """Translate a GraphModule's nodes where the builder stands; its flat outputs."""
-        outer = self.op.node
         self._modules.append(graph_module)
         placeholders = [node for node in graph_module.graph.nodes if node.op == "placeholder"]
         try:
@@ -360,30 +362,22 @@ class Translator:
             return [_argument(value, self.env) for value in flat]
         finally:
             self._modules.pop()
-            self.op.node = outer
 
-    def _translate_by_name(self, target: str, /, *args: Any, **kwargs: Any) -> Any:
-        """Run the translation of another operator on values that are already ONNX."""
+    def translate(self, target: str, /, *args: Any, **kwargs: Any) -> Any:
+        """Run the translation of another operator on values that are already ONNX.
+
+        Raises:
+            Unsupported: none takes them.
+        """
         reasons: list[str] = []
         for candidate in self._table.candidates(target):
-            if not candidate.complex and any_complex((args, kwargs)):
-                continue
-            candidate = candidate.loaded()
-            if candidate.tier and candidate == self.op.origin:
+            if candidate.tier and candidate.loaded() == self.op.origin:
                 continue  # it wraps the built-in one
-            mark = self.op.mark()
-            try:
-                return self._run(candidate, records.operator_named(target), args, kwargs)[0]
-            except Unsupported as refusal:
-                self.op.rollback(mark)
-                reasons.append(f"{candidate.function_name}: {refusal.reason}")
-            except TranslationError:
-                raise
-            except Exception as error:
-                if self.op.node is None:
-                    raise
-                emitted = self.op.scope.nodes[mark[0] :]
-                raise fault(candidate, self.op.node, told(error, emitted), error, target) from error
+            named = records.operator_named(target)
+            outcome = self._try(candidate, named, args, kwargs, lambda _candidate, value, _inferred: value)
+            if not outcome.reasons:
+                return outcome.value
+            reasons += outcome.reasons
         raise Unsupported(f"{target}: {'; '.join(reasons) or 'no translation'}")
 
     # Results -------------------------------------------------------------------------------------------------------
@@ -392,54 +386,8 @@ class Translator:
         """Check a translation's results against the FX node, name them and give them their shapes."""
         return self._results.accept(node, value, candidate)
 
-    def _refuse(self, node: torch.fx.Node, reasons: list[str]) -> None:
-        name = records.name_of(node.target)
-        known, source = self._refused.get(name), provenance.source_line(node)
-        if known is not None:
-            known.count += 1
-            known.sources += [] if source in known.sources else [source]
-            known.reasons.extend(reason for reason in reasons if reason not in known.reasons)
-            return
-        self._refused[name] = Refusal(
-            name,
-            1,
-            provenance.module_path(node),
-            source,
-            reasons or ["no translation"],
-            self._advice(name),
-            [source],
-        )
 
-    def _stand_in(self, fake: Any) -> Any:
-        """A value for a refused node, so that the walk can go on."""
-        if isinstance(fake, torch.Tensor):
-            flag = fake.dtype in COMPONENT
-            tensor = Tensor(
-                self.op.unique("refused"), component_dtype(fake.dtype), self.op.symbols.shape(fake), is_complex=flag
-            )
-            self.op.symbols.bind_shape(tensor, tensor.shape)  # type: ignore[arg-type]
-            return tensor
-        if isinstance(fake, (list, tuple)):
-            return [self._stand_in(f) for f in fake]
-        if isinstance(fake, SYMBOLIC):
-            for symbol in fake.node.expr.free_symbols:
-                if self.op.symbols.bound(symbol) is None:
-                    self.op.symbols.bind(symbol, Tensor("refused", ir.DataType.INT64, ir.Shape([])), None)
-            return self.op.symbols.of_torch(fake)
-        return fake
-
-
-def raise_refusals(translated: Translated) -> None:
-    """Raise one error that lists everything that was refused, if anything was.
-
-    Raises:
-        UnsupportedOperatorsError: some operator has no translation.
-    """
-    if translated.refusals:
-        raise UnsupportedOperatorsError(translated.refusals)
-
-
-_FAILED = object()
+_REAL = "not written for complex tensors"
 _ENDS = ("placeholder", "output")
 
 

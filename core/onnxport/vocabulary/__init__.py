@@ -1,1 +1,1 @@
-"""What all rooms speak of: dtypes, opsets, argument checks, provenance, text of foreign origin."""
+"""Terms that all rooms use: dtypes, opsets, argument checks, provenance, text of foreign origin."""

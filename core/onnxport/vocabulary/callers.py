@@ -51,7 +51,7 @@ def warn(message: str, category: type[Warning] = UserWarning) -> None:
 
 
 def _passed_over(frame: FrameType) -> bool:
-    """Whether a frame is none of the caller's. The code that stands in for torch's own export has torch's globals."""
+    """Whether a frame belongs to onnxport, its plugins or torch. Code that replaces torch's has torch's globals."""
     file = frame.f_code.co_filename
     if file.startswith(("<frozen ", *_FOLDERS)) or file in _FILES:
         return True

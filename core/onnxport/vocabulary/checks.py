@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import math
 import os
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -59,39 +58,6 @@ def path_argument(parameter: str, value: object, wanted: str = "the path of a fi
     if not path or "\0" in path:
         raise InputError(f"{parameter}={shown(value)}: give {wanted}.", parameter=parameter)
     return path
-
-
-def tolerance_argument(parameter: str, value: Any) -> float | None:
-    """A tolerance as a float; None where none is given.
-
-    Raises:
-        InputError: it is no number, or NaN, infinite or negative: any model would pass, or none.
-    """
-    if value is None:
-        return None
-    number = _number(value)
-    if number is None:
-        raise wrong(parameter, value, "a number of at least 0, or leave it out")
-    if not 0 <= number < math.inf:
-        raise InputError(
-            f"{parameter}={shown(value)}: a tolerance is a finite number of at least 0. Leave it out for the dtype's.",
-            parameter=parameter,
-        )
-    return number
-
-
-def _number(value: Any) -> float | None:
-    """A real number of Python, numpy or torch; None for anything else, a bool or a text of digits among it."""
-    try:
-        if isinstance(value, (torch.Tensor, np.ndarray, np.generic)):
-            value = value.item() if value.ndim == 0 else None
-        if isinstance(value, (bool, str, bytes, bytearray)) or not hasattr(type(value), "__float__"):
-            return None
-        return float(value)
-    except OverflowError:
-        return math.inf
-    except Exception:  # a tensor without data, or a class of the caller's
-        return None
 
 
 def call_arguments(args: Any, kwargs: Any, label: str = "") -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -151,12 +117,12 @@ def listed(value: Any) -> list[Any] | None:
 
 
 def is_empty(value: Any) -> bool:
-    """Whether a parameter was left out, or has nothing in it; an array, of which Python can't ask it, has."""
+    """Whether a parameter was left out or is an empty collection. An array is never empty."""
     return value is None or (isinstance(value, (tuple, list, dict)) and not value)
 
 
 def takes(function: Any, *args: Any) -> bool:
-    """Whether something can be called with these arguments; true where it doesn't tell, as some built-ins don't."""
+    """Whether something can be called with these arguments; true where Python can't tell, as for some built-ins."""
     if not callable(function):
         return False
     try:
@@ -169,7 +135,7 @@ def takes(function: Any, *args: Any) -> bool:
 
 
 def observer_of(function: Callable[[str], object]) -> Callable[[str], None]:
-    """What ``verbose`` names, told of each stage. Its errors are the caller's, but for a call that it can't take."""
+    """The function of ``verbose``, which is called with each stage. A TypeError of it becomes an InputError."""
 
     def observe(stage: str) -> None:
         try:
@@ -206,6 +172,5 @@ __all__ = [
     "path_argument",
     "shown",
     "takes",
-    "tolerance_argument",
     "wrong",
 ]

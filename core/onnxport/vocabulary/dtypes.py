@@ -210,7 +210,7 @@ def promote(*operands: Any, int_to_float: bool = False) -> DataType:
         elif number > _category(result):
             result = _lift(result, _default(number))
     if result is None:
-        raise InputError("promote() needs at least one operand that isn't None.", parameter="operands")
+        raise InputError("promote() needs at least one operand that isn't None: give one.", parameter="operands")
     if int_to_float and _category(result) <= _INT:
         return TORCH_TO_ONNX[torch.get_default_dtype()]
     return result

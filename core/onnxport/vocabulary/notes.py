@@ -1,4 +1,4 @@
-"""What plugins say of an export: lines of its report."""
+"""Notes of plugins about an export: lines of its report."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a node came from, as the strings that a model file carries.
+"""The origin of nodes, as strings in the model file.
 
 Keys are those that torch's exporter writes, so that tools that read them go on working, plus ``onnxport.*`` for the
 translation. Source files are told as their packages name them: a file never tells the directories of the machine that

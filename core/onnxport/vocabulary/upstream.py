@@ -26,13 +26,13 @@ from torch.nn.modules.module import _global_buffer_registration_hooks
 from onnxport.vocabulary.patching import Replacement
 
 if TYPE_CHECKING:
-    from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode, statically_known_true
+    from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
     from torch.utils._sympy.functions import CeilDiv, CleanDiv, FloorDiv, Mod, PythonMod
     from torch.utils._sympy.printers import PythonPrinter
 
 #: Names whose modules import sympy, which takes as long as a small export: they are loaded when they are asked for.
 _LATER = {
-    "torch.fx.experimental.symbolic_shapes": {"GuardOnDataDependentSymNode", "statically_known_true"},
+    "torch.fx.experimental.symbolic_shapes": {"GuardOnDataDependentSymNode"},
     "torch.utils._sympy.functions": {"CeilDiv", "CleanDiv", "FloorDiv", "Mod", "PythonMod"},
     "torch.utils._sympy.printers": {"PythonPrinter"},
 }
@@ -173,6 +173,5 @@ __all__ = [
     "decomposition_table",
     "make_fx",
     "pytree",
-    "statically_known_true",
     "unset_fake_temporarily",
 ]

@@ -30,7 +30,7 @@ def seed_of(op: Any, draw: int = 0) -> float | None:
     if op.seed is None:
         return None
     name = op.node.name if op.node is not None else ""
-    return float(zlib.crc32(f"{op.seed}/{name}/{draw}/{len(op.scope.nodes)}".encode()) % _EXACT)
+    return float(zlib.crc32(f"{op.seed}/{name}/{draw}/{len(op.frame.nodes)}".encode()) % _EXACT)
 
 
 def draw(op: Any, kind: str, shape: Sequence[int | Size], dtype: DataType, **attributes: float) -> Tensor:

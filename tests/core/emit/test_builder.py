@@ -99,8 +99,8 @@ def test_rollback_leaves_no_trace() -> None:
     graph = op.subgraph(lambda: op.Neg(x))
     op.If(op.const(True), then_branch=graph, else_branch=graph)
     op.rollback(mark)
-    assert [node.op_type for node in op.scope.nodes] == ["Relu"]
-    assert constant.name not in op.initializers
+    assert [node.op_type for node in op.frame.nodes] == ["Relu"]
+    assert constant.name not in op.frame.initializers
     assert len(x.uses()) == 1
     assert not kept.uses()
 
@@ -110,7 +110,7 @@ def test_subgraphs_see_outer_values_and_have_outputs_of_their_own() -> None:
     x = value()
     graph = op.subgraph(lambda a: (a, op.Add(a, x), x), inputs=[(DataType.FLOAT, (2, 3))])
     assert [output.producer().op_type for output in graph.outputs] == ["Identity", "Add", "Identity"]
-    assert not op.scope.nodes
+    assert not op.frame.nodes
     assert len({*(o.name for o in graph.outputs), *(i.name for i in graph.inputs), x.name}) == 5
 
 

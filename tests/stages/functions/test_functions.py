@@ -20,8 +20,8 @@ import pytest
 import torch
 from onnx_ir.passes.common import InlinePass
 from onnxport import DataType
-from onnxport.emit.components import components
 from onnxport.host.discovery import load
+from onnxport.kit import components
 from onnxport.optimize.pipeline import optimize
 from onnxscript import opset18
 from support import expect_equal, export_and_compare, flat_tensors, op_types

@@ -1,51 +1,17 @@
-"""What a builder works on: the graph under construction, and what an FX node is known to give."""
+"""Nodes and graphs of onnx_ir: those in each other, and their removal."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
-import torch
 from onnx_ir import AttributeType
 
 from onnxport.emit.schemas import spec_of
-from onnxport.vocabulary.dtypes import COMPONENT, onnx_dtype
 from onnxport.vocabulary.opsets import MAX_OPSET
 
-if TYPE_CHECKING:
-    from onnxport.emit.tensor import Tensor
-
 _GRAPH_KINDS = (AttributeType.GRAPH, AttributeType.GRAPHS)
-
-
-class Scope:
-    """The nodes of one graph under construction, and what was computed in it."""
-
-    __slots__ = ("bindings", "journal", "nodes", "sizes")
-
-    def __init__(self) -> None:
-        self.nodes: list[ir.Node] = []
-        self.sizes: dict[Any, Tensor] = {}
-        self.bindings: dict[Any, tuple[Tensor, int | None]] = {}
-        self.journal: list[tuple[dict[Any, Any], Any]] = []
-
-    def remember(self, cache: dict[Any, Any], key: Any, value: Any) -> None:
-        """Add to a cache in a way that :meth:`Builder.rollback` can undo."""
-        cache[key] = value
-        self.journal.append((cache, key))
-
-
-class Result:
-    """What the FX node is known to give: element type, shape and complex flag of one of its results."""
-
-    __slots__ = ("dtype", "is_complex", "shape")
-
-    def __init__(self, fake: torch.Tensor, shape: ir.Shape) -> None:
-        self.is_complex = fake.dtype in COMPONENT
-        self.dtype = COMPONENT[fake.dtype] if self.is_complex else onnx_dtype(fake.dtype)
-        self.shape = shape
 
 
 @functools.cache
