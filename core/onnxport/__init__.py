@@ -11,9 +11,9 @@ import sys
 from types import ModuleType
 from typing import Any
 
-from onnxport.lazy import names_of
+from onnxport.lazy import attached as _attached
 
-__all__, __getattr__ = names_of(__file__)
+__all__, __getattr__ = _attached(__file__)
 
 
 def __dir__() -> list[str]:

@@ -6,6 +6,6 @@ first asked for.
 
 from __future__ import annotations
 
-from onnxport.lazy import names_of
+from onnxport.lazy import attached as _attached
 
-__all__, __getattr__ = names_of(__file__)
+__all__, __getattr__ = _attached(__file__)

@@ -16,7 +16,7 @@ from typing import Any
 _IMPORT = re.compile(r"^from (\S+) import (\w+) as \2$", re.MULTILINE)
 
 
-def names_of(file: str) -> tuple[list[str], Callable[[str], Any]]:
+def attached(file: str) -> tuple[list[str], Callable[[str], Any]]:
     """The ``__all__`` and ``__getattr__`` of a module with a stub.
 
     Args:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 import onnxport
 import pytest
 import torch
-from onnxport import DataType, Unsupported, authoring
+from onnxport import DataType, Unsupported, authoring, kit
 from onnxport.authoring import choose, filled, iota, static
+from onnxport.lazy import homes_in
 from support import export_and_compare
 
 ADD = torch.ops.aten.add.Tensor
@@ -90,3 +92,10 @@ def test_static_refuses_sizes() -> None:
 def test_unknown_names() -> None:
     with pytest.raises(AttributeError, match=r"'onnxport.authoring' has no attribute 'nothing'"):
         _ = authoring.nothing  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("module", [onnxport, authoring, kit])
+def test_modules_with_a_stub_give_what_it_lists(module: Any) -> None:
+    for name, home in homes_in("__init__" if module is onnxport else module.__name__.rpartition(".")[2]).items():
+        found = getattr(importlib.import_module(home), name, None) or importlib.import_module(f"{home}.{name}")
+        assert getattr(module, name) is found, name
