@@ -22,7 +22,10 @@ def _verify(*arguments: Any) -> Any:
 def _check(model: ir.Model, profile: Profile) -> list[Any]:
     from onnxport_workbench.kernels import missing_kernels, tables
 
-    return list(missing_kernels(model, tables() if profile.kernels is None else {profile.name: profile.kernels()}))
+    if profile.kernels is not None:
+        return list(missing_kernels(model, {profile.name: profile.kernels()}))
+    known = tables()  # of the providers of the profile, where these are known
+    return list(missing_kernels(model, {name: known[name] for name in profile.providers if name in known} or known))
 
 
 def _after_export(run: Run, *, report: bool, profile: bool, shown: bool) -> None:

@@ -23,7 +23,15 @@ def onnxport_profiles() -> list[Profile]:
 
 @hookimpl
 def onnxport_fx_passes() -> list[Pass]:
-    """What puts one operator of the pack for several nodes, for each profile by what its kernels take."""
-    from onnxport_onnxruntime.fusion import passes
+    """What puts one operator of the pack for several nodes, for each profile by what was measured."""
+    from onnxport_onnxruntime import fusion, profiles
 
-    return passes()
+    return [step for each in profiles.profiles() for step in fusion.fx_passes(each.name, profiles.used(each.name))]
+
+
+@hookimpl
+def onnxport_ir_passes() -> list[Pass]:
+    """What keeps onnxruntime from fusing, for each profile by what was measured."""
+    from onnxport_onnxruntime import fusion, profiles
+
+    return [step for each in profiles.profiles() for step in fusion.ir_passes(each.name, profiles.used(each.name))]

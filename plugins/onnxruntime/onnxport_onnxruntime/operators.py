@@ -86,3 +86,43 @@ rotary_embedding = _define(
     "rotary_embedding(Tensor x, Tensor cos, Tensor sin, *, int heads) -> Tensor",
     _rotary_embedding,
 )
+
+
+def _skip_layer_norm(x: Tensor, skip: Tensor, weight: Tensor, bias: Tensor | None, eps: float) -> tuple[Tensor, Tensor]:
+    """The norm of a sum over its last axis, and the sum."""
+    total = x + skip
+    return torch.nn.functional.layer_norm(total, [x.shape[-1]], weight, bias, eps), total
+
+
+skip_layer_norm = _define(
+    "skip_layer_norm(Tensor x, Tensor skip, Tensor weight, Tensor? bias, float eps) -> (Tensor, Tensor)",
+    _skip_layer_norm,
+)
+
+
+def _skip_rms_norm(x: Tensor, skip: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """The root-mean-square norm of a sum over its last axis, and the sum."""
+    total = x + skip
+    return weight * (total * torch.rsqrt(total.pow(2).mean(-1, keepdim=True) + eps)), total
+
+
+skip_rms_norm = _define(
+    "skip_rms_norm(Tensor x, Tensor skip, Tensor weight, float eps) -> (Tensor, Tensor)",
+    _skip_rms_norm,
+)
+
+
+def _fast_gelu(x: Tensor) -> Tensor:
+    """GELU by its approximation with tanh."""
+    return torch.nn.functional.gelu(x, approximate="tanh")
+
+
+fast_gelu = _define("fast_gelu(Tensor x) -> Tensor", _fast_gelu)
+
+
+def _quick_gelu(x: Tensor, alpha: float) -> Tensor:
+    """``x * sigmoid(alpha * x)``: SiLU, where alpha is 1."""
+    return x * torch.sigmoid(alpha * x)
+
+
+quick_gelu = _define("quick_gelu(Tensor x, float alpha) -> Tensor", _quick_gelu)

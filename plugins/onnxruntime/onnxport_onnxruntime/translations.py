@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from onnxport import DataType, Size, Tensor, translation
+from onnxport import DataType, Size, Tensor, Unsupported, translation
 
 if TYPE_CHECKING:
     from onnxport import Builder
@@ -34,6 +34,7 @@ def group_query_attention(
     is_causal: bool = False,
     window: int = -1,
 ) -> list[Tensor | None]:
+    _expect_no_portable(op, "GroupQueryAttention")
     batch, queries, _ = query.shape
     total = queries if past_key is None else queries + past_key.shape[2]
     last = op.cast(op.tensor(total - 1), DataType.INT32)
@@ -76,6 +77,8 @@ def multi_head_attention(
     is_causal: bool = False,
     window: int = -1,
 ) -> list[Tensor | None]:
+    if op.profile.portable:
+        return [_portable_multi_head(op, query, key, value, mask, past_key, heads, scale, is_causal), None, None]
     queries = query.shape[1]
     bias = None if mask is None else _bias(op, mask, queries, _LOWEST)
     count = 1 if past_key is None else 3
@@ -97,6 +100,47 @@ def multi_head_attention(
     if not present:
         present = [_apart(op, each, heads) for each in (key, value)] if _is_used(op) else [None, None]
     return [output, *present]
+
+
+def _portable_multi_head(
+    op: Builder,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    past_key: Tensor | None,
+    heads: int,
+    scale: float | None,
+    is_causal: bool,
+) -> Tensor:
+    """A call of a function that onnxruntime has a kernel for, and other runtimes the body."""
+    if mask is not None or past_key is not None or _is_used(op):
+        raise Unsupported("portable=True: a mask or a cache is no input of the function")
+    is_causal = is_causal and query.shape[1] != 1
+
+    def body(query: Tensor, key: Tensor, value: Tensor, **_: Any) -> Tensor:
+        q, k, v = (_apart(op, each, heads) for each in (query, key, value))
+        result = op.translate("aten::scaled_dot_product_attention", q, k, v, None, 0.0, is_causal, scale=scale)
+        return op.Reshape(op.Transpose(result, perm=[0, 2, 1, 3]), [0, 0, -1])
+
+    return op.function(
+        DOMAIN,
+        "MultiHeadAttention",
+        body,
+        query,
+        key,
+        value,
+        key=(heads, scale, is_causal),
+        num_heads=heads,
+        scale=scale if scale is not None else (query.shape[2] // heads) ** -0.5,
+        unidirectional=int(is_causal),
+    )
+
+
+def _expect_no_portable(op: Builder, name: str) -> None:
+    """What has inputs that a body doesn't need is written in the standard where the file is for other runtimes too."""
+    if op.profile.portable:
+        raise Unsupported(f"portable=True: {name} is written in the standard")
 
 
 def _is_used(op: Builder) -> bool:
@@ -149,6 +193,7 @@ def _least(value: Tensor) -> float:
 
 @translation("onnxport_onnxruntime::rotary_embedding", profile=_PROFILES)
 def rotary_embedding(op: Builder, x: Tensor, cos: Tensor, sin: Tensor, *, heads: int) -> Tensor:
+    _expect_no_portable(op, "RotaryEmbedding")
     batch, length, _ = x.shape
     if cos.shape[0] == 1 and sin.shape[0] == 1:
         positions = op.const([0], DataType.INT64)
@@ -159,3 +204,42 @@ def rotary_embedding(op: Builder, x: Tensor, cos: Tensor, sin: Tensor, *, heads:
         wide = op.sizes([batch, 1, 1])
         tables = [op.Reshape(op.Expand(each, wide), [-1, each.shape[2]]) for each in (cos, sin)]
     return op.call(DOMAIN, "RotaryEmbedding", x, positions, *tables)
+
+
+@translation("onnxport_onnxruntime::skip_layer_norm", profile=_PROFILES)
+def skip_layer_norm(
+    op: Builder, x: Tensor, skip: Tensor, weight: Tensor, bias: Tensor | None, eps: float
+) -> list[Tensor]:
+    return _skip_norm(op, "SkipLayerNormalization", [x, skip, weight, bias], eps)
+
+
+@translation("onnxport_onnxruntime::skip_rms_norm", profile=_PROFILES)
+def skip_rms_norm(op: Builder, x: Tensor, skip: Tensor, weight: Tensor, eps: float) -> list[Tensor]:
+    return _skip_norm(op, "SkipSimplifiedLayerNormalization", [x, skip, weight], eps)
+
+
+def _skip_norm(op: Builder, name: str, inputs: list[Tensor | None], eps: float) -> list[Tensor]:
+    """Its second and third results are of training."""
+    _expect_no_portable(op, name)
+    normed, *_, total = op.call(DOMAIN, name, *inputs, outputs=4, epsilon=eps)
+    return [normed, total]
+
+
+@translation("onnxport_onnxruntime::fast_gelu", profile=_PROFILES)
+def fast_gelu(op: Builder, x: Tensor) -> Tensor:
+    if op.profile.portable:
+        return op.function(
+            DOMAIN, "FastGelu", lambda x: op.translate("aten::gelu", x, approximate="tanh"), x, key="tanh"
+        )
+    return op.call(DOMAIN, "FastGelu", x)
+
+
+@translation("onnxport_onnxruntime::quick_gelu", profile=_PROFILES)
+def quick_gelu(op: Builder, x: Tensor, alpha: float) -> Tensor:
+    if op.profile.portable:
+
+        def body(x: Tensor, **_: Any) -> Tensor:
+            return op.Mul(x, op.Sigmoid(x if alpha == 1 else op.Mul(x, alpha)))
+
+        return op.function(DOMAIN, "QuickGelu", body, x, key=alpha, alpha=alpha)
+    return op.call(DOMAIN, "QuickGelu", x, alpha=alpha)

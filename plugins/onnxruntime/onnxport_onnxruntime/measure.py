@@ -1,0 +1,240 @@
+"""Measures which of onnxruntime's operators files should have: ``python -m onnxport_onnxruntime.measure``.
+
+Each case is a small module. It is exported twice, in the standard and with the one operator, and both files run in
+turns in one process with one thread; a number is the lower quartile of the thread's CPU time in milliseconds, so that
+other work on the machine counts little. ``choices.json``, which decides what files have, is written where ``--write``
+is given.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import io
+import json
+import math
+import statistics
+import time
+from collections.abc import Iterator
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import onnxport
+import torch
+from onnxport import Pass, Profile, Translation, hookimpl
+from torch import Tensor, nn
+from torch.nn.functional import gelu, layer_norm, scaled_dot_product_attention, silu
+
+from onnxport_onnxruntime import fusion, profiles
+
+_CAUSAL = "causal"
+
+
+class Chosen:
+    """A plugin whose files have the forms that it is given, whatever was measured."""
+
+    def __init__(self, profile: str, *forms: str) -> None:
+        self._profile, self._forms = profile, forms
+
+    @hookimpl
+    def onnxport_profiles(self) -> list[Profile]:
+        return [Profile(self._profile, domains={profiles.DOMAIN: 1})]
+
+    @hookimpl
+    def onnxport_translations(self) -> list[Translation]:
+        from onnxport_onnxruntime import onnxport_translations
+
+        return onnxport_translations()
+
+    @hookimpl
+    def onnxport_fx_passes(self) -> list[Pass]:
+        return fusion.fx_passes(self._profile, self._forms)
+
+    @hookimpl
+    def onnxport_ir_passes(self) -> list[Pass]:
+        return fusion.ir_passes(self._profile, self._forms)
+
+
+class Attention(nn.Module):
+    """Heads of one projection, with a cache where one is given."""
+
+    def __init__(self, heads: int, kv_heads: int, width: int, mask: str = "") -> None:
+        super().__init__()
+        self.heads, self.kv_heads, self.width, self.mask = heads, kv_heads, width, mask
+
+    def forward(self, x: Tensor, given: Any = None) -> Any:
+        parts = x.split([count * self.width for count in (self.heads, self.kv_heads, self.kv_heads)], 2)
+        q, k, v = (part.unflatten(2, [-1, self.width]).transpose(1, 2) for part in parts)
+        mask = None
+        if self.mask == _CAUSAL and given is not None:
+            k, v = (torch.cat([past, new], 2) for past, new in zip(given, (k, v), strict=True))
+        if self.mask == _CAUSAL:
+            behind = torch.arange(q.shape[2])[:, None] + (k.shape[2] - q.shape[2])
+            mask = (torch.arange(k.shape[2])[None] <= behind)[None, None]
+        elif given is not None:
+            mask = given[:, None, None, :]
+        y = scaled_dot_product_attention(q, k, v, mask, enable_gqa=self.heads != self.kv_heads)
+        y = y.transpose(1, 2).flatten(2)
+        return (y, k, v) if self.mask == _CAUSAL and given is not None else y
+
+
+class Norm(nn.Module):
+    """The norm of a sum, which goes on to the next layer."""
+
+    def __init__(self, width: int, *, is_rms: bool) -> None:
+        super().__init__()
+        self.weight, self.bias = (nn.Parameter(torch.randn(width)) for _ in range(2))
+        self.is_rms = is_rms
+
+    def forward(self, x: Tensor, skip: Tensor) -> Any:
+        x = x + skip
+        if self.is_rms:
+            return self.weight * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6)), x
+        return layer_norm(x, [x.shape[-1]], self.weight, self.bias), x
+
+
+class Alone(nn.Module):
+    """A sum whose norm, or whose activation, is all that is made of it."""
+
+    def __init__(self, width: int, *, is_norm: bool) -> None:
+        super().__init__()
+        self.weight, self.bias = (nn.Parameter(torch.randn(width)) for _ in range(2))
+        self.is_norm = is_norm
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        return layer_norm(x + skip, [x.shape[-1]], self.weight, self.bias) if self.is_norm else gelu(x + self.bias)
+
+
+class Activation(nn.Module):
+    """A function of one tensor."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.name == "gelu":
+            return gelu(x, approximate="tanh")
+        if self.name == "gelu by hand":
+            return 0.5 * x * (1.0 + torch.tanh(math.sqrt(2.0 / math.pi) * (x + 0.044715 * torch.pow(x, 3.0))))
+        return silu(x) if self.name == "silu" else x * torch.sigmoid(1.702 * x)
+
+
+Case = tuple[str, str, nn.Module, tuple[Any, ...], Any]
+_DYNAMIC = torch.export.Dim.DYNAMIC
+
+
+def _attention(heads: int, kv_heads: int, width: int, new: int, past: int, mask: str = _CAUSAL) -> Iterator[Any]:
+    yield Attention(heads, kv_heads, width, mask)
+    x = torch.randn(1, new, (heads + 2 * kv_heads) * width)
+    axes: Any = {0: _DYNAMIC, 1: _DYNAMIC}
+    if mask == _CAUSAL:
+        cache = tuple(torch.randn(1, kv_heads, past, width) for _ in range(2)) if past else None
+        yield x, cache
+        yield axes, ({0: _DYNAMIC, 2: _DYNAMIC},) * 2 if past else None
+    else:
+        kept = torch.ones(1, new, dtype=torch.bool) if mask else None
+        yield x, kept
+        yield axes, axes if mask else None
+
+
+def cases() -> Iterator[Case]:
+    """What is measured: form, name of the case, module, arguments, dynamic shapes."""
+    yield fusion.GROUPED_CACHE, "step, past 512", *_attention(16, 4, 64, 1, 512)
+    yield fusion.GROUPED_CACHE, "step, past 1536", *_attention(16, 4, 64, 1, 1536)
+    yield fusion.GROUPED_CACHE, "step, 32 on 8 heads of 128, past 1024", *_attention(32, 8, 128, 1, 1024)
+    yield fusion.GROUPED_CACHE, "step, 12 heads, past 512", *_attention(12, 12, 64, 1, 512)
+    yield fusion.GROUPED_CACHE, "16 tokens, past 256", *_attention(16, 4, 64, 16, 256)
+    yield fusion.GROUPED, "prompt of 128", *_attention(16, 4, 64, 128, 0)
+    yield fusion.GROUPED, "prompt of 512", *_attention(16, 4, 64, 512, 0)
+    yield fusion.MULTI_HEAD, "12 heads, 128", *_attention(12, 12, 64, 128, 0, "")
+    yield fusion.MULTI_HEAD, "12 heads, 197", *_attention(12, 12, 64, 197, 0, "")
+    yield fusion.MULTI_HEAD, "6 heads, 1500", *_attention(6, 6, 64, 1500, 0, "")
+    yield fusion.MULTI_HEAD_MASK, "12 heads, 128", *_attention(12, 12, 64, 128, 0, "padding")
+    yield fusion.MULTI_HEAD_MASK, "8 heads, 384", *_attention(8, 8, 64, 384, 0, "padding")
+    yield fusion.MULTI_HEAD_CAUSAL, "12 heads, 128", *_attention(12, 12, 64, 128, 0)
+    yield fusion.MULTI_HEAD_CAUSAL, "12 heads, 512", *_attention(12, 12, 64, 512, 0)
+    yield fusion.MULTI_HEAD_CACHE, "step, 12 heads, past 512", *_attention(12, 12, 64, 1, 512)
+    yield fusion.MULTI_HEAD_CACHE, "step, 12 heads of 20, past 512", *_attention(12, 12, 20, 1, 512)
+    axes: Any = {0: _DYNAMIC, 1: _DYNAMIC}
+    sizes = ((1, 1024), (128, 768), (256, 2048))
+    for length, width in sizes:
+        args = tuple(torch.randn(1, length, width) for _ in range(2))
+        for name, is_rms in (("SkipLayerNormalization", False), ("SkipSimplifiedLayerNormalization", True)):
+            yield name, f"{length}x{width}", Norm(width, is_rms=is_rms), args, (axes, axes)
+        for name, is_norm in (("Sum before LayerNormalization", True), ("Sum before Gelu", False)):
+            yield name, f"{length}x{width}", Alone(width, is_norm=is_norm), args, (axes, axes)
+    kinds = {"FastGelu": "gelu", "FastGelu for what models write by hand": "gelu by hand"}
+    for name, kind in (*kinds.items(), ("QuickGelu", "silu"), ("QuickGelu", "x * sigmoid(1.702 * x)")):
+        for length, width in ((1, 2816), (128, 3072)):
+            yield name, f"{kind}, {length}x{width}", Activation(kind), (torch.randn(1, length, width),), (axes,)
+
+
+def _session(program: onnxport.ONNXProgram) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    buffer = io.BytesIO()
+    program.save(buffer, external_data=False)
+    return onnxruntime.InferenceSession(buffer.getvalue(), options, providers=["CPUExecutionProvider"])
+
+
+def _times(sessions: list[Any], values: list[Any], runs: int) -> list[float]:
+    feeds = [dict(zip((each.name for each in session.get_inputs()), values)) for session in sessions]
+    times: list[list[float]] = [[] for _ in sessions]
+    gc.collect()
+    for run in range(runs + 3):
+        for session, feed, kept in zip(sessions, feeds, times, strict=True):
+            start = time.thread_time()
+            session.run(None, feed)
+            if run >= 3:
+                kept.append((time.thread_time() - start) * 1e3)
+    return [statistics.quantiles(each, n=4)[0] for each in times]
+
+
+def measure(case: Case, profile: str, runs: int) -> list[float]:
+    """The times of the standard form and of the operator.
+
+    Raises:
+        ValueError: the operator isn't in the file: what finds it doesn't find it.
+    """
+    form, name, module, args, shapes = case
+    operator = form.partition(" ")[0].strip(",")
+    standard = onnxport.export(module.eval(), args, dynamic_shapes=shapes, verbose=False)
+    special = onnxport.export(
+        standard.exported_program, verbose=False, plugins=[Chosen(profile, form)], runtime=profile
+    )
+    if not any(node.op_type == operator for node in special.model.graph):
+        raise ValueError(f"{operator} isn't in the file of the case {name!r}: correct what finds it.")
+    values = [each.numpy() for each in torch.utils._pytree.tree_leaves(args) if each is not None]
+    return _times([_session(program) for program in (standard, special)], values, runs)
+
+
+def main() -> None:
+    """Measure all cases, print them, and keep them if wanted."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--profile", default=profiles.CPU)
+    parser.add_argument("--only", default="", help="a part of the operators' names")
+    parser.add_argument("--runs", type=int, default=60)
+    parser.add_argument("--write", action="store_true", help="keep what was measured in choices.json")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    found: dict[str, dict[str, list[float]]] = {}
+    for case in cases():
+        if options.only in case[0]:
+            times = [round(each, 4) for each in measure(case, options.profile, options.runs)]
+            found.setdefault(case[0], {})[case[1]] = times
+            print(f"{case[0]:34} {case[1]:40} {times[0]:9.3f} {times[1]:9.3f}  {times[1] / times[0]:.2f}", flush=True)
+    if options.write:
+        path = Path(str(resources.files(__package__).joinpath("choices.json")))
+        data = json.loads(path.read_text("utf-8"))
+        kept = data.setdefault(options.profile, {}).setdefault(profiles.installed_version(), {})
+        kept.update(found)
+        path.write_text(json.dumps(data, indent=1, sort_keys=True) + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,234 @@
+"""Norms of sums, activations, sums that are kept apart, portable files; and what the pack's measurements decide."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxport
+import onnxport_onnxruntime
+import onnxruntime
+import pytest
+import torch
+from onnx.reference import ReferenceEvaluator
+from onnxport_onnxruntime import fusion, measure, profiles
+from torch import nn
+from torch.nn.functional import gelu, layer_norm, rms_norm, silu
+
+CPU: dict[str, Any] = {"runtime": "onnxruntime-cpu"}
+EVERY: dict[str, Any] = {**CPU, "plugins": [measure.Chosen("onnxruntime-cpu", *fusion.FORMS)]}
+OWN: dict[str, Any] = {**CPU, "plugins": [onnxport_onnxruntime]}
+
+
+class Function(nn.Module):
+    def __init__(self, function: Any) -> None:
+        super().__init__()
+        self.function = function
+        torch.manual_seed(0)
+        self.weight, self.bias = (nn.Parameter(torch.randn(16)) for _ in range(2))
+
+    def forward(self, *args: torch.Tensor) -> Any:
+        return self.function(*args, self.weight, self.bias)
+
+
+def rms(x: torch.Tensor, weight: torch.Tensor, power: Any = None, eps: float = 1e-6) -> torch.Tensor:
+    square = x.pow(2) if power is None else power(x)
+    return weight * (x * torch.rsqrt(square.mean(-1, keepdim=True) + eps))
+
+
+def by_hand(x: torch.Tensor, half: float = 0.5, cube: float = 3.0) -> torch.Tensor:
+    return half * x * (1.0 + torch.tanh(math.sqrt(2.0 / math.pi) * (x + 0.044715 * torch.pow(x, cube))))
+
+
+def counts(program: onnxport.ONNXProgram) -> Counter[str]:
+    return Counter(node.op_type for node in program.model.graph)
+
+
+def run(program: onnxport.ONNXProgram, args: tuple[torch.Tensor, ...]) -> list[np.ndarray]:
+    session = onnxruntime.InferenceSession(program.model_proto.SerializeToString())
+    return session.run(None, {each.name: arg.numpy() for each, arg in zip(session.get_inputs(), args, strict=True)})
+
+
+def compare(program: onnxport.ONNXProgram, model: nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+    with torch.no_grad():
+        expected = torch.utils._pytree.tree_leaves(model(*args))
+    for found, reference in zip(run(program, args), expected, strict=True):
+        np.testing.assert_allclose(found, reference.numpy(), rtol=1e-4, atol=1e-5)
+
+
+SKIP, SKIP_RMS = "SkipLayerNormalization", "SkipSimplifiedLayerNormalization"
+FOUND: dict[str, tuple[Any, str]] = {
+    "layer norm, and the sum": (lambda x, y, w, b: (layer_norm(x + y, [16], w, b), x + y), SKIP),
+    "layer norm of a sum that goes on": (
+        lambda x, y, w, b: (lambda s: (layer_norm(s, [16], w, b), s * 2))(x + y),
+        SKIP,
+    ),
+    "without a bias": (lambda x, y, w, b: layer_norm(x + y, [16], w), SKIP),
+    "epsilon": (lambda x, y, w, b: layer_norm(x + y, [16], w, b, 0.5), SKIP),
+    "rms by hand": (lambda x, y, w, b: (lambda s: (rms(s, w), s))(x + y), SKIP_RMS),
+    "rms by products": (lambda x, y, w, b: (lambda s: (rms(s, w, lambda x: x * x), s))(x + y), SKIP_RMS),
+    "rms, the weight behind": (
+        lambda x, y, w, b: (lambda s: (s * torch.rsqrt(s.pow(2).mean(-1, keepdim=True) + 0.1)) * w)(x + y),
+        SKIP_RMS,
+    ),
+    "rms_norm": (lambda x, y, w, b: rms_norm(x + y, [16], w, 1e-3), SKIP_RMS),
+    "gelu by tanh": (lambda x, y, w, b: gelu(x, approximate="tanh"), "FastGelu"),
+    "gelu by hand": (lambda x, y, w, b: by_hand(x), "FastGelu"),
+    "silu": (lambda x, y, w, b: silu(x), "QuickGelu"),
+    "quick gelu": (lambda x, y, w, b: x * torch.sigmoid(1.702 * x), "QuickGelu"),
+    "a sum in a norm alone": (lambda x, y, w, b: gelu(x + b), "Sum"),
+}
+
+
+@pytest.mark.parametrize("name", FOUND)
+def test_forms_at_two_sizes(name: str) -> None:
+    function, operator = FOUND[name]
+    model = Function(function).eval()
+    axes = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
+    args = tuple(torch.randn(2, 5, 16) for _ in range(2))
+    program = onnxport.export(model, args, dynamic_shapes=((axes, axes),), verbose=False, **EVERY)
+    assert counts(program)[operator] == 1, counts(program)
+    for sizes in ((2, 5), (1, 1), (3, 8)):
+        compare(program, model, tuple(torch.randn(*sizes, 16) for _ in range(2)))
+    assert onnxport.find_mismatch(program, args).passed
+
+
+NOT_FOUND: dict[str, Any] = {
+    "broadcast skip": lambda x, y, w, b: layer_norm(x + y[:1], [16], w, b),
+    "twice the skip": lambda x, y, w, b: layer_norm(torch.add(x, y, alpha=2), [16], w, b),
+    "two axes": lambda x, y, w, b: layer_norm(x + y, [5, 16]),
+    "a weight that is computed": lambda x, y, w, b: layer_norm(x + y, [16], w * 2 + x[0, 0], b),
+    "four axes": lambda x, y, w, b: layer_norm((x + y)[None], [16], w, b),
+    "norm over another axis": lambda x, y, w, b: (lambda s: w * (s * torch.rsqrt(s.pow(2).mean(1, True) + 1e-6)))(
+        x + y
+    ),
+    "another power": lambda x, y, w, b: rms(x + y, w, lambda s: s.pow(4)),
+    "another tensor's norm": lambda x, y, w, b: w * ((x + y) * torch.rsqrt(x.pow(2).mean(-1, True) + 1e-6)),
+    "gelu of another half": lambda x, y, w, b: by_hand(x, half=0.4),
+    "gelu of a square": lambda x, y, w, b: by_hand(x, cube=2.0),
+    "gelu of two": lambda x, y, w, b: 0.5 * y * (1.0 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
+    "erf": lambda x, y, w, b: gelu(x),
+    "a gate of another": lambda x, y, w, b: x * torch.sigmoid(1.702 * y),
+    "a sum that goes on": lambda x, y, w, b: (lambda s: (gelu(s), s))(x + y),
+}
+
+
+@pytest.mark.parametrize("name", NOT_FOUND)
+def test_what_only_looks_like_it(name: str) -> None:
+    model = Function(NOT_FOUND[name]).eval()
+    args = tuple(torch.randn(2, 5, 16) for _ in range(2))
+    program = onnxport.export(model, args, verbose=False, **EVERY)
+    assert not any(node.domain for node in program.model.graph), counts(program)
+    assert counts(program)["Sum"] <= counts(program)["LayerNormalization"]  # which keeps onnxruntime from fusing them
+    compare(program, model, args)
+
+
+def test_other_types_stay_standard() -> None:
+    for name, (function, _) in FOUND.items():
+        model = Function(function).double().eval()
+        args = tuple(torch.randn(2, 5, 16, dtype=torch.float64) for _ in range(2))
+        program = onnxport.export(model, args, verbose=False, **EVERY)
+        assert not any(node.domain or node.op_type == "Sum" for node in program.model.graph), name
+
+
+PORTABLE = {
+    "MultiHeadAttention": measure.Attention(4, 4, 8),
+    "FastGelu": measure.Activation("gelu by hand"),
+    "QuickGelu": measure.Activation("quick"),
+}
+
+
+@pytest.mark.parametrize("name", PORTABLE)
+def test_portable_files_run_elsewhere(name: str) -> None:
+    model = PORTABLE[name].eval()
+    args = (torch.randn(2, 5, 96),)
+    axes = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
+    program = onnxport.export(model, args, dynamic_shapes=(axes,), verbose=False, portable=True, **EVERY)
+    proto = program.model_proto
+    assert [(each.domain, each.name) for each in proto.functions] == [("com.microsoft", name)]
+    onnx.checker.check_model(proto, full_check=True)
+    for sizes in ((2, 5), (1, 7)):
+        args = (torch.randn(*sizes, 96),)
+        compare(program, model, args)  # by onnxruntime's kernel
+        (found,) = ReferenceEvaluator(proto).run(None, {proto.graph.input[0].name: args[0].numpy()})
+        np.testing.assert_allclose(found, model(*args).numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_a_portable_file_has_no_operator_without_a_body() -> None:
+    args = (torch.randn(2, 3, 64), tuple(torch.randn(2, 2, 5, 8) for _ in range(2)))
+    for model, given in (
+        (measure.Attention(4, 2, 8, "causal"), args),
+        (measure.Attention(4, 4, 8, "padding"), (torch.randn(2, 3, 96), torch.ones(2, 3, dtype=torch.bool))),
+        (measure.Norm(16, is_rms=True), tuple(torch.randn(2, 3, 16) for _ in range(2))),
+    ):
+        program = onnxport.export(model.eval(), given, verbose=False, portable=True, **EVERY)
+        assert not any(node.domain for node in program.model.graph)
+        assert any(node.domain for node in onnxport.export(model, given, verbose=False, **EVERY).model.graph)
+
+
+# ---- the pack as it is
+
+
+def test_profiles_and_their_measurements() -> None:
+    from onnxport.kit import load
+
+    found = load([onnxport_onnxruntime]).profiles()
+    assert {"onnx", "onnxruntime-cpu", "onnxruntime-cuda", "onnxruntime-webgpu"} == set(found)
+    choices = found["onnxruntime-cpu"].choices
+    assert set(choices) == fusion.FORMS, "python -m onnxport_onnxruntime.measure --write"
+    for name, text in choices.items():
+        _, measured = profiles.measurements("onnxruntime-cpu")
+        assert text.startswith("used") == (profiles.ratio(measured[name]) <= 0.97)
+        assert "onnxruntime 1." in text
+    assert not found["onnxruntime-cuda"].choices
+
+
+def test_files_have_what_was_measured_to_be_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    slower = {"1.0": {"MultiHeadAttention": {"a": [1.0, 0.9], "b": [1.0, 1.2]}}}
+    faster = {"1.0": {"MultiHeadAttention": {"a": [1.0, 0.9], "b": [1.0, 0.8]}}}
+    for versions, expected in ((slower, frozenset()), (faster, {"MultiHeadAttention"})):
+        monkeypatch.setattr(profiles.json, "loads", lambda text, kept=versions: {"onnxruntime-cpu": kept})
+        profiles.measurements.cache_clear()
+        assert profiles.used("onnxruntime-cpu") == expected
+    monkeypatch.undo()
+    profiles.measurements.cache_clear()
+
+
+def test_a_version_that_was_not_measured_is_taken_for_the_newest(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = json.dumps({"onnxruntime-cpu": {"1.9.0": {}, "1.31.2": {}, "1.4.0": {}}})
+    monkeypatch.setattr(type(profiles.resources.files(profiles.__package__)), "read_text", lambda *_: data)
+    for installed, expected in (("1.33.0", "1.31.2"), ("1.4.0", "1.4.0"), ("", "1.31.2")):
+        monkeypatch.setattr(profiles, "installed_version", lambda installed=installed: installed)
+        profiles.measurements.cache_clear()
+        assert profiles.measurements("onnxruntime-cpu")[0] == expected
+    monkeypatch.undo()
+    profiles.measurements.cache_clear()
+
+
+def test_check_by_profile() -> None:
+    class Model(nn.Module):
+        def forward(self, x):
+            return torch.linalg.det(x)
+
+    args = (torch.randn(2, 2),)
+    missing = onnxport.check(
+        Model(), args, plugins=[onnxport_onnxruntime], runtime="onnxruntime-webgpu"
+    ).missing_kernels
+    assert all(each.provider == "onnxruntime-webgpu" for each in missing) and missing
+    assert not onnxport.check(Model(), args, plugins=[onnxport_onnxruntime], runtime="onnxruntime-cpu").missing_kernels
+    cuda = onnxport.check(Model(), args, plugins=[onnxport_onnxruntime], runtime="onnxruntime-cuda").missing_kernels
+    assert {each.provider for each in cuda} == {"CUDAExecutionProvider"}
+
+
+def test_an_encoder_as_measured() -> None:
+    model = measure.Attention(4, 4, 8).eval()
+    args = (torch.randn(2, 5, 96),)
+    is_used = "MultiHeadAttention" in profiles.used("onnxruntime-cpu")
+    program = onnxport.export(model, args, verbose=False, **OWN)
+    assert counts(program)["MultiHeadAttention"] == int(is_used)
+    compare(program, model, args)
+    assert not any(node.domain for node in onnxport.export(model, args, plugins=OWN["plugins"]).model.graph)
