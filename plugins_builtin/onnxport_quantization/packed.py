@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import onnx
 import onnx_ir as ir
-import onnxruntime as ort
 import torch
 from onnxport import DataType, WeightError
 from onnxport.kit import ONNX_TO_TORCH, TorchTensor
@@ -68,6 +67,8 @@ class Cone:
 
     def factors(self) -> Factors:
         """Compute both."""
+        import onnxruntime as ort  # which most exports don't need
+
         graph = onnx.helper.make_graph(
             list(self.nodes),
             "factors",

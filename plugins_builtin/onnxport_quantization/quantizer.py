@@ -20,6 +20,7 @@ from onnxport_quantization import packed, rounding
 from onnxport_quantization.formats import OPSET_OF_BLOCKS, Request, Rule, request_of
 from onnxport_quantization.marks import Mark, marks_in
 from onnxport_quantization.products import FLOATS, uses_of
+from onnxport_quantization.restoring import restore
 from onnxport_quantization.tensors import Part, RoundedTensor, StoredWeight, layout_of
 from onnxport_quantization.writing import Writer, lookup_problem, size_of
 
@@ -47,6 +48,10 @@ class Quantizer:
         if names is not None:
             asked.check_names(names)
         return Plan(asked)
+
+    def restore(self, model: ir.Model) -> None:
+        """Let `apply_weights` give other floats to the rounded weights of a model that was read from a file."""
+        restore(model)
 
     def roundings(self, model: ir.Model, weights: Mapping[str, torch.Tensor]) -> Roundings | None:
         """What a model has in place of some weights, given by name; None where it has none rounded."""

@@ -166,7 +166,7 @@ class Writer:
         made.producer().metadata_props[QUANTIZED] = weight.mark  # type: ignore[union-attr]
         if is_one:
             made = self.node("Squeeze", [made, first], [width], use.dtype, gather)
-        elif any(user.op_type in ("MatMul", "Gemm") for user in result.consumers()):  # an integer product, it thinks
+        else:  # onnxruntime looks for integer operators behind it, and gives each reader one of its own
             made = self.node("Sum", [made], [*dims, width], use.dtype, gather)
         made.metadata_props.update(result.metadata_props)
         forward(result, made)

@@ -330,7 +330,7 @@ CHECKS: Mapping[str, Callable[[PluginInfo, Any, frozenset[int]], Any]] = {
     "onnxport_semantics": semantics,
     "onnxport_advice": advice,
     "onnxport_functionalizers": _with_methods("a functionalizer", "program", "graph"),
-    "onnxport_quantizers": _with_methods("a quantizer", "plan", "roundings"),
+    "onnxport_quantizers": _with_methods("a quantizer", "plan", "restore", "roundings"),
     "onnxport_html": page,
     "onnxport_profiles": profiles,
     **dict.fromkeys(

@@ -254,11 +254,13 @@ def onnxport_verify() -> Iterable[Callable[..., Any]]:  # type: ignore[empty-bod
 def onnxport_quantizers() -> Iterable[Any]:  # type: ignore[empty-body]
     """What ``export(quantize=...)`` may ask for. Called once, when it is first needed.
 
-    Each has two methods, and the first that doesn't give None is used; those of third parties go before the built-in.
+    Each has three methods, and the first that doesn't give None is used; those of third parties go before the built-in.
     ``plan(request, opset, names)`` is asked before the capture, with what ``quantize=`` says, the target opset (None
     where the caller leaves it open) and the names of the model's weights. It gives None for the request of another, or
     raises an InputError. Else it gives an object with ``opset``, the lowest that has what it writes, and
     ``apply(program)``, which changes the ONNXProgram and returns a result with ``table()`` and ``as_dict()``.
+    ``restore(model)`` lets the weights of a model that was read from a file be replaced: it puts tensors that know the
+    weight that they are made of in the place of its own.
     ``roundings(model, weights)`` gives None, or what an ONNX model has in place of a torch model's weights, which are
     given by name: an object with ``items()``, pairs of a name and a tensor; ``table()`` and ``as_dict()``, which tell
     the errors; ``missing``, names of weights that aren't given; and ``differing()``, names of weights that the file has

@@ -375,9 +375,8 @@ class ONNXProgram:
             state_dict = read
         if not isinstance(state_dict, Mapping):
             raise WeightError(f"A {type(state_dict).__name__} is given: give a state dict, or a checkpoint's path.")
-        passes = [each for each in self._plugins().program_passes() if each.weights is not None]
         with unset_fake_temporarily():
-            reweight.apply_weights(self.model, self.exported_program, state_dict, passes, strict=strict)  # type: ignore[arg-type]
+            reweight.apply_weights(self.model, self.exported_program, state_dict, self._plugins(), strict=strict)  # type: ignore[arg-type]
         self.release()
 
     def rename_axes(self, rename_mapping: Mapping[str | ir.SymbolicDim, str]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
@@ -19,18 +19,21 @@ from onnxport.vocabulary.upstream import storage_key
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
-    from onnxport.host.stages import ProgramPass
+    from onnxport.host.discovery import Plugins
 
 
 def apply_weights(
     model: ir.Model,
     program: ExportedProgram | None,
     state_dict: Mapping[str, Any],
-    passes: Sequence[ProgramPass] = (),
+    plugins: Plugins,
     *,
     strict: bool = True,
 ) -> None:
-    """Replace weights: see `ONNXProgram.apply_weights`. `passes` are those that change the weights of a program."""
+    """Replace weights: see `ONNXProgram.apply_weights`."""
+    for quantizer in plugins.items("onnxport_quantizers"):
+        quantizer.restore(model)
+    passes = [each for each in plugins.program_passes() if each.weights is not None]
     state_dict = weights_behind(state_dict, passes)
     program = None if program is None else with_program_passes(program, passes)
     present: dict[str, ir.TensorProtocol] = {}

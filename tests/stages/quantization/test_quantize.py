@@ -424,6 +424,17 @@ def test_saved_loaded_and_given_other_weights(kind, tmp_path):
     loaded.optimize()
     torch.testing.assert_close(loaded(x)[0], program(x)[0], rtol=0, atol=0)
     torch.testing.assert_close(pickle.loads(pickle.dumps(program))(x)[0], program(x)[0], rtol=0, atol=0)
+    loaded.apply_weights(other.state_dict())
+    assert onnxport.verify(loaded, other, (x,)).passed
+    loaded.save(tmp_path / "other.onnx")
+    assert onnxport.verify(tmp_path / "other.onnx", other, (x,)).passed
+    partly = ONNXProgram.load(path)
+    with pytest.raises(onnxport.WeightError, match=r"embed\.weight: missing"):
+        partly.apply_weights({"up.weight": other.up.weight})
+    partly.apply_weights({"up.weight": other.up.weight}, strict=False)
+    mixed = copy.deepcopy(model)
+    mixed.up.weight = other.up.weight
+    assert onnxport.verify(partly, mixed, (x,)).passed
     copied = copy.deepcopy(program)
     program.apply_weights(other.state_dict())
     assert onnxport.verify(program, other, (x,)).passed
@@ -614,6 +625,9 @@ def test_a_pack_may_bring_a_quantizer():
 
         def roundings(self, model, weights):
             return None
+
+        def restore(self, model):
+            pass
 
     class Pack:
         @onnxport.hookimpl
