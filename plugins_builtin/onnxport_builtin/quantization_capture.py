@@ -6,9 +6,9 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
-from unittest import mock
 
 import torch
+from onnxport.kit import Replacement, all_applied
 
 from onnxport_builtin.meta_kernels import meta_kernels
 
@@ -57,8 +57,8 @@ def pure_modules() -> Iterator[None]:
             module = sys.modules.get(package)
             if module is not None:
                 plain, fused = module.FakeQuantize, module.FusedMovingAvgObsFakeQuantize
-                stack.enter_context(mock.patch.object(plain, "forward", _plain_forward(plain.forward)))
-                stack.enter_context(mock.patch.object(fused, "forward", _fused_forward))
+                changes = (Replacement(plain, "forward", _plain_forward), Replacement(fused, "forward", _fused))
+                stack.enter_context(all_applied(changes))
         yield
 
 
@@ -69,6 +69,10 @@ def _plain_forward(original: Callable[..., torch.Tensor]) -> Callable[..., torch
         return _call(self, X, self.scale, self.scale, 0.0, False)
 
     return forward
+
+
+def _fused(_original: Any) -> Callable[..., torch.Tensor]:
+    return _fused_forward
 
 
 def _fused_forward(self: Any, X: torch.Tensor) -> torch.Tensor:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from typing import Any
-from unittest import mock
 
 import torch
+from onnxport.kit import Replacement
 
 
 def _batched_nms(boxes: torch.Tensor, scores: torch.Tensor, idxs: torch.Tensor, iou_threshold: float) -> torch.Tensor:
@@ -19,19 +18,15 @@ def _batched_nms(boxes: torch.Tensor, scores: torch.Tensor, idxs: torch.Tensor, 
     return torch.ops.torchvision.nms(boxes + offsets[:, None], scores, iou_threshold)
 
 
-@contextmanager
-def suppression_for_any_number() -> Iterator[None]:
+def suppression_for_any_number() -> Iterator[Replacement]:
     """Replace ``batched_nms`` while a model is captured.
 
     torchvision 0.29 branches on the number of boxes, which in a detection model depends on the scores: 0 returns at
     once, and beyond 1000 each class has a suppression of its own, to the same effect.
     """
     # A model that uses torchvision has imported it. Its models look the function up in either module.
-    modules = [sys.modules[name] for name in ("torchvision.ops", "torchvision.ops.boxes") if name in sys.modules]
-    with ExitStack() as stack:
-        for module in modules:
-            stack.enter_context(mock.patch.object(module, "batched_nms", _batched_nms))
-        yield
+    for module in ("torchvision.ops", "torchvision.ops.boxes"):
+        yield Replacement(module, "batched_nms", lambda _: _batched_nms, why="it branches on the number of boxes")
 
 
 class _Whole(type):
@@ -66,8 +61,7 @@ def _resized(original: Any) -> Any:
     return size_of
 
 
-@contextmanager
-def sizes_of_any_image() -> Iterator[None]:
+def sizes_of_any_image() -> Iterator[Replacement]:
     """Let transforms compute with dynamic heights and widths while a model is captured.
 
     torchvision 0.29 makes offsets and edges whole by ``int()``, which would make them the example's, and asks whether
@@ -75,10 +69,8 @@ def sizes_of_any_image() -> Iterator[None]:
     """
     names = ("functional", "_functional_tensor", "v2.functional._geometry")
     modules = [sys.modules.get(f"torchvision.transforms.{name}") for name in names]
-    with ExitStack() as stack:
-        for module in filter(None, modules):
-            stack.enter_context(mock.patch.object(module, "int", _Int, create=True))
-            for name in ("_compute_resized_output_size", "__compute_resized_output_size"):
-                if getattr(getattr(module, name, None), "__module__", "") == "torchvision.transforms.functional":
-                    stack.enter_context(mock.patch.object(module, name, _resized(getattr(module, name))))
-        yield
+    for module in filter(None, modules):
+        yield Replacement(module, "int", lambda _: _Int, why="int() makes sizes the example's", is_new=True)
+        for name in ("_compute_resized_output_size", "__compute_resized_output_size"):
+            if getattr(getattr(module, name, None), "__module__", "") == "torchvision.transforms.functional":
+                yield Replacement(module, name, _resized, why="it asks whether an image is wide or tall")

@@ -6,20 +6,19 @@ minima and maxima that its solver doesn't get through. While a model is captured
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
 from typing import Any
-from unittest import mock
 
 import torch
+from onnxport.kit import Replacement
 from torch.nn import functional
 
 Sizes = dict[Any, int]
 
 
-@contextmanager
-def detectors_for_any_image() -> Iterator[None]:
+def detectors_for_any_image() -> Iterator[Replacement]:
     """Replace what fixes the image's size in torchvision's detectors, while a model is captured."""
     examples: Sizes = {}
     replaced = (
@@ -28,15 +27,18 @@ def detectors_for_any_image() -> Iterator[None]:
         ("torchvision.models.detection._utils", "_topk_min", _at_most),
         ("torchvision.ops.poolers", "_infer_scale", _inferring),
     )
-    with ExitStack() as stack:
-        for module, path, wrapper in replaced:
-            owner: Any = sys.modules.get(module)
-            *outer, name = path.split(".")
-            for part in outer:
-                owner = getattr(owner, part, None)
-            if hasattr(owner, name):
-                stack.enter_context(mock.patch.object(owner, name, wrapper(getattr(owner, name), examples)))
-        yield
+    for module, path, wrapper in replaced:
+        owner: Any = sys.modules.get(module)
+        *outer, name = path.split(".")
+        for part in outer:
+            owner = getattr(owner, part, None)
+        if hasattr(owner, name):
+            why = "it makes the size of an image a Python number"
+            yield Replacement(owner, name, functools.partial(_with, wrapper, examples), why=why)
+
+
+def _with(wrapper: Callable[[Any, Sizes], Any], examples: Sizes, original: Any) -> Any:
+    return wrapper(original, examples)
 
 
 def _is_symbolic(*sizes: Any) -> bool:

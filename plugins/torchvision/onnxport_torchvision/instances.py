@@ -11,15 +11,13 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from functools import wraps
 from typing import TYPE_CHECKING, Any
-from unittest import mock
 
 import numpy as np
 import torch
 from onnxport import DataType, Tensor, translation
 from onnxport.authoring import Dim, iota
+from onnxport.kit import Replacement
 
 from onnxport_torchvision.regions import Row, each
 from onnxport_torchvision.sampling import clamped, working_dtype
@@ -48,27 +46,23 @@ _library.impl("heatmap_peaks", _peaks, "CompositeExplicitAutograd")
 torch.library.register_fake("onnxport_torchvision::heatmap_peaks", _peaks_shapes, lib=_library)
 
 
-@contextmanager
-def instances_of_any_number() -> Iterator[None]:
+def instances_of_any_number() -> Iterator[Replacement]:
     """Replace ``paste_masks_in_image`` and ``heatmaps_to_keypoints`` while a model is captured."""
-    replacements: dict[str, Callable[..., Any]] = {
+    functions: dict[str, Callable[..., Any]] = {
         "paste_masks_in_image": _pasted,
         "heatmaps_to_keypoints": torch.ops.onnxport_torchvision.heatmap_peaks,
     }
     # The transform of images has bound the first by its name.
     modules = [sys.modules.get(name) for name in (_HEADS, "torchvision.models.detection.transform")]
-    with ExitStack() as stack:
-        for module in filter(None, modules):
-            for name, replacement in replacements.items():
-                if hasattr(module, name):
-                    wrapped = wraps(getattr(module, name))(_calling(replacement))
-                    stack.enter_context(mock.patch.object(module, name, wrapped))
-        yield
+    for module in filter(None, modules):
+        for name, function in functions.items():
+            if hasattr(module, name):
+                yield Replacement(module, name, _calling(function), why="it loops over the instances")
 
 
-def _calling(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function as one that ``wraps`` may write to."""
-    return lambda *args, **kwargs: function(*args, **kwargs)
+def _calling(function: Callable[..., Any]) -> Callable[[Any], Callable[..., Any]]:
+    """What gives a function of its own, which may bear the original's name."""
+    return lambda original: lambda *args, **kwargs: function(*args, **kwargs)
 
 
 # ---- masks
