@@ -243,11 +243,12 @@ class ONNXProgram:
         remove = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         try:
             staged = self.stage(folder)
+            chosen = self.session_options if session_options is None else session_options
             if initializer is not None:
                 self._session = _made_by(initializer, staged)
             else:
                 with self._blaming_the_file():
-                    self._session = runtime.session(staged, providers, session_options or self.session_options)
+                    self._session = runtime.session(staged, providers, chosen)
         except BaseException:
             self._session = None
             remove()
