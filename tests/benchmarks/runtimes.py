@@ -150,15 +150,27 @@ def _programs(subject: Subject, opsets: list[int]) -> dict[str, Any]:
     for opset in opsets[1:]:
         found[f"onnxport {opset}"] = onnxport.export(captured, opset_version=opset)
     for opset in opsets:
-        failure = ""
+        made = _of_torch(subject, captured, opset)
+        if made is not None:
+            found[f"torch {opset}"] = made
+    return found
+
+
+def _of_torch(subject: Subject, captured: Any, opset: int) -> Any:
+    """torch's file, from the captured program, or where it can't take that one, from the model."""
+    calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = [
+        ((captured,), {}),
+        ((subject.model, ()), {"kwargs": subject.example, "dynamic_shapes": subject.shapes}),
+    ]
+    failure = ""
+    for args, kwargs in calls:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             try:
-                found[f"torch {opset}"] = torch.onnx.export(captured, dynamo=True, opset_version=opset, verbose=False)
+                return torch.onnx.export(*args, **kwargs, dynamo=True, opset_version=opset, verbose=False)
             except Exception as error:
                 failure = f"{type(error).__name__}: {error}".splitlines()[0]
-        if failure:
-            print(f"left out: torch {opset}: {failure[:120]}")
-    return found
+    print(f"left out: torch {opset}: {failure[:120]}")
+    return None
 
 
 def cpu_times(sessions: Mapping[str, Any], feeds: Mapping[str, dict[str, Any]], runs: int) -> dict[str, float]:
