@@ -19,9 +19,10 @@ from onnxport.kit import path_argument, plain, wrong
 
 from onnxport_workbench.find_mismatch import MismatchResult
 from onnxport_workbench.verify import VerificationResult
-from onnxport_workbench.view.contents import Contents, contents_of, in_parts
+from onnxport_workbench.view.contents import Contents, in_parts
 from onnxport_workbench.view.differences import merged
 from onnxport_workbench.view.encoding import encoded, harmless, packed
+from onnxport_workbench.view.reading import contents_of
 
 _SCRIPTS = ("model.js", "layout.js", "graph.js", "tree.js", "details.js", "app.js")
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"

@@ -34,7 +34,9 @@ def repeats_of(contents: Contents) -> list[list[int]]:
         start = 0
         while start < len(kinds):
             period, count = _run(kinds, start)
-            repeats += [groups[start + i : start + period * count : period] for i in range(period if count > 1 else 0)]
+            unit = groups[start : start + period]
+            if count > 2 or (count == 2 and sum(map(likeness.size_of, unit)) > 1):  # not two activations
+                repeats += [groups[start + i : start + period * count : period] for i in range(period)]
             start += period * count
     return repeats
 
@@ -78,6 +80,10 @@ class _Likeness:
         for index, node in enumerate(contents.nodes):
             for group in contents.ancestors(node.group):
                 self._members.setdefault(group, []).append(index)
+
+    def size_of(self, group: int) -> int:
+        """The number of nodes in a group and those in it."""
+        return len(self._members[group])
 
     def of(self, group: int) -> tuple[Any, ...]:
         """Equal for groups that are alike."""

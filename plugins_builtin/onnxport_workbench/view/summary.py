@@ -8,8 +8,9 @@ from collections.abc import Iterable, Sequence
 from onnxport import CheckResult, MismatchResult, ONNXProgram, VerificationResult
 from onnxport.kit import plain
 
-from onnxport_workbench.view.contents import Contents, contents_of
+from onnxport_workbench.view.contents import Contents
 from onnxport_workbench.view.page import facts_of
+from onnxport_workbench.view.reading import contents_of
 
 _MOST_ROWS = 40
 

@@ -18,8 +18,9 @@ import pytest
 import torch
 from onnxport import hookimpl
 from onnxport_workbench.view import page_of
-from onnxport_workbench.view.contents import Contents, contents_of, in_parts
+from onnxport_workbench.view.contents import Contents, in_parts
 from onnxport_workbench.view.differences import merged
+from onnxport_workbench.view.reading import contents_of
 from onnxport_workbench.view.repeats import repeats_of
 from page_support import data_of, layered, properties, value
 from torch import nn
@@ -180,6 +181,60 @@ def test_modules_from_the_names_of_other_exporters() -> None:
     chain = [contents.groups[group].name for group in contents.ancestors(contents.nodes[0].group)]
     assert chain == ["act", "layers.0", "encoder", "model"]
     assert contents.nodes[0].torch_operator == "" == contents.nodes[0].translation
+
+
+class Shared(nn.Module):
+    """One module that is called after the other, and one whose calls don't depend on each other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.block, self.act, self.both = Block(8), nn.Sigmoid(), nn.Linear(8, 8)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        left, right = self.both(x), self.both(x + 1)
+        for _ in range(3):
+            x = self.block(x)
+        return self.act(self.act(x) * 2) + left + right
+
+
+def test_calls_of_one_module_are_groups_of_their_own_where_they_depend_on_each_other() -> None:
+    model = onnxport.export(Shared().eval(), (torch.randn(2, 8),)).model
+    contents = contents_of(model)
+    calls = Counter(group.name for group in contents.groups if group.path)
+    expected = ["both", "block", "act", "act, call 2", "norm", "norm, call 2", "norm, call 3"]
+    assert calls == dict.fromkeys([*expected, "linear", "linear, call 2", "linear, call 3"], 1)
+    assert [len(groups) for groups in repeats_of(contents)] == [3, 3]
+    groups = {node.name: contents.groups[node.group].name for node in contents.nodes if node.operator == "Sigmoid"}
+    assert sorted(groups.values()) == ["act", "act, call 2"]
+
+
+def test_constants_without_a_module_are_where_they_are_used() -> None:
+    one, other, x, y, z = (value(name, 2) for name in ("one", "other", "x", "y", "z"))
+    nodes = [ir.Node("", "Constant", [], outputs=[one], name="Constant_1"),
+             ir.Node("", "Constant", [], outputs=[other], name="Constant_2"),
+             ir.Node("", "Add", [x, one], outputs=[y], name="/a/b/Add"),
+             ir.Node("", "Mul", [y, other], outputs=[z], name="/a/c/Mul")]  # fmt: skip
+    nodes[2].replace_input_with(0, other)
+    model = ir.Model(ir.Graph([x], [z], nodes=nodes, name="g", opset_imports={"": 20}), ir_version=10)
+    contents = contents_of(model)
+    assert [contents.groups[node.group].path for node in contents.nodes] == ["a/b", "a", "a/b", "a/c"]
+
+
+def test_constants_without_a_module_do_not_change_the_order_of_layers() -> None:
+    """torch's older exporter lists weights that are shared first, in any order."""
+    model = layered(4, 8)
+    weight = model.graph.initializers["layers.l0.attn.w0"]
+    for i, node in enumerate([*model.graph][::-8]):
+        shared = value(f"shared{i}", 64)
+        source = ir.Node("", "Identity", [weight], outputs=[shared], name=f"Identity_{i}")
+        model.graph.insert_before(model.graph[0], source)
+        node.resize_inputs(2)
+        node.replace_input_with(1, shared)
+    contents = contents_of(model)
+    assert [contents.groups[node.group].path for node in contents.nodes if node.operator == "Identity"] == [
+        f"layers.l{i}.mlp" for i in range(4)
+    ]
+    assert [names(contents, groups) for groups in repeats_of(contents)] == [[f"layers.l{i}" for i in range(4)]]
 
 
 class Branches(nn.Module):

@@ -1,6 +1,6 @@
 // The page: what is selected and open, and the keys that hold everywhere.
 
-const MOST_SHOWN = 700, FEW = 45;
+const MOST_SHOWN = 700, FEW = 60;
 
 class App {
   constructor(model) {
@@ -166,7 +166,7 @@ class App {
     for (let total = this.count(), again = true; again;) {
       again = false;
       for (const [group, size] of this.closed()) {
-        if (total + size > FEW) return;
+        if (total + size > (this.open.size ? FEW : 150)) return;
         if (this.model.groups[group].all.length < 2) continue;
         this.open.add(group);
         total += size;

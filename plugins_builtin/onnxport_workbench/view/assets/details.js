@@ -191,7 +191,7 @@ class DetailsPane {
     const { model } = this.app, seen = new Set();
     for (const id of group.all) for (const input of model.nodes[id].inputs) if (input >= 0 && model.values[input].bytes > 0) seen.add(input);
     const values = [...seen].map(id => model.values[id]).sort((a, b) => b.bytes - a.bytes).slice(0, 12);
-    return values.length ? [heading("Largest weights"), table(null, values.map(value => [[this.link(`n${value.consumers[0]}`, value.name), el("code", { class: "type" }, value.type)], bytesText(value.bytes)]))] : [];
+    return values.length ? [heading("Largest weights"), table(null, values.map(value => [[this.link(`n${value.consumers[0]}`, value.name), el("div", {}, el("code", { class: "type" }, value.type))], bytesText(value.bytes)]))] : [];
   }
 
   // The lines that made the nodes of the selected group, or of the node's group; those of the selection are marked.

@@ -129,8 +129,10 @@ class GraphPane {
   fit() {
     const { clientWidth: width, clientHeight: height } = this.element;
     const wanted = Math.min(1.15, (width - 30) / this.layout.width, (height - 30) / this.layout.height);
-    this.scale = Math.max(wanted, Math.min(0.55, (width - 30) / this.layout.width));
-    this.left = (width - this.layout.width * this.scale) / 2;
+    this.scale = Math.max(wanted, Math.min(0.55, Math.max((width - 30) / this.layout.width, 0.4)));
+    const first = this.layout.items.reduce((top, item) => item.group && (!top || item.y < top.y) ? item : top, null) ?? this.layout.items[0];
+    const isWide = this.layout.width * this.scale > width && first;
+    this.left = isWide ? width / 2 - (first.x + first.width / 2) * this.scale : (width - this.layout.width * this.scale) / 2;
     this.top = Math.max(15, (height - this.layout.height * this.scale) / 2);
     this.move();
     return this.scale;
