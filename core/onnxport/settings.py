@@ -60,7 +60,7 @@ def call_of(
     loaded = load(plugins)
     profile = chosen_profile(runtime, portable, loaded.profiles)
     opset = opset_of(version, profile)
-    plan = None if quantize is None else _plan(loaded, quantize, profile.opset if version is None else version, model)
+    plan = None if quantize is None else _plan(loaded, quantize, version, model)
     if plan is not None and version is None:
         opset = max(opset, plan.opset)
     records = [] if table is None else table_records(table, loaded.adapt)

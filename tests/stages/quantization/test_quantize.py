@@ -605,6 +605,17 @@ def test_a_tied_weight_has_one_format():
     assert "embed.weight.int8" in program.model.graph.initializers
 
 
+def test_a_profile_prefers_an_opset_and_a_format_needs_one():
+    class Pack:
+        @onnxport.hookimpl
+        def onnxport_profiles(self):
+            return [onnxport.Profile("old", opset=19), onnxport.Profile("new", opset=23)]
+
+    for runtime, opset in (("old", 21), ("new", 23)):
+        program = onnxport.export(net(), (ids(),), quantize="int4", runtime=runtime, plugins=[Pack()])
+        assert program.model.opset_imports[""] == opset
+
+
 def test_nothing_to_round():
     with pytest.raises(InputError, match="no weight of the model can be rounded"):
         onnxport.export(nn.Sequential(nn.Conv2d(3, 8, 3)), (torch.randn(1, 3, 8, 8),), quantize="int4")
