@@ -5,7 +5,8 @@
 The Llama has 4 layers, 1024 wide, 16 query and 4 key heads, 32k words; the others have 6 layers of their default
 width. Weights are random. The sessions of a model take turns in one process with one thread each; a number is the
 lower quartile of the thread's CPU time in milliseconds, so that other work on the machine counts little. Behind each
-number of onnxport is its ratio to the faster file of torch's exporter.
+number of onnxport ("cpu": with the profile onnxruntime-cpu) is its ratio to the fastest file of the others: torch's
+exporter, what onnxruntime's optimizer makes of that, and onnxruntime-genai's builder where it is installed.
 """
 
 from __future__ import annotations
@@ -14,7 +15,10 @@ import argparse
 import contextlib
 import gc
 import io
+import logging
 import statistics
+import subprocess
+import sys
 import tempfile
 import time
 import warnings
@@ -24,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import onnxport
+import onnxport_onnxruntime
 import onnxruntime
 import torch
 from torch.utils import _pytree as pytree
@@ -150,6 +155,9 @@ def _programs(subject: Subject, opsets: list[int]) -> dict[str, Any]:
     for opset in opsets[1:]:
         found[f"onnxport {opset}"] = onnxport.export(captured, opset_version=opset)
     for opset in opsets:
+        options: Any = {"runtime": "onnxruntime-cpu", "plugins": [onnxport_onnxruntime]}
+        found[f"onnxport cpu {opset}"] = onnxport.export(captured, opset_version=opset, **options)
+    for opset in opsets:
         made = _of_torch(subject, captured, opset)
         if made is not None:
             found[f"torch {opset}"] = made
@@ -189,14 +197,23 @@ def cpu_times(sessions: Mapping[str, Any], feeds: Mapping[str, dict[str, Any]], 
     return {name: statistics.quantiles(values, n=4)[0] for name, values in times.items()}
 
 
-def _sessions(programs: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+def _sessions(subject: Subject, programs: Mapping[str, Any], folder: Path, kind: str) -> dict[str, Any]:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
-    sessions = {}
+    paths = {name: folder / f"{name.replace(' ', '_')}.onnx" for name in programs}
     for name, program in programs.items():
-        path = folder / f"{name.replace(' ', '_')}.onnx"
-        program.save(path, external_data=True)
+        program.save(paths[name], external_data=True)
+    for name, make in (("optimizer", _optimized), ("genai builder", _built)):
+        try:
+            with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+                path = make(subject, folder, kind)
+        except Exception as error:
+            print(f"left out: {name}: {type(error).__name__}: {str(error)[:120]}")
+        else:
+            paths |= {} if path is None else {name: path}
+    sessions = {}
+    for name, path in paths.items():
         try:
             sessions[name] = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         except Exception as error:
@@ -204,10 +221,50 @@ def _sessions(programs: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     return sessions
 
 
+_KINDS = {"t5 encoder": "t5", "whisper encoder": "bart", "clip text": "clip"}
+"""What onnxruntime's optimizer calls them, where that isn't the subject's name."""
+
+
+def _optimized(_: Subject, folder: Path, kind: str) -> Path | None:
+    """What onnxruntime's optimizer makes of torch's file."""
+    from onnxruntime.transformers import optimizer
+
+    logging.disable(logging.WARNING)
+    kind = _KINDS.get(kind, kind)
+    source, path = next(folder.glob("torch_*.onnx")), folder / "optimized.onnx"
+    if kind not in optimizer.MODEL_TYPES:
+        return None
+    model = optimizer.optimize_model(str(source), model_type=kind, num_heads=0, hidden_size=0, opt_level=1)
+    model.save_model_to_file(str(path), use_external_data_format=True)
+    return path
+
+
+def _built(subject: Subject, folder: Path, kind: str) -> Path | None:
+    """The file of onnxruntime-genai's builder, which writes decoders by hand."""
+    if kind != "llama":
+        return None
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    source, path = folder / "model", folder / "built"
+    subject.model.save_pretrained(source)
+    words = Tokenizer(models.WordLevel({"<unk>": 0, "</s>": 1}, unk_token="<unk>"))  # which the builder asks for
+    PreTrainedTokenizerFast(tokenizer_object=words, unk_token="<unk>", eos_token="</s>").save_pretrained(source)
+    arguments = ["-i", source, "-o", path, "-c", folder / "cache", "-p", "fp32", "-e", "cpu"]
+    command = [sys.executable, "-m", "onnxruntime_genai.models.builder", *map(str, arguments)]
+    subprocess.run(command, check=True, capture_output=True)
+    return path / "model.onnx"
+
+
 def _feed(session: Any, case: dict[str, Any]) -> dict[str, Any]:
-    """The tensors of a call in the order of the session's inputs."""
+    """The tensors of a call by the session's inputs: in their order, or by the names of the builder."""
+    names = [value.name for value in session.get_inputs()]
+    if "past_key_values.0.key" in names:
+        caches = enumerate(case["past_key_values"].layers)
+        past = {f"past_key_values.{i}.{k}": getattr(layer, f"{k}s") for i, layer in caches for k in ("key", "value")}
+        return {name: {**case, **past}[name].numpy() for name in names}
     values = [leaf.numpy() for leaf in pytree.tree_leaves(_listed(case)) if isinstance(leaf, torch.Tensor)]
-    return dict(zip((value.name for value in session.get_inputs()), values, strict=True))
+    return dict(zip(names, values, strict=True))
 
 
 def _listed(case: dict[str, Any]) -> dict[str, Any]:
@@ -226,14 +283,14 @@ def measure(name: str, opsets: list[int], runs: int) -> None:
     counts = ", ".join(f"{key}: {len(program.model.graph)}" for key, program in programs.items())
     print(f"{name} (nodes of the main graph: {counts})", flush=True)
     with tempfile.TemporaryDirectory() as folder:
-        sessions = _sessions(programs, Path(folder))
+        sessions = _sessions(subject, programs, Path(folder), name)
         for label, case in subject.cases.items():
             feeds = {key: _feed(session, case) for key, session in sessions.items()}
             results = {key: session.run(None, feeds[key])[0] for key, session in sessions.items()}
             first = next(iter(results.values()))
             difference = max(abs(result - first).max() for result in results.values())
             times = cpu_times(sessions, feeds, runs)
-            best = min((ms for key, ms in times.items() if key.startswith("torch")), default=float("nan"))
+            best = min((ms for key, ms in times.items() if not key.startswith("onnxport")), default=float("nan"))
             cells = [
                 f"{key} {ms:7.2f}" + (f" ({ms / best:.2f})" if key.startswith("onnxport") else "")
                 for key, ms in times.items()

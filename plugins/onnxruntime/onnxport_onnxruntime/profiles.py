@@ -74,6 +74,7 @@ def profiles() -> list[Profile]:
             CPU,
             f"onnxruntime on the CPU; its operators were measured on {measurements(CPU)[0]}",
             {DOMAIN: 1},
+            opset=23,  # norms, rotations and attentions are one node each: tests/benchmarks/runtimes.py
             providers=("CPUExecutionProvider",),
             choices=choices(CPU),
         ),
