@@ -16,6 +16,7 @@ from onnx_ir import DataType
 from onnxport.emit import domains, infer, literals, local_functions
 from onnxport.emit.frame import Frame
 from onnxport.emit.graphs import detach
+from onnxport.emit.position import Position
 from onnxport.emit.schemas import OpSpec, missing, spec_of
 from onnxport.emit.symbols import Symbols
 from onnxport.emit.tensor import Node, Result, Tensor
@@ -286,17 +287,10 @@ class Builder(Values):
         """The result of an FX node that has one tensor as its result."""
         return self.results[0]
 
-    @contextlib.contextmanager
-    def at(self, node: torch.fx.Node | None, *, source: Any = _UNCHANGED, origin: Any = _UNCHANGED) -> Iterator[None]:
+    def at(self, node: torch.fx.Node | None, *, source: Any = _UNCHANGED, origin: Any = _UNCHANGED) -> Position:
         """While it lasts, what is emitted comes from this FX node; see the attributes of these names."""
-        outer = self.node, self.source, self.origin
-        self.node = node
-        self.source = self.source if source is _UNCHANGED else source
-        self.origin = self.origin if origin is _UNCHANGED else origin
-        try:
-            yield
-        finally:
-            self.node, self.source, self.origin = outer
+        source = self.source if source is _UNCHANGED else source
+        return Position(self, node, source, self.origin if origin is _UNCHANGED else origin)
 
     def serve(self, candidate: Translation) -> None:
         """Note which translation is run for the FX node; it holds until the node is left."""

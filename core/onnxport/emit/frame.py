@@ -80,9 +80,11 @@ class Frame:
 
     def place(self, symbol: sympy.Basic) -> Place | None:
         """The place of a symbol in this frame or one that it sees; None where there is none."""
-        for frame in self.visible():
+        frame: Frame | None = self
+        while frame is not None:
             if symbol in frame.bindings:
                 return frame.bindings[symbol]
+            frame = frame.outer
         return None
 
     def place_around(self, symbol: sympy.Basic) -> Place | None:
