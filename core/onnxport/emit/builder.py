@@ -14,9 +14,8 @@ import torch
 from onnx_ir import DataType
 
 from onnxport.emit import domains, infer, literals, local_functions
-from onnxport.emit.frame import Frame
+from onnxport.emit.frame import Frame, Position
 from onnxport.emit.graphs import detach
-from onnxport.emit.position import Position
 from onnxport.emit.schemas import OpSpec, missing, spec_of
 from onnxport.emit.symbols import Symbols
 from onnxport.emit.tensor import Node, Result, Tensor

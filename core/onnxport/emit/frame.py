@@ -1,4 +1,4 @@
-"""A graph under construction: the model's, a branch, the body of a loop, or a function's."""
+"""A graph under construction (the model's, a branch, a loop's body, a function's), and the FX node at hand."""
 
 from __future__ import annotations
 
@@ -96,3 +96,21 @@ class Frame:
         """Add to a cache in a way that :meth:`Builder.rollback` can take back."""
         cache[key] = value
         self.journal.append((cache, key))
+
+
+class Position:
+    """The FX node that a builder emits for, as a context; a class of its own, since one is entered for each node."""
+
+    __slots__ = ("_new", "_old", "_op")
+
+    def __init__(self, op: Any, node: Any, source: Any, origin: Any) -> None:
+        self._op, self._new = op, (node, source, origin)
+
+    def __enter__(self) -> None:
+        op = self._op
+        self._old = op.node, op.source, op.origin
+        op.node, op.source, op.origin = self._new
+
+    def __exit__(self, *_error: object) -> None:
+        op = self._op
+        op.node, op.source, op.origin = self._old
