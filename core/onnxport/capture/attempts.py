@@ -140,7 +140,7 @@ class _Capture:
         self._advise = unadvised if host is None else host.advice
         self._started: list[tuple[str, float]] = []
         self._outcomes: list[Outcome] = []
-        self._watched: list[tuple[Any, str]] = []
+        self._watched: list[tuple[Any, str, bool]] = []
 
     def run(self) -> ExportedProgram:
         sizes = None if self._request.passthrough else Sizes.of(self._request)
@@ -272,11 +272,15 @@ class _Capture:
     def _unpinned(self, program: ExportedProgram, sizes: Mapping[Any, int]) -> ExportedProgram:
         """Make sure that no size, and nothing made of sizes, is a number only because the example has it.
 
-        Python's ``int()`` and ``len()`` ask for a number in a non-strict capture; a strict one follows them.
+        Python's ``int()`` and ``len()`` ask for a number in a non-strict capture; a strict one follows them. It doesn't
+        where an operator needs the number, or a loop.
         """
         request = self._request
         if not (pins := pinned(program, request)) and not any(frozen(program, request)):
             return program
+        inherent = {symbol for symbol, line, by_operator in self._watched if by_operator or is_repeated(line)}
+        if any(size.node._expr in inherent for *_, size, _ in frozen(program, request) if hasattr(size, "node")):
+            check_dynamic(program, request, self._line, self._advise)
         strict = self._attempt(Plan(Purpose.NUMBERS, sizes, is_strict=True)).program
         if strict is not None and not pinned(strict, request) and not any(frozen(strict, request)):
             return strict
@@ -318,10 +322,10 @@ class _Capture:
 
     def _tie_place(self) -> str:
         places = [outcome.place for outcome in self._outcomes if outcome.plan.purpose is Purpose.SEPARATED]
-        return next((line for line in reversed([*places, *(line for _, line in self._watched)]) if line), "")
+        return next((line for line in reversed([*places, *(line for _, line, _ in self._watched)]) if line), "")
 
     def _line(self, symbol: Any) -> str:
-        return next((line for known, line in self._watched if known == symbol and line), "")
+        return next((line for known, line, _ in self._watched if known == symbol and line), "")
 
     def _first_place(self) -> str:
         """The model's line at which the first attempt failed."""

@@ -6,6 +6,7 @@ import ast
 import contextlib
 import functools
 import importlib.util
+import itertools
 import linecache
 import os
 import re
@@ -23,8 +24,6 @@ from onnxport.vocabulary.patching import all_applied
 from onnxport.vocabulary.upstream import GuardOnDataDependentSymNode, of_symbols
 
 if TYPE_CHECKING:
-    from types import FrameType
-
     from onnxport.capture.request import Asked, Leaf, Request
 
 _NUMERIC = (importlib.util.find_spec(name) for name in ("numpy", "scipy"))
@@ -129,12 +128,17 @@ def _place(file: str, number: int) -> str:
 
 def model_line() -> str:
     """``file:line: code`` of the model that runs now, in a non-strict capture; empty where none does."""
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None and frame.f_code.co_filename != _CAPTURES:
-        if not is_library(frame.f_code.co_filename):
-            return _place(frame.f_code.co_filename, frame.f_lineno)
-        frame = frame.f_back
-    return ""
+    return next((_place(file, line) for file, line in _frames() if not is_library(file)), "")
+
+
+def _frames() -> Iterator[tuple[str, int]]:
+    """Files and lines of what runs now, innermost first, up to the capture."""
+    walked = ((frame.f_code.co_filename, line) for frame, line in traceback.walk_stack(sys._getframe(1)))
+    return itertools.takewhile(lambda at: at[0] != _CAPTURES, walked)
+
+
+def _is_inside_operator() -> bool:
+    return any(f.endswith("fake_tensor.py") for f in itertools.takewhile(is_library, (file for file, _ in _frames())))
 
 
 @functools.lru_cache(maxsize=4096)  # asked for each frame of each condition
@@ -166,11 +170,25 @@ def is_data_dependent(error: Exception) -> bool:
 
 
 def is_final(error: Exception) -> bool:
-    """Whether no other way to capture gives another answer: an operator without shapes, or inputs of another structure.
+    """Whether no other way to capture gives another answer.
 
-    Neither depends on the example's sizes, nor on who follows the code.
+    An operator without shapes, inputs of another structure, and a branch or loop over data depend neither on the
+    example's sizes, nor on who follows the code.
     """
-    return has_no_shapes(error) or "Detected mismatch between the structure of `inputs`" in str(error)
+    return "Detected mismatch between the structure" in str(error) or has_no_shapes(error) or _branches_on_data(error)
+
+
+def _branches_on_data(error: Exception) -> bool:
+    """Whether forward asked a value of data for a truth value, or how often to repeat something.
+
+    A strict capture follows an assertion.
+    """
+    place = innermost(frames := traceback.extract_tb(error.__traceback__))
+    if not isinstance(error, GuardOnDataDependentSymNode) or not place or ": assert " in place:
+        return False
+    behind = list(itertools.takewhile(lambda frame: is_library(frame.filename), reversed(frames)))
+    is_inside = any(frame.filename.endswith("fake_tensor.py") for frame in behind)  # an operator
+    return is_repeated(place) or (not is_inside and "guard_bool" in {frame.name for frame in behind})
 
 
 def has_no_shapes(error: Exception) -> bool:
@@ -233,8 +251,8 @@ def _covers(node: ast.stmt | ast.expr, line: int) -> bool:
 
 
 @contextlib.contextmanager
-def watched(found: list[tuple[Any, str]]) -> Iterator[None]:
-    """Note each symbol that is replaced, and each condition, with the line of the model.
+def watched(found: list[tuple[Any, str, bool]]) -> Iterator[None]:
+    """Note each symbol that is replaced, and each condition, with the line of the model, and if an operator did it.
 
     torch.export keeps no line in non-strict mode; that of a condition is an attribute of its location.
     """
@@ -245,7 +263,7 @@ def watched(found: list[tuple[Any, str]]) -> Iterator[None]:
             before = env.replacements.get(symbol)
             result = original(env, symbol, *args, **kwargs)
             if threading.get_ident() == thread and env.replacements.get(symbol) != before:
-                found.append((symbol, model_line()))
+                found.append((symbol, model_line(), _is_inside_operator()))
             return result
 
         return set_replacement

@@ -10,7 +10,6 @@ import onnx_ir as ir
 from onnxport.emit.graphs import nodes_of
 from onnxport.emit.local_functions import constant_node
 from onnxport.emit.weights import TorchTensor
-from onnxport.vocabulary import keys
 
 if TYPE_CHECKING:
     import numpy as np
@@ -157,24 +156,6 @@ def add_initializer(model: ir.Model, value: ir.Value) -> ir.Value:
     value.name = name
     initializers[name] = value
     return value
-
-
-def fold_initializer(model: ir.Model, value: ir.Value, folded: ir.Value) -> None:
-    """Give a constant that was computed from weights the name of one of them, which nothing reads any longer.
-
-    The metadata says what it was computed from, so that nobody takes it for that weight. Where the weight is still
-    read, the constant keeps the name that it has.
-    """
-    tensor = folded.const_value
-    sources = [leaf.source for leaf in tensor.leaves() if leaf.source] if isinstance(tensor, TorchTensor) else []
-    folded.metadata_props[keys.FOLDED_FROM] = ", ".join(dict.fromkeys(sources))
-    initializers, name = model.graph.initializers, value.name or ""
-    if value.uses() or value.is_graph_output() or initializers.get(name) is not value:
-        return
-    del initializers[name]
-    initializers.pop(folded.name or "", None)
-    folded.name = name
-    initializers[name] = folded
 
 
 def add_constant(graph: ir.Graph, value: ir.Value, model: ir.Model) -> None:

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import onnx_ir as ir
 import torch
-from onnxport.kit import TorchTensor
+from onnxport.kit import TorchTensor, keys
 from onnxport.optimize.rewriting import (
     add_initializer,
     all_nodes,
     attribute,
-    fold_initializer,
     forward,
     is_standard,
     sole_use,
@@ -87,8 +86,8 @@ def _fuse(model: ir.Model, norm: ir.Node) -> bool:
     for node in (norm, conv):
         if node.graph is not None:
             node.graph.remove(node, safe=True)
-    fold_initializer(model, weight_value, new_weight)
-    fold_initializer(model, bias_value, new_bias)
+    _keep_name(model, weight_value, new_weight)
+    _keep_name(model, bias_value, new_bias)
     return True
 
 
@@ -107,3 +106,21 @@ def _initializer(model: ir.Model, like: ir.Value, tensor: TorchTensor) -> ir.Val
     """A new initializer named after the one that it takes the place of."""
     fused = ir.Value(name=f"{like.name}.fused", type=like.type, shape=like.shape, const_value=tensor)
     return add_initializer(model, fused)
+
+
+def _keep_name(model: ir.Model, value: ir.Value, folded: ir.Value) -> None:
+    """Give a constant that was computed from weights the name of one of them, which nothing reads any longer.
+
+    The metadata says what it was computed from, so that nobody takes it for that weight. Where the weight is still
+    read, the constant keeps the name that it has.
+    """
+    tensor = folded.const_value
+    sources = [leaf.source for leaf in tensor.leaves() if leaf.source] if isinstance(tensor, TorchTensor) else []
+    folded.metadata_props[keys.FOLDED_FROM] = ", ".join(dict.fromkeys(sources))
+    initializers, name = model.graph.initializers, value.name or ""
+    if value.uses() or value.is_graph_output() or initializers.get(name) is not value:
+        return
+    del initializers[name]
+    initializers.pop(folded.name or "", None)
+    folded.name = name
+    initializers[name] = folded

@@ -41,15 +41,15 @@ def test_a_missing_translation_needs_one_capture(caplog: Any) -> None:
 
 
 def test_what_failed_is_told_with_its_time(capsys: Any) -> None:
-    def branch(x: torch.Tensor) -> torch.Tensor:
-        return x + 1 if x.sum() > 0 else x - 1
+    def unfit(x: torch.Tensor) -> torch.Tensor:
+        return x @ x  # of sizes that don't fit
 
     with pytest.raises(onnxport.CaptureError):
-        onnxport.export(FunctionModule(branch), (torch.randn(3, 4),), verbose=True)
+        onnxport.export(FunctionModule(unfit), (torch.randn(3, 4),), verbose=True)
     lines = [line for line in capsys.readouterr().out.splitlines() if "capture: torch.export, strict" in line]
     assert len(lines) == 1 and "(non-strict took " in lines[0]
 
     stages: list[str] = []
     with pytest.raises(onnxport.CaptureError):
-        onnxport.export(FunctionModule(branch), (torch.randn(3, 4),), verbose=stages.append)
+        onnxport.export(FunctionModule(unfit), (torch.randn(3, 4),), verbose=stages.append)
     assert any("non-strict took " in stage for stage in stages)
