@@ -11,7 +11,7 @@ from typing import Any
 from onnxport.errors import InputError, OpsetError
 from onnxport.host.call import Call
 from onnxport.host.discovery import Plugins, load
-from onnxport.host.profiles import DEFAULT, Profile, chosen_profile
+from onnxport.host.profiles import Profile, chosen_profile
 from onnxport.host.registry import Registry
 from onnxport.host.table import table_records
 from onnxport.vocabulary.callers import warn
@@ -55,8 +55,6 @@ def call_of(
     model: Any = None,
 ) -> tuple[int, Call]:
     """The target opset and what takes part: what is wrong with either is told before the capture."""
-    if version is not None:
-        opset_of(version, DEFAULT)
     loaded = load(plugins)
     profile = chosen_profile(runtime, portable, loaded.profiles)
     opset = opset_of(version, profile)

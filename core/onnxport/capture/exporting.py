@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from onnxport.vocabulary.patching import Replacement, all_applied
-from onnxport.vocabulary.upstream import load_dynamo
+from onnxport.vocabulary.upstream import remember_functions
 
 #: Held while torch traces: it patches its globals meanwhile, and two threads would see each other's.
 TRACING = threading.RLock()
@@ -56,7 +56,7 @@ def exporting() -> Iterator[None]:
     There is no public way to set it. The function is replaced in ``torch.onnx`` (which strict captures see) and, for
     those who imported it from there before, given other code; both as long as any thread captures.
     """
-    load_dynamo()
+    remember_functions()
     function = torch.onnx.is_in_onnx_export
     changes = [Replacement(torch.onnx, "is_in_onnx_export", _answering)]
     if isinstance(function, types.FunctionType) and function is not _answer:

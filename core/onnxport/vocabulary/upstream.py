@@ -22,6 +22,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
 from torch.nn.modules.dropout import _DropoutNd as Dropout
 from torch.nn.modules.module import _global_buffer_registration_hooks
+from torch.utils._device import _device_constructors
 
 from onnxport.vocabulary.patching import Replacement
 
@@ -124,9 +125,14 @@ def of_symbols(set_replacement: Callable[[Any], Any], location: Callable[[Any], 
     return changes
 
 
-def load_dynamo() -> None:
-    """Import what strict captures need: it keeps functions of torch by identity, and has to see them unreplaced."""
+def remember_functions() -> None:
+    """Fill what keeps functions of torch by identity, for the whole process: it has to see them unreplaced.
+
+    Strict captures, ``with torch.device(...)`` and ``torch.overrides`` do.
+    """
     importlib.import_module("torch._dynamo")
+    _device_constructors()
+    torch.overrides.get_overridable_functions()
 
 
 @contextlib.contextmanager
