@@ -106,6 +106,10 @@ functions = st.sampled_from(
 )
 tables = st.none() | st.dictionaries(operators, functions, max_size=2) | anything
 
+requests = anything | st.dictionaries(
+    words | st.sampled_from(["*", "linear.weight"]), st.sampled_from(["int4", "int8", None, "int5", 4]), max_size=2
+)
+
 GOOD: dict[str, st.SearchStrategy[Any]] = {
     "verbose": st.sampled_from([None, False]),
     "input_names": st.none() | st.lists(st.sampled_from(["a", "b", "c"]), max_size=1),
@@ -143,7 +147,9 @@ BAD: dict[str, st.SearchStrategy[Any]] = {
     "functions": anything | st.lists(words | st.sampled_from([nn.Linear, "torch.nn.Linear", int]), max_size=2),
     "metadata": anything,
     "seed": st.integers() | anything,
-    "target": anything,
+    "runtime": anything,
+    "portable": anything,
+    "quantize": requests,
     "training": anything,
     "colour": anything,
 }
@@ -358,6 +364,10 @@ FUNCTIONS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
         lambda **call: onnxport.view(**{"model": SMALL, "output": "page.html", **call}),
         dict.fromkeys(("model", "output", "before", "verification", "mismatch", "latencies"), whatever),
     ),
+    "quantize": (
+        lambda **call: onnxport.quantize(**{"program": SMALL, **call}),
+        {"program": whatever, "request": requests},
+    ),
     "infer_dynamic_shapes": (
         lambda **call: onnxport.infer_dynamic_shapes(**{"model": MODEL, "inputs": [(X,), (X[:1],)], **call}),
         {"model": whatever, "inputs": st.lists(calls_of_forward, max_size=3) | whatever},
@@ -367,7 +377,7 @@ FUNCTIONS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
         lambda **call: onnxport.check(**{"model": PROGRAM, **call}),
         {"model": whatever, "args": calls_of_forward, "kwargs": whatever, "dynamic_shapes": shapes,
          "opset_version": whatever, "custom_translation_table": tables | whatever, "plugins": whatever,
-         "functions": whatever, "prefer": whatever},
+         "functions": whatever, "prefer": whatever, "runtime": whatever},
     ),
     "program": (
         lambda **call: repr(onnxport.ONNXProgram(**{"model": SMALL.model, **call})),

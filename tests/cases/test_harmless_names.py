@@ -16,6 +16,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from onnxport import text as display
 from onnxport.vocabulary import callers, notes
+from onnxport_builtin import pages
 from onnxport_workbench.cli import app
 from onnxport_workbench.cli_output import PlainConsole
 from typer.testing import CliRunner
@@ -32,13 +33,13 @@ def harmless(text: str) -> bool:
 @pytest.mark.parametrize("text", [EVIL, "\x00\x7f", "a\tb\nc", "日本語 ünï", "\ud83d", "\u2028\u2066x\ufeff"])
 def test_texts(text: str) -> None:
     assert harmless(display.plain(text))
-    cell = display.markdown(text)
+    cell = pages.markdown(text)
     assert harmless(cell) and "\n" not in cell and "<script" not in cell and "](" not in cell
     assert not re.search(r"(?<!\\)[|`]", cell.replace(r"\\", ""))
-    block = display.fenced(f"```\n{text}\n```")
+    block = pages.fenced(f"```\n{text}\n```")
     assert harmless(block) and block.count("```") == 2
     if text == "日本語 ünï":
-        assert display.plain(text) == display.markdown(text) == text
+        assert display.plain(text) == pages.markdown(text) == text
 
 
 def test_errors_and_warnings(caplog: pytest.LogCaptureFixture) -> None:

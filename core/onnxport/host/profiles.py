@@ -71,7 +71,7 @@ def chosen_profile(runtime: object, portable: object, profiles: Callable[[], Map
     """
     if not isinstance(portable, bool):
         raise InputError(f"portable={shown(portable)}: give True or False.", parameter="portable")
-    if runtime == STANDARD:
+    if isinstance(runtime, str) and runtime == STANDARD:
         if portable:
             raise InputError(
                 "portable=True has no effect on runtime='onnx', whose files every runtime takes: leave it out, or name "

@@ -35,7 +35,7 @@ def python_functions(model: torch.nn.Module) -> Iterator[Replacement]:
 
 def _replaced(model: torch.nn.Module) -> Iterator[Replacement]:
     classes = {cls.__module__.partition(".")[0] for module in model.modules() for cls in type(module).__mro__}
-    packages = classes - _PYTHON - {"torch"}
+    packages = classes - _PYTHON - {"torch", __name__.partition(".")[0]}  # which has the modules of scripted parts
     for name, module in list(sys.modules.items()):
         space = getattr(module, "__dict__", {})
         if name.partition(".")[0] in packages and "__builtins__" in space:
@@ -55,7 +55,7 @@ def _length(value: Any) -> Any:
     """``len`` returns a Python int whatever ``Tensor.__len__`` gives."""
     if isinstance(value, torch.Tensor) and type(value).__len__ is torch.Tensor.__len__ and value.dim():
         return value.shape[0]
-    return len(value)
+    return builtins.len(value)
 
 
 class _Ranges(type):
