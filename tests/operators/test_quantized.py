@@ -459,13 +459,17 @@ def test_scaled_mm(out: torch.dtype | None) -> None:
     b = torch.randn(48, 32)
 
     def function(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-        return torch._scaled_mm(a.to(F8), b.to(F8).t(), torch.tensor(0.5), torch.tensor(2.0), out_dtype=out)
+        product = torch._scaled_mm(a.to(F8), b.to(F8).t(), torch.tensor(0.5), torch.tensor(2.0), out_dtype=out)
+        return product.float() if out is None else product
 
+    step = 2**-3 if out is None else None  # of float8: sums in another order may fall to either side of a boundary
     export_and_compare(
         function,
         (torch.randn(16, 32), b),
         dynamic_shapes=(({0: Dim("m")}, None),),
         other_args=(torch.randn(32, 32), b),
+        rtol=step,
+        atol=None if step is None else 2**-9,
     )
 
 
