@@ -9,6 +9,7 @@ import onnxport
 import pytest
 import torch
 import torch.nn.functional as F
+from onnxport.kit import all_applied
 from onnxport_builtin.capture.solver_memory import solver_memory
 from support import FunctionModule
 from torch.export import Dim
@@ -65,5 +66,5 @@ def test_the_program_is_torchs(name: str) -> None:
         return program.graph_module.code, shapes, ranges
 
     alone = capture()
-    with solver_memory():
+    with all_applied(solver_memory()):
         assert capture() == alone

@@ -246,7 +246,7 @@ def _missing(where: str, name: str, operator: str, *inputs: Any, **attributes: A
 _INT16 = np.array([1, 2, 3], np.int16)
 _DOUBLES = np.array([0.5, 0.25], np.float64)
 _missing("padding.py", "pad_of_int16", "Pad", _INT16, np.array([1, 1]), output=TensorProto.INT16)
-_missing("choosing.py", "where_of_int16", "Where", _INT16 > 1, _INT16, _INT16, output=TensorProto.INT16)
+_missing("kernels.py", "where_of_int16", "Where", _INT16 > 1, _INT16, _INT16, output=TensorProto.INT16)
 _missing("kernels.py", "max_of_int16", "Max", _INT16, _INT16, output=TensorProto.INT16)
 _missing("diagonals.py", "trilu_of_uint8", "Trilu", np.ones((2, 2), np.uint8), output=TensorProto.UINT8)
 _missing("special.py", "erf_of_float64", "Erf", _DOUBLES, output=TensorProto.DOUBLE)

@@ -112,7 +112,7 @@ def next_step(
     if purpose is Purpose.USUAL or plan.turn is Turn.NOW:
         if strategy := _asked_for(last, outcomes, strategies):
             return Plan(Purpose.PLUGIN, enlarged, strategy=strategy, turn=Turn.NOW)
-        if is_final(last.error):
+        if is_final(last.error) and all(_turn(each, last.error) < Turn.INSTEAD for each in strategies):
             return Verdict.FAILED
         if enlarged and not is_constraint(last.error) and not is_data_dependent(last.error):
             # The model may tie the sizes that were changed to others, or depend on the example's own.

@@ -84,7 +84,7 @@ def _globals(model: torch.nn.Module) -> Iterator[tuple[dict[str, Any], str, torc
         for name in names.co_names if names is not None else ():
             if _is_sparse(space.get(name)) and (id(space), name) not in found:
                 found.add((id(space), name))
-                yield Replacement(space, name, space[name])
+                yield space, name, space[name]
 
 
 def _is_sparse(value: Any) -> bool:
