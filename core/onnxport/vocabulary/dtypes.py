@@ -12,7 +12,7 @@ import numbers
 from typing import TYPE_CHECKING, Any
 
 import torch
-from onnx_ir import DataType
+from onnx_ir import DataType as DataType  # which packs take from here
 
 from onnxport.errors import InputError
 from onnxport.vocabulary.checks import wrong
