@@ -1,6 +1,7 @@
 """What stage plugins may import: each name and its home."""
 
 from onnxport_builtin.components import components as components
+from onnxport_builtin.free_names import FreeNames as FreeNames
 from onnxport_builtin.memory import Written as Written
 from onnxport_builtin.memory import is_same_size as is_same_size
 from onnxport_builtin.memory import may_overlap as may_overlap

@@ -28,7 +28,7 @@ import numpy as np
 import onnx_ir as ir
 import torch
 from onnxport import DataType
-from onnxport.kit import TorchTensor, nodes_of
+from onnxport.kit import FreeNames, TorchTensor
 from onnxport.optimize.rewriting import (
     QUANTIZED,
     add_initializer,
@@ -58,11 +58,7 @@ class Writer:
 
     def __init__(self, model: ir.Model) -> None:
         self.model = model
-        self._names: set[str | None] = {*model.graph.initializers, *(value.name for value in model.graph.inputs)}
-        for body in bodies(model):
-            for node in nodes_of(body):
-                self._names.update(value.name for value in node.outputs)
-                self._names.add(node.name)
+        self.unique = FreeNames(model, *bodies(model)).take
 
     def write(self, value: ir.Value, tensor: TorchTensor, uses: Uses, mark: Mark) -> None:
         """Let every node that reads a weight read its rounded form, and remove the weight."""
@@ -210,15 +206,6 @@ class Writer:
         tensor.name = self.unique(str(tensor.name))
         value = ir.Value(name=tensor.name, type=ir.TensorType(tensor.dtype), shape=tensor.shape, const_value=tensor)
         return add_initializer(self.model, value)
-
-    def unique(self, base: str) -> str:
-        """A free name, which is taken then."""
-        name, number = base, 0
-        while name in self._names:
-            number += 1
-            name = f"{base}_{number}"
-        self._names.add(name)
-        return name
 
 
 class _Weight:

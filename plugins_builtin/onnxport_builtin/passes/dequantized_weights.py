@@ -30,6 +30,8 @@ from onnxport.optimize.rewriting import (
     stored,
 )
 
+from onnxport_builtin.free_names import FreeNames
+
 _INTEGERS = (DataType.INT8, DataType.UINT8)
 _FLOAT8 = (DataType.FLOAT8E4M3FN, DataType.FLOAT8E4M3FNUZ, DataType.FLOAT8E5M2, DataType.FLOAT8E5M2FNUZ)
 _ELEMENTWISE = frozenset(["Add", "Sub", "Mul", "Div", "Cast"])
@@ -181,6 +183,7 @@ def _casts(model: ir.Model) -> int:
     """Make casts of large integer weights, which products read in the end, into DequantizeLinear."""
     constants, opset, changes = Constants(model), model.graph.opset_imports[""], 0
     for body in bodies(model):
+        names = FreeNames(model, body)
         for node in tuple(nodes_of(body)):
             weight = node.inputs[0] if is_standard(node, "Cast") and node.graph is not None else None
             if weight is None or weight.dtype not in _INTEGERS or weight.shape is None or not weight.shape.is_static():
@@ -192,7 +195,10 @@ def _casts(model: ir.Model) -> int:
                 continue
             one = ir.tensor(np.array(1, out.dtype.numpy()), dtype=out.dtype, name="one")  # type: ignore[union-attr]
             scale = ir.Value(
-                name=f"{out.name}_scale", type=ir.TensorType(one.dtype), shape=ir.Shape([]), const_value=one
+                name=names.take(f"{out.name}_scale"),
+                type=ir.TensorType(one.dtype),
+                shape=ir.Shape([]),
+                const_value=one,
             )
             add_constant(body, scale, model)
             if body is not model.graph:

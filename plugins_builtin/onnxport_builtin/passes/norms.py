@@ -28,6 +28,8 @@ from onnxport.optimize.rewriting import (
     sole_use,
 )
 
+from onnxport_builtin.free_names import FreeNames
+
 _NARROW = (DataType.FLOAT16, DataType.BFLOAT16)
 
 
@@ -204,8 +206,8 @@ def _spelled(model: ir.Model, graph: ir.Graph, norm: _Norm, two: list[ir.Value])
         return 0
     if norm.square.op_type == "Mul":
         if not two:
-            data = ir.Tensor(np.array(2, np.float32))
-            two.append(ir.Value(name="two", type=ir.TensorType(data.dtype), shape=ir.Shape([]), const_value=data))
+            data, name = ir.Tensor(np.array(2, np.float32)), FreeNames(model, graph).take("two")
+            two.append(ir.Value(name=name, type=ir.TensorType(data.dtype), shape=ir.Shape([]), const_value=data))
             add_constant(graph, two[0], model)
         norm.square.op_type = "Pow"
         norm.square.replace_input_with(1, two[0])

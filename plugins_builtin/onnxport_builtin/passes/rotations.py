@@ -22,6 +22,8 @@ from onnx_ir import DataType
 from onnxport.kit import nodes_of
 from onnxport.optimize.rewriting import add_constant, attribute, bodies, constant, is_standard
 
+from onnxport_builtin.free_names import FreeNames
+
 _TYPES = (DataType.FLOAT, DataType.FLOAT16, DataType.BFLOAT16)
 _CHAIN = ("Cos", "Sin", "Cast", "Unsqueeze", "Mul", "Div")
 
@@ -242,7 +244,7 @@ class _Writer:
         self._model, self._graph = model, graph
         self._tables: dict[Any, ir.Value] = {}
         self._constants: dict[tuple[int, ...], ir.Value] = {}
-        self._count = 0
+        self._names = FreeNames(model, graph)
 
     def write(self, node: ir.Node, rotation: _Rotation) -> bool:
         """Turn the last node of a rotation into the whole of it, where shapes and tables allow it."""
@@ -338,8 +340,7 @@ class _Writer:
         dtype: DataType | None,
         like: ir.Node,
     ) -> ir.Value:
-        self._count += 1
-        name = f"{user.outputs[0].name}_table_{self._count}"
+        name = self._names.take(f"{user.outputs[0].name}_table")
         node = ir.Node("", kind, inputs, attrs, name=f"node_{name}")
         value = node.outputs[0]
         value.name, value.type = name, None if dtype is None else ir.TensorType(dtype)
@@ -351,7 +352,7 @@ class _Writer:
         key = tuple(numbers)
         if key not in self._constants:
             data = ir.Tensor(np.array(numbers, np.int64))
-            name = "axes_" + "_".join(map(str, numbers))
+            name = self._names.take("axes_" + "_".join(map(str, numbers)))
             value = ir.Value(name=name, type=ir.TensorType(data.dtype), shape=data.shape, const_value=data)
             add_constant(self._graph, value, self._model)
             self._constants[key] = value

@@ -30,6 +30,8 @@ from onnxport.optimize.rewriting import (
     sole_use,
 )
 
+from onnxport_builtin.free_names import FreeNames
+
 _MOVES = frozenset(
     ["Transpose", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Slice", "Split", "Gather", "Expand"]
 )
@@ -44,7 +46,7 @@ def run(model: ir.Model) -> int:
     constants = Constants(model)
     changes = 0
     for body in bodies(model):
-        names: set[str | None] = set()
+        names = FreeNames(model, body)
         for node in tuple(nodes_of(body)):
             weight = node.inputs[0] if is_standard(node, "DequantizeLinear") else None
             if weight is None or weight.dtype not in _FUSED or not constants.holds(weight):
@@ -165,11 +167,8 @@ def _has_bytes(value: ir.Value) -> bool:
 class _Emitter:
     """Adds what stands before a node, with names of its own and the node's metadata."""
 
-    def __init__(self, model: ir.Model, body: ir.Graph, node: ir.Node, names: set[str | None]) -> None:
+    def __init__(self, model: ir.Model, body: ir.Graph, node: ir.Node, names: FreeNames) -> None:
         self._model, self._body, self._node, self._names = model, body, node, names
-        if not names:
-            names.update(value.name for each in nodes_of(body) for value in (*each.outputs, *each.inputs) if value)
-            names.update(model.graph.initializers)
 
     def node(
         self,
@@ -180,7 +179,7 @@ class _Emitter:
         attributes: Mapping[str, ir.Attr] | None = None,
     ) -> ir.Value:
         """Add a node; its one result, of the element type of ``like``."""
-        name = self._unique(f"{like.name}_{op_type.lower()}")
+        name = self._names.take(f"{like.name}_{op_type.lower()}")
         made = ir.Node("", op_type, inputs, list((attributes or {}).values()), name=f"node_{name}")
         made.metadata_props.update(self._node.metadata_props)
         value = made.outputs[0]
@@ -191,7 +190,7 @@ class _Emitter:
     def integers(self, *numbers: int) -> ir.Value:
         """A vector of int64."""
         data = ir.tensor(list(numbers), dtype=ir.DataType.INT64)
-        name = self._unique("const_" + "_".join(map(str, numbers)))
+        name = self._names.take("const_" + "_".join(map(str, numbers)))
         value = ir.Value(name=name, type=ir.TensorType(data.dtype), shape=ir.Shape([len(numbers)]), const_value=data)
         add_constant(self._body, value, self._model)
         return value if self._body is self._model.graph else self._body[0].outputs[0]
@@ -212,11 +211,3 @@ class _Emitter:
     def repeated(self, value: ir.Value | None, count: int) -> ir.Value | None:
         """A scalar as a vector; None for None."""
         return None if value is None else self.node("Expand", [value, self.integers(count)], [count], value)
-
-    def _unique(self, base: str) -> str:
-        name, number = base, 0
-        while name in self._names:
-            number += 1
-            name = f"{base}_{number}"
-        self._names.add(name)
-        return name
