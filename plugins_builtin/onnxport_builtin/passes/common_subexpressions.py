@@ -49,8 +49,6 @@ def _share(graph: ir.Graph, outer: dict[Any, ir.Node], functions: Container[Any]
     for node in tuple(graph):
         if node.op_type in RANDOM or (node.domain and node.op_identifier() not in functions):
             continue
-        if QUANTIZED in node.metadata_props:  # one for each product
-            continue
         given = [value.name != "" for value in node.outputs]  # an optional output may be left out
         key: list[Any] | None = [node.domain, node.op_type, node.overload, *map(id, node.inputs), *given]
         for name, attribute in sorted(node.attributes.items()):
@@ -64,10 +62,15 @@ def _share(graph: ir.Graph, outer: dict[Any, ir.Node], functions: Container[Any]
         if key is None:
             continue
         first = seen.setdefault(tuple(key), node)
-        if first is not node:
-            for old, new in zip(node.outputs, first.outputs):
-                if forward(old, new):
-                    changes += 1
+        # What a quantizer wrote is one for each product. Metadata is made when it is read: of equal nodes alone.
+        if first is node or QUANTIZED in node.metadata_props:
+            continue
+        if QUANTIZED in first.metadata_props:
+            seen[tuple(key)] = node
+            continue
+        for old, new in zip(node.outputs, first.outputs):
+            if forward(old, new):
+                changes += 1
     return changes
 
 

@@ -13,6 +13,7 @@ import torch
 from onnx_ir.passes.common import ShapeInferencePass
 from onnxport.host.discovery import load
 from onnxport.optimize.pipeline import optimize
+from onnxport.vocabulary import provenance
 from onnxport_builtin.passes.order import PASSES
 from support import export_and_compare, op_types
 from torch import nn
@@ -177,3 +178,15 @@ def test_passes_can_be_left_out_and_unknown_ones_are_named() -> None:
     assert "Transpose" in op_types(program)
     with pytest.raises(ValueError, match="No pass is called nonsense"):
         optimize(program.model, load(()).ir_passes(), without=["nonsense"])
+
+
+def test_passes_leave_provenance_to_those_who_read_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is made when it is first read, which takes longer than all passes: of few nodes while a model is optimized."""
+    model = nn.Sequential(*(nn.Sequential(nn.Linear(4, 4), nn.ReLU()) for _ in range(20))).eval()
+    made: list[object] = []
+    original = provenance.node_properties
+    monkeypatch.setattr(provenance, "node_properties", lambda *args: made.append(args) or original(*args))
+    program = onnxport.export(model, (torch.randn(2, 4),), verbose=False)
+    assert not made
+    assert len(list(program.model.graph)) == 40
+    assert all(node.metadata_props for node in program.model.graph) and len(made) == 40
