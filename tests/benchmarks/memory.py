@@ -31,7 +31,8 @@ class Wide(nn.Module):
         return x
 
 
-def _peak() -> int:
+def peak() -> int:
+    """The most memory that this process has had, in bytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
@@ -46,12 +47,12 @@ def measure(exporter: str, layers: int) -> None:
     export = onnxport.export if exporter == "onnxport" else lambda p: torch.onnx.export(p, dynamo=True, verbose=False)
     with tempfile.TemporaryDirectory(dir=os.environ.get("BENCH_DIR")) as folder:
         export(small).save(Path(folder) / "warm.onnx", external_data=True)
-        before = _peak()
+        before = peak()
         exported = export(program)
         start = time.perf_counter()
         exported.save(Path(folder) / "model.onnx", external_data=True)
         saved = time.perf_counter() - start
-        growth = _peak() - before
+        growth = peak() - before
         start = time.perf_counter()
         with open(Path(folder) / "plain.bin", "wb", buffering=0) as file:
             for parameter in model.parameters():

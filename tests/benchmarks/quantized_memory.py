@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -15,24 +14,7 @@ import time
 from pathlib import Path
 
 import torch
-from torch import nn
-
-
-class Wide(nn.Module):
-    """Square linear layers of 16 MiB each."""
-
-    def __init__(self, layers: int) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(nn.Linear(2048, 2048) for _ in range(layers))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        for layer in self.layers:
-            x = layer(x).relu()
-        return x
-
-
-def _peak() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+from memory import Wide, peak
 
 
 def measure(quantize: str | None, layers: int) -> None:
@@ -47,7 +29,7 @@ def measure(quantize: str | None, layers: int) -> None:
         onnxport.export(model, (x,), Path(folder) / "model.onnx", quantize=quantize)
         seconds = time.perf_counter() - start
         size = sum(file.stat().st_size for file in Path(folder).glob("model.onnx*"))
-    print(_peak(), seconds, size)
+    print(peak(), seconds, size)
 
 
 def main() -> None:

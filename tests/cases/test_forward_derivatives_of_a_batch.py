@@ -107,7 +107,7 @@ FUNCTIONS: dict[str, Callable[[torch.Tensor], Any]] = {
 }  # fmt: skip
 
 
-def equal(function: Callable[[torch.Tensor], Any], *sizes: int) -> None:
+def expect_equal(function: Callable[[torch.Tensor], Any], *sizes: int) -> None:
     model = Model(function).eval()
     originals = torch.func.jvp, torch.func.linearize, torch.func.linearize.__code__
     before = pytree.tree_leaves(model(torch.ones(2, 8)))
@@ -124,9 +124,9 @@ def equal(function: Callable[[torch.Tensor], Any], *sizes: int) -> None:
 @pytest.mark.filterwarnings("ignore:Attempted to insert a get_attr Node:UserWarning")
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_equals_eager_at_two_sizes(name: str) -> None:
-    equal(FUNCTIONS[name], 5, 1)
+    expect_equal(FUNCTIONS[name], 5, 1)
 
 
 @pytest.mark.parametrize("function", [Cube.apply, without_gradients])
 def test_what_only_forward_mode_computes(function: Callable[..., torch.Tensor]) -> None:
-    equal(lambda x: jvp(function, (x,), (x,))[1], 3)
+    expect_equal(lambda x: jvp(function, (x,), (x,))[1], 3)

@@ -161,7 +161,7 @@ OTHERS = [
 ]  # fmt: skip
 
 
-def told(model: torch.nn.Module, args: tuple[torch.Tensor, ...], name: Any = "seq") -> str:
+def expect_refusal(model: torch.nn.Module, args: tuple[torch.Tensor, ...], name: Any = "seq") -> str:
     with pytest.raises(onnxport.OnnxExporterError) as caught:
         onnxport.export(model.eval(), args, dynamic_shapes=({1: name},) * len(args))
     text = str(caught.value)
@@ -171,12 +171,12 @@ def told(model: torch.nn.Module, args: tuple[torch.Tensor, ...], name: Any = "se
 
 
 def test_the_line_of_the_loop() -> None:
-    text = told(Recurrence(), (torch.rand(2, 7, 3),) * 2)
+    text = expect_refusal(Recurrence(), (torch.rand(2, 7, 3),) * 2)
     assert "test_loop_over_time.py:22: for t in range(a.shape[1]):" in text
 
 
 def test_cells() -> None:
-    assert "nn.LSTM" in told(Cells(torch.nn.LSTMCell), (torch.rand(2, 7, 3),))
+    assert "nn.LSTM" in expect_refusal(Cells(torch.nn.LSTMCell), (torch.rand(2, 7, 3),))
 
 
 @pytest.mark.parametrize("loop", OTHERS, ids=lambda loop: loop.__name__)
@@ -189,13 +189,13 @@ def test_lines_of_loops(loop: Callable[..., Any]) -> None:
 
 @pytest.mark.parametrize("loop", CAPTURED, ids=lambda loop: loop.__name__)
 def test_loops(loop: Callable[[torch.Tensor], Any]) -> None:
-    text = told(FunctionModule(loop), (torch.rand(2, 7, 3),))
+    text = expect_refusal(FunctionModule(loop), (torch.rand(2, 7, 3),))
     lines = range(loop.__code__.co_firstlineno, loop.__code__.co_firstlineno + 8)
     assert any(f"because of {__file__}:{line}: " in text for line in lines)
 
 
 def test_a_dim() -> None:
-    told(FunctionModule(steps), (torch.rand(2, 7, 3),), Dim("seq"))
+    expect_refusal(FunctionModule(steps), (torch.rand(2, 7, 3),), Dim("seq"))
 
 
 def test_other_lines_get_the_usual_advice() -> None:

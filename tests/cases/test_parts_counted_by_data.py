@@ -69,7 +69,7 @@ OTHER = torch.rand(14, 4), torch.tensor([3, 9, 2])
 MORE = torch.rand(14, 4), torch.tensor([3, 4, 2, 5])
 
 
-def told(function: Callable[..., Any], *shapes: Any) -> str:
+def expect_refusal(function: Callable[..., Any], *shapes: Any) -> str:
     with pytest.raises(onnxport.OnnxExporterError) as caught:
         onnxport.export(FunctionModule(function), (X, LENGTHS), dynamic_shapes=(shapes,))
     text = str(caught.value)
@@ -81,7 +81,7 @@ def told(function: Callable[..., Any], *shapes: Any) -> str:
 
 @pytest.mark.parametrize("function", COUNTED_BY_ROWS, ids=lambda function: function.__name__)
 def test_the_number_of_lengths_is_dynamic(function: Callable[..., Any]) -> None:
-    text = told(function, {0: "tokens"}, {0: "parts"})
+    text = expect_refusal(function, {0: "tokens"}, {0: "parts"})
     assert "number of parts" in text or "number of steps" in text
 
 
@@ -92,7 +92,7 @@ def test_a_fixed_number_of_lengths(function: Callable[..., Any]) -> None:
 
 @pytest.mark.parametrize("function", COUNTED_BY_VALUES, ids=lambda function: function.__name__)
 def test_the_number_is_made_of_values(function: Callable[..., Any]) -> None:
-    told(function, {0: "tokens"}, None)
+    expect_refusal(function, {0: "tokens"}, None)
 
 
 def by_mask(x: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
