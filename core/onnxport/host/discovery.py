@@ -12,7 +12,6 @@ import logging
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from fnmatch import fnmatchcase
 from importlib import import_module
 from typing import Any
 
@@ -272,8 +271,7 @@ class Plugins:
         return [each for each in self._fitting("onnxport_ir_passes", profile) if each.is_required]
 
     def _fitting(self, hook: str, profile: str) -> list[Any]:
-        found = self.items(hook)
-        return [each for each in found if each.profile is None or fnmatchcase(profile, each.profile)]
+        return [each for each in self.items(hook) if profiles.is_for(each.profile, profile)]
 
     def _ordered(self, hook: str, profile: str | None = None) -> Sequence[Any]:
         found = self.items(hook) if profile is None else self._fitting(hook, profile)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
+from fnmatch import fnmatchcase
 
 from onnxport.errors import InputError, PluginError
 from onnxport.vocabulary.checks import shown
@@ -43,6 +44,11 @@ class Profile:
 
 
 DEFAULT = Profile(STANDARD, "the standard alone: every runtime of ONNX")
+
+
+def is_for(pattern: str | None, profile: str) -> bool:
+    """Whether what is for the profiles of a pattern, or without one for all, is for a profile."""
+    return pattern is None or fnmatchcase(profile, pattern)
 
 
 def by_name(profiles: Iterable[Profile]) -> dict[str, Profile]:

@@ -12,12 +12,11 @@ import copy
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from fnmatch import fnmatchcase
 from typing import Any
 
 from onnxport.host.binding import bind as bind
 from onnxport.host.binding import signature_mismatch as signature_mismatch
-from onnxport.host.profiles import STANDARD
+from onnxport.host.profiles import STANDARD, is_for
 from onnxport.host.records import TABLE_TIER, Conflict, Key, Resolver, Translation, key_of, name_of
 from onnxport.vocabulary.opsets import LOWEST_OPSET
 
@@ -219,6 +218,5 @@ def _grouped(
     fitting: dict[Key, list[Translation]] = {}
     others: dict[Key, list[Translation]] = {}
     for record in records:
-        fits = record.profile is None or fnmatchcase(profile, record.profile)
-        (fitting if fits else others).setdefault(record.target, []).append(record)
+        (fitting if is_for(record.profile, profile) else others).setdefault(record.target, []).append(record)
     return fitting, others
