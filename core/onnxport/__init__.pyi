@@ -2,6 +2,9 @@
 
 from onnxport_quantization.formats import WeightFormat as WeightFormat
 from onnxport_quantization.quantizer import quantize as quantize
+from onnxport_workbench.check import CheckResult as CheckResult
+from onnxport_workbench.check import check as check
+from onnxport_workbench.exportable import ExportableModule as ExportableModule
 from onnxport_workbench.find_mismatch import MismatchResult as MismatchResult
 from onnxport_workbench.find_mismatch import find_mismatch as find_mismatch
 from onnxport_workbench.infer_shapes import infer_dynamic_shapes as infer_dynamic_shapes
@@ -36,9 +39,7 @@ from onnxport.errors import Unsupported as Unsupported
 from onnxport.errors import UnsupportedOperatorsError as UnsupportedOperatorsError
 from onnxport.errors import VerificationError as VerificationError
 from onnxport.errors import WeightError as WeightError
-from onnxport.export import check as check
 from onnxport.export import export as export
-from onnxport.exportable import ExportableModule as ExportableModule
 from onnxport.host.hookspecs import hookimpl as hookimpl
 from onnxport.host.profiles import Profile as Profile
 from onnxport.host.records import Deferred as Deferred
@@ -48,7 +49,6 @@ from onnxport.host.records import translation as translation
 from onnxport.host.stages import Container as Container
 from onnxport.host.stages import Pass as Pass
 from onnxport.program.onnx_program import ONNXProgram as ONNXProgram
-from onnxport.run import CheckResult as CheckResult
 from onnxport.vocabulary.callers import warn as warn
 from onnxport.vocabulary.dtypes import DataType as DataType
 from onnxport.vocabulary.dtypes import component_dtype as component_dtype

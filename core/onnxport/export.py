@@ -1,4 +1,4 @@
-"""``export()`` and ``check()``: the pipeline on one screen.
+"""``export()``: the pipeline on one screen.
 
 model, args -> capture -> functionalize -> fold constants -> translate -> passes -> ONNXProgram -> save, verify, report
 """
@@ -32,8 +32,8 @@ from onnxport.optimize import pipeline
 from onnxport.program import reweight
 from onnxport.program.onnx_program import ONNXProgram
 from onnxport.program.saving import is_file, path_of, require_flags
-from onnxport.run import CheckResult, Run
-from onnxport.settings import Settings, call_of, check_arguments
+from onnxport.run import Run
+from onnxport.settings import Settings, call_for, check_arguments
 from onnxport.translate.model import Names, Translated
 from onnxport.translate.overrides import Overrides
 from onnxport.translate.walk import Translator
@@ -144,19 +144,18 @@ def export(
         path_of(f, external_data)  # now, and not after an hour
     model = uncompiled(model)  # of torch.compile, whose forward takes *args
     classes = classes_of(functions)
-    opset, call = call_of(opset_version, custom_translation_table, plugins, prefer, runtime, portable, quantize, model)
+    opset, call = call_for(opset_version, custom_translation_table, plugins, prefer, runtime, portable, quantize, model)
     settings = Settings(opset, call, call.registry, mutation, metadata, optimize, seed, classes)
     verifier = _verifier(call) if verify else None  # which is refused before the capture
     observer = observer_of(verbose) if callable(verbose) else None
     run = Run(verbose=bool(verbose) and observer is None, artifacts=Path(artifacts_dir), observer=observer)
     try:
-        request, program, interface = _captured(
+        request, program, interface = capture_model(
             run, settings, model, args, kwargs, dynamic_shapes, dynamic_axes, input_names, output_names
         )
         if dump_exported_program:
             run.dump(program)
-        with TRACING:  # decompositions are traced, and constants computed
-            translated = translate_program(program, interface, settings, run)
+        translated = translate_program(program, interface, settings, run)
         translated.expect_complete()
         check_dynamic(program, request)  # what traces nodes again may fix sizes: a vmap's linear does in torch 2.11
         if optimize:
@@ -193,50 +192,7 @@ def export(
     return onnx_program
 
 
-def check(
-    model: torch.nn.Module | ExportedProgram,
-    args: tuple[Any, ...] = (),
-    *,
-    kwargs: dict[str, Any] | None = None,
-    dynamic_shapes: Any = None,
-    opset_version: int | None = None,
-    custom_translation_table: Mapping[Callable[..., Any], Any] | None = None,
-    plugins: Sequence[Any] | None = None,
-    functions: Sequence[type[torch.nn.Module] | str] = (),
-    runtime: str = "onnx",
-    prefer: Mapping[Any, str] | None = None,
-) -> CheckResult:
-    """Find everything in a model that can't be exported, without building a model.
-
-    Takes the arguments of :func:`export` that matter for it. Weights may be fake or on the meta device, and onnxruntime
-    need not be installed.
-
-    Returns:
-        All refusals and conflicts of plugins, none when the model can be exported; and what the runtime has no kernel
-        for: that of ``runtime``, or onnxruntime where it is left out.
-
-    Raises:
-        OnnxExporterError: the model can't even be captured, or the arguments are bad.
-    """
-    opset, call = call_of(opset_version, custom_translation_table, plugins, prefer, runtime)
-    call.plugins.ir_passes(call.profile.name)  # which says where one can't be placed
-    registry = call.registry.collecting()
-    settings = Settings(opset, call, registry, functions=classes_of(functions))
-    model = uncompiled(model)
-    run = Run()
-    _, program, interface = _captured(run, settings, model, args, kwargs, dynamic_shapes, None, None, None)
-    with TRACING:
-        translated = translate_program(program, interface, settings, run)
-    operators: dict[str, int] = {}
-    for (operator, *_), count in translated.served.items():
-        operators[operator] = operators.get(operator, 0) + count
-    looks = call.plugins.items("onnxport_check")
-    lacking = [found for look in looks for found in look(translated.model, call.profile)]
-    conflicts = list((registry.conflicts or {}).values())
-    return CheckResult(translated.refusals, operators, dict(translated.decomposed), lacking, conflicts)
-
-
-def _captured(
+def capture_model(
     run: Run,
     settings: Settings,
     model: Any,
@@ -284,11 +240,19 @@ def _without_collection() -> Iterator[None]:
             gc.enable()
 
 
-@_without_collection()
-@unset_fake_temporarily()  # a caller may export under its own fake mode; constants are computed for real
-@without_autocast()  # the graph has its casts by now
 def translate_program(program: ExportedProgram, interface: Interface, settings: Settings, run: Run) -> Translated:
-    """The middle arrows: an exported program as an ONNX model, with what was refused."""
+    """The middle arrows: an exported program as an ONNX model, with what was refused.
+
+    Decompositions are traced meanwhile, and constants computed: for real, though the caller may export under its own
+    fake mode, and without autocast, whose casts are in the graph by now.
+    """
+    with TRACING, _without_collection(), unset_fake_temporarily(), without_autocast():
+        translated = _translated(program, interface, settings, run)
+    run.count(translated.model, after=False)
+    return translated
+
+
+def _translated(program: ExportedProgram, interface: Interface, settings: Settings, run: Run) -> Translated:
     host = settings.call.plugins
     with run.stage("functionalize"), using(host.semantics):
         program = with_program_passes(program, host.program_passes(), run.passes)
@@ -319,19 +283,18 @@ def translate_program(program: ExportedProgram, interface: Interface, settings: 
             walkers=host.items("onnxport_walkers"),
             functionalizer=functionalizer,
         )
-        run.translated = translator.run()
+        run.translated = translated = translator.run()
         for problem in translator.table_use.problems(settings.call.table, functional.graph_module.graph):
             warn(problem)
         if settings.metadata == "none":
-            run.translated.model.graph.metadata_props.clear()
-        if run.translated.inlined and settings.functions:
-            listed = "\n".join(f"    {path}: {reason}" for path, reason in run.translated.inlined.items())
+            translated.model.graph.metadata_props.clear()
+        if translated.inlined and settings.functions:
+            listed = "\n".join(f"    {path}: {reason}" for path, reason in translated.inlined.items())
             warn(f"Calls that could not become functions (functions=) stay inline:\n{listed}")
-        _name_output_axes(run.translated.model, interface)
-        run.translated.model.meta[keys.FOLDED] = reweight.folded_weights(folded, program)
-        run.translated.model.meta[keys.TRANSLATED] = functional.graph_module
-    run.count(run.translated.model, after=False)
-    return run.translated
+        _name_output_axes(translated.model, interface)
+        translated.model.meta[keys.FOLDED] = reweight.folded_weights(folded, program)
+        translated.model.meta[keys.TRANSLATED] = functional.graph_module
+    return translated
 
 
 def _name_output_axes(model: ir.Model, interface: Interface) -> None:

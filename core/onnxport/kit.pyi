@@ -10,6 +10,7 @@ from onnxport_builtin.memory import storage_of as storage_of
 from onnxport_builtin.pages import fenced as fenced
 from onnxport_builtin.pages import markdown as markdown
 
+from onnxport.capture.arguments import example_arguments_of as example_arguments_of
 from onnxport.capture.arguments import prepare as prepare
 from onnxport.capture.call import call_of as call_of
 from onnxport.capture.diagnosis import guards as guards
@@ -40,6 +41,8 @@ from onnxport.emit.tensor import Node as Node
 from onnxport.emit.weights import CHUNK_BYTES as CHUNK_BYTES
 from onnxport.emit.weights import TorchTensor as TorchTensor
 from onnxport.errors import MissingCheckpointError as MissingCheckpointError
+from onnxport.export import capture_model as capture_model
+from onnxport.export import translate_program as translate_program
 from onnxport.functional.passes import weights_behind as weights_behind
 from onnxport.functional.passes import with_program_passes as with_program_passes
 from onnxport.functional.program import Functionalizer as Functionalizer
@@ -79,6 +82,8 @@ from onnxport.program.data_file import inside as inside
 from onnxport.program.reweight import names_of as names_of
 from onnxport.program.saving import require_flags as require_flags
 from onnxport.run import Run as Run
+from onnxport.settings import Settings as Settings
+from onnxport.settings import call_for as call_for
 from onnxport.text import plain as plain
 from onnxport.translate.model import FunctionUse as FunctionUse
 from onnxport.translate.model import MakeWalker as MakeWalker
@@ -91,6 +96,7 @@ from onnxport.vocabulary.call_spec import placeholder_values as placeholder_valu
 from onnxport.vocabulary.callers import warn as warn
 from onnxport.vocabulary.checks import call_arguments as call_arguments
 from onnxport.vocabulary.checks import callable_argument as callable_argument
+from onnxport.vocabulary.checks import classes_of as classes_of
 from onnxport.vocabulary.checks import listed as listed
 from onnxport.vocabulary.checks import optional as optional
 from onnxport.vocabulary.checks import path_argument as path_argument
@@ -107,3 +113,4 @@ from onnxport.vocabulary.patching import all_applied as all_applied
 from onnxport.vocabulary.provenance import source_line as source_line
 from onnxport.vocabulary.storage import has_data as has_data
 from onnxport.vocabulary.upstream import contained as contained
+from onnxport.vocabulary.upstream import uncompiled as uncompiled

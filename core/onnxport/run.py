@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import json
 import logging
 import resource
 import time
@@ -17,8 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from onnxport.errors import Refusal, SaveError
-from onnxport.host.records import Conflict
+from onnxport.errors import SaveError
 from onnxport.text import plain
 from onnxport.vocabulary.notes import _notes
 
@@ -152,56 +150,3 @@ class Run:
 
 def _peak_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-@dataclass
-class CheckResult:
-    """The result of :func:`check`.
-
-    Attributes:
-        refusals: operators that can't be translated, each with its count, places, reasons and what would serve it.
-        operators: number of calls of each operator that is translated.
-        decomposed: number of calls of each operator that is expanded by a decomposition.
-        missing_kernels: ONNX operators that onnxruntime can't run on the CPU, or not on CUDA, with these types.
-        conflicts: operators that plugins of equal rank translate, which an export refuses until one is preferred.
-    """
-
-    refusals: list[Refusal]
-    operators: dict[str, int] = field(default_factory=dict)
-    decomposed: dict[str, int] = field(default_factory=dict)
-    missing_kernels: list[Any] = field(default_factory=list)
-    conflicts: list[Conflict] = field(default_factory=list)
-
-    @property
-    def passed(self) -> bool:
-        """Nothing is refused, and no plugins are in conflict: the model can be exported."""
-        return not self.refusals and not self.conflicts
-
-    def as_dict(self) -> dict[str, Any]:
-        """The result as JSON takes it."""
-        return {
-            "passed": self.passed,
-            "refusals": [vars(refusal) for refusal in self.refusals],
-            "operators": self.operators,
-            "decomposed": self.decomposed,
-            "missing_kernels": [vars(missing) for missing in self.missing_kernels],
-            "conflicts": [conflict.as_dict() for conflict in self.conflicts],
-        }
-
-    def to_json(self) -> str:
-        """The result as JSON text."""
-        return json.dumps(self.as_dict(), indent=2)
-
-    def _repr_html_(self) -> Any:
-        from onnxport.host.discovery import load
-
-        return load().hooks.call("onnxport_html", subject=self)
-
-    def __str__(self) -> str:
-        lines = [str(found) for found in (*self.refusals, *self.conflicts)]
-        if self.passed:
-            lines = [f"Every operator can be translated ({sum(self.operators.values())} calls)."]
-        for provider in dict.fromkeys(missing.provider for missing in self.missing_kernels):
-            lines.append(f"onnxruntime's {provider} has no kernel for:")
-            lines += [f"  {missing}" for missing in self.missing_kernels if missing.provider == provider]
-        return plain("\n".join(lines))

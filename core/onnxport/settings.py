@@ -44,7 +44,7 @@ class Settings:
     functions: tuple[type | str, ...] = ()
 
 
-def call_of(
+def call_for(
     version: int | None,
     table: Any,
     plugins: Any,

@@ -6,14 +6,12 @@ import abc
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import onnxport
 import torch
-
-from onnxport.capture.arguments import example_arguments_of
-from onnxport.export import export
-from onnxport.vocabulary.checks import wrong
+from onnxport.kit import example_arguments_of, wrong
 
 if TYPE_CHECKING:
-    from onnxport.program.onnx_program import ONNXProgram
+    from onnxport import ONNXProgram
 
 
 class ExportableModule(torch.nn.Module, abc.ABC):
@@ -79,7 +77,7 @@ class ExportableModule(torch.nn.Module, abc.ABC):
         Raises:
             OnnxExporterError: as `onnxport.export`.
         """
-        program = export(self, **{**self.export_arguments(), **kwargs})
+        program = onnxport.export(self, **{**self.export_arguments(), **kwargs})
         if program is None:
             wanted = "True, or leave it out: to_onnx gives an ONNXProgram"
             raise wrong("dynamo", kwargs.get("dynamo"), wanted)

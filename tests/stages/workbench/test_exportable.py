@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import onnxport
 import pytest
 import torch
-from onnxport import exportable
-from onnxport.exportable import ExportableModule
+from onnxport import ExportableModule
 
 
 class Plain(ExportableModule):
@@ -47,7 +47,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list:
         found.append((model, options))
         return "program" if options.get("dynamo", True) else None
 
-    monkeypatch.setattr(exportable, "export", export)
+    monkeypatch.setattr(onnxport, "export", export)
     return found
 
 
