@@ -276,11 +276,9 @@ def _translated(program: ExportedProgram, interface: Interface, settings: Settin
             weights=initializers_of(program),
             folded=folded,
             level=settings.metadata,
-            advice=host.advice,
+            call=settings.call,
             seed=settings.seed,
-            profile=settings.call.profile,
             functions=settings.functions,
-            walkers=host.items("onnxport_walkers"),
             functionalizer=functionalizer,
         )
         run.translated = translated = translator.run()

@@ -55,6 +55,9 @@ from onnxport.functional.program import results_of as results_of
 from onnxport.host import records as records
 from onnxport.host.discovery import Plugins as Plugins
 from onnxport.host.discovery import load as load
+from onnxport.host.emission import Inference as Inference
+from onnxport.host.emission import SizeFunction as SizeFunction
+from onnxport.host.emission import SizeText as SizeText
 from onnxport.host.profiles import chosen_profile as chosen_profile
 from onnxport.host.records import Conflict as Conflict
 from onnxport.host.records import Key as Key

@@ -95,6 +95,13 @@ def onnxport_semantics() -> list[Any]:
 
 
 @hookimpl
+def onnxport_emission() -> list[Any]:
+    """Results of ONNX operators, and sizes as nodes and as text."""
+    records: list[Any] = import_module(f"{__name__}.emission").records()
+    return records
+
+
+@hookimpl
 def onnxport_strategies() -> list[Strategy]:
     """A trace below autograd, for derivatives and transforms."""
     return [import_module(f"{__name__}.capture.below_autograd").below_autograd()]

@@ -9,7 +9,7 @@ import onnxport
 import pytest
 import sympy
 import torch
-from onnxport.emit.dimension_text import expression_of, simplified
+from onnxport_builtin.emission.dimension_text import expression_of, simplified
 from support import expect_equal
 from torch import nn
 from torch.utils._sympy.functions import CeilDiv, FloorDiv, Mod

@@ -13,7 +13,7 @@ import onnx_ir as ir
 import torch
 from onnx_ir import DataType
 
-from onnxport.emit import domains, infer, literals, local_functions
+from onnxport.emit import domains, literals, local_functions
 from onnxport.emit.frame import Frame, Position
 from onnxport.emit.graphs import detach
 from onnxport.emit.schemas import OpSpec, missing, spec_of
@@ -21,6 +21,7 @@ from onnxport.emit.symbols import Symbols
 from onnxport.emit.tensor import Node, Result, Tensor
 from onnxport.emit.values import Values
 from onnxport.errors import Unsupported
+from onnxport.host.emission import Emission
 from onnxport.host.profiles import DEFAULT
 from onnxport.text import writable
 from onnxport.vocabulary.dtypes import onnx_dtype
@@ -46,6 +47,7 @@ class Builder(Values):
         source: the user's node that ``node`` is a decomposed step of, if it is one.
         origin: the translation being run.
         seed: the seed for random nodes that the user wants, or None.
+        emission: what plugins teach about ONNX operators and sizes.
         profile: the runtime that the file is for; ``op.call`` takes a domain's version from it.
         frames: the graphs under construction, the innermost last.
     """
@@ -58,9 +60,11 @@ class Builder(Values):
         names: dict[Any, str] | None = None,
         seed: int | None = None,
         profile: Profile = DEFAULT,
+        emission: Emission | None = None,
         walker: Walks | None = None,
     ) -> None:
         self.opset = opset
+        self.emission = Emission() if emission is None else emission
         self.node: torch.fx.Node | None = None
         self.source: torch.fx.Node | None = None
         self.origin: Translation | None = None
@@ -97,7 +101,7 @@ class Builder(Values):
     def _emit(self, spec: OpSpec, inputs: tuple[Any, ...], outputs: int | None, attributes: dict[str, Any]) -> Any:
         given = attributes
         attrs = [literals.attribute(spec, key, value) for key, value in given.items() if value is not None]
-        attributes = {attr.name: attr if attr.ref_attr_name else attr.value for attr in attrs}
+        attributes = literals.by_name(attrs)
         values, types = self._bind(spec, inputs)
         if not spec.without.keys().isdisjoint(types.items()):
             return self._in_wider(spec, values, types, outputs, given)
@@ -108,9 +112,24 @@ class Builder(Values):
         if wide is not None and own is not None and kind not in types and spec.makes_of_attributes:
             made = self._emit(spec, tuple(values), outputs, literals.of_type(spec, given, wide))
             return self._cast_all(made, own)
-        dims = infer.dims_of(spec.name, values, attributes)
-        shape = None if dims is None else self.symbols.shared(dims)
-        return self._append("", spec.name, values, attrs, dtypes, shape)
+        return self._append("", spec.name, values, attrs, dtypes, self._shape("", spec.name, values, attributes))
+
+    def _dtypes(
+        self, domain: str, name: str, values: Sequence[Any], attributes: dict[str, Any], count: int
+    ) -> list[DataType | None] | None:
+        """The element types of an operator's results that plugins tell, where its schema doesn't."""
+        known = self.emission.inference.get((domain, name))
+        return None if known is None or known.dtypes is None else known.dtypes(attributes, count, values)
+
+    def _shape(
+        self, domain: str, name: str, values: Sequence[Tensor | None], attributes: dict[str, Any]
+    ) -> ir.Shape | None:
+        """The shape of an operator's first result, as far as plugins tell; nothing is known of what a function asks."""
+        known = self.emission.inference.get((domain, name))
+        if known is None or known.dims is None or any(type(value) is ir.Attr for value in attributes.values()):
+            return None
+        dims = known.dims(values, attributes)
+        return None if dims is None else self.symbols.shared(dims)
 
     def _in_wider(
         self, spec: OpSpec, values: list[Any], types: dict[str, DataType], outputs: int | None, attrs: dict[str, Any]
@@ -210,9 +229,9 @@ class Builder(Values):
         self, spec: OpSpec, types: dict[str, DataType], attributes: dict[str, Any], count: int, values: Sequence[Any]
     ) -> list[DataType | None]:
         kinds = spec.outputs
-        special = literals.special_types(spec.name, attributes, count, values)
-        if special is not None:
-            return special
+        known = self._dtypes("", spec.name, values, attributes, count)
+        if known is not None:
+            return known
         last = len(kinds) - 1
         found = (kinds[min(i, last)] for i in range(count))
         return [kind if isinstance(kind, DataType) else types.get(kind) for kind in found]
@@ -235,7 +254,8 @@ class Builder(Values):
             version: of the domain; a model has one of each. By default the one that it has, or 1.
             inputs: tensors, None, numbers or lists; a number takes the first tensor's element type.
             outputs: number of results.
-            dtypes: element type of each result; by default that of the first tensor input.
+            dtypes: element type of each result; by default what a plugin tells of the operator, or that of the first
+                tensor input.
 
         Raises:
             ValueError: the model has another version of the domain.
@@ -243,10 +263,14 @@ class Builder(Values):
         domain, spec = domains.require(self, domain, version, name)
         first = next((v.dtype for v in inputs if isinstance(v, Tensor)), None)
         values = [self.tensor(value, first) for value in inputs]
-        wanted = [first] * literals.count(name, outputs) if dtypes is None else dtypes
-        kinds = [None if dtype is None else onnx_dtype(dtype) for dtype in wanted]
         attrs = [literals.attribute(spec or name, key, value) for key, value in attributes.items() if value is not None]
-        return self._append(domain, name, values, attrs, kinds, None, overload)
+        given = literals.by_name(attrs)
+        if dtypes is None:
+            count = literals.count(name, outputs)
+            kinds = self._dtypes(domain, name, values, given, count) or [first] * count
+        else:
+            kinds = [None if dtype is None else onnx_dtype(dtype) for dtype in dtypes]
+        return self._append(domain, name, values, attrs, kinds, self._shape(domain, name, values, given), overload)
 
     def function(
         self,

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from onnxport.emit.frame import Frame
     from onnxport.emit.tensor import Tensor
+    from onnxport.host.emission import Emission
     from onnxport.host.profiles import Profile
 
 
@@ -29,6 +30,7 @@ class Emitter(Operators, Protocol):
     """The builder, for sizes, local functions and fingerprints: the graphs under construction, and `op.Name(…)`."""
 
     opset: int
+    emission: Emission
     profile: Profile
     node: torch.fx.Node | None
     seed: int | None

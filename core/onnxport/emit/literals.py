@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from reprlib import repr as brief
 from typing import Any
 
@@ -86,6 +86,11 @@ def attribute(spec: OpSpec | str, key: str, value: Any) -> ir.Attr:
         return ir.Attr(key, kind, convert(value))
     except (TypeError, ValueError, OverflowError, RuntimeError) as error:
         raise _wrong(spec.name, key, value, wanted) from error
+
+
+def by_name(attributes: Iterable[ir.Attr]) -> dict[str, Any]:
+    """The values of attributes; an attribute that refers to a function's parameter stands for itself."""
+    return {attr.name: attr if attr.ref_attr_name else attr.value for attr in attributes}
 
 
 def _unknown(spec: OpSpec, key: str) -> Exception:
@@ -227,21 +232,6 @@ def _expect_constant(name: str, key: str, value: Any) -> None:
             )
 
 
-_TYPES = frozenset(["to", "dtype", "output_dtype", "output_datatype", "value"])
-
-
-def special_types(
-    name: str, attributes: dict[str, Any], count: int, values: Sequence[Any]
-) -> list[DataType | None] | None:
-    """The element types of an operator's results, where its schema leaves them open; else None."""
-    rule = SPECIAL_TYPES.get(name)
-    if rule is None:
-        return None
-    if any(type(value) is ir.Attr and key in _TYPES for key, value in attributes.items()):
-        return [None] * count  # each call of the function says which
-    return rule(attributes, count, values)
-
-
 def of_type(spec: OpSpec, attributes: dict[str, Any], dtype: DataType) -> dict[str, Any]:
     """The attributes with another type for what they say to make: that of `value`, or a type's number."""
     value = attributes.get("value")
@@ -250,77 +240,3 @@ def of_type(spec: OpSpec, attributes: dict[str, Any], dtype: DataType) -> dict[s
         return {**attributes, key: dtype}
     tensor = value if isinstance(value, ir.TensorProtocol) else ir.tensor(value)
     return {**attributes, "value": ir.tensor(tensor.numpy().astype(dtype.numpy()), dtype=dtype)}
-
-
-def _cast_type(attributes: dict[str, Any], count: int, _values: Sequence[Any]) -> list[DataType | None]:
-    to = attributes["to"]
-    return [onnx_dtype(to) if isinstance(to, torch.dtype) else DataType(int(to))] * count
-
-
-def _dtype_attribute(default: DataType | None) -> Callable[..., list[DataType | None]]:
-    def rule(attributes: dict[str, Any], count: int, values: Sequence[Any]) -> list[DataType | None]:
-        dtype = attributes.get("dtype", attributes.get("output_dtype", attributes.get("output_datatype")))
-        if dtype is None:
-            found = default if default is not None else values[0].dtype
-        else:
-            found = onnx_dtype(dtype) if isinstance(dtype, torch.dtype) else DataType(int(dtype))
-        return [found] * count
-
-    return rule
-
-
-def _filled_type(attributes: dict[str, Any], count: int, _values: Sequence[Any]) -> list[DataType | None]:
-    value = attributes.get("value")
-    dtype = (
-        DataType.FLOAT if value is None else (value if isinstance(value, ir.TensorProtocol) else ir.tensor(value)).dtype
-    )
-    return [dtype] * count
-
-
-_CONSTANTS = {"value_int": DataType.INT64, "value_ints": DataType.INT64, "value_string": DataType.STRING}
-
-
-def _constant_type(attributes: dict[str, Any], count: int, values: Sequence[Any]) -> list[DataType | None]:
-    known = next((dtype for key, dtype in _CONSTANTS.items() if key in attributes), None)
-    return _filled_type(attributes, count, values) if known is None else [known] * count
-
-
-def _body_types(attributes: dict[str, Any], count: int, _values: Sequence[Any]) -> list[DataType | None]:
-    graph = attributes.get("then_branch") or attributes["body"]
-    outputs = list(graph.outputs)
-    return [value.dtype for value in outputs[len(outputs) - count :]]
-
-
-def _quantized_type(attributes: dict[str, Any], count: int, values: Sequence[Any]) -> list[DataType | None]:
-    if len(values) > 2:
-        return [values[2].dtype] * count
-    return [DataType(int(attributes.get("output_dtype") or DataType.UINT8))] * count
-
-
-def _dequantized_type(attributes: dict[str, Any], count: int, values: Sequence[Any]) -> list[DataType | None]:
-    return [DataType(int(attributes.get("output_dtype") or values[1].dtype))] * count
-
-
-SPECIAL_TYPES: dict[str, Callable[..., list[DataType | None]]] = {
-    "Cast": _cast_type,
-    "BitCast": _cast_type,
-    "CastLike": lambda _attributes, count, values: [values[1].dtype] * count,
-    "ConstantOfShape": _filled_type,
-    "Constant": _constant_type,
-    "EyeLike": _dtype_attribute(None),
-    "Bernoulli": _dtype_attribute(None),
-    "Multinomial": _dtype_attribute(DataType.INT32),
-    "RandomNormal": _dtype_attribute(DataType.FLOAT),
-    "RandomUniform": _dtype_attribute(DataType.FLOAT),
-    "RandomNormalLike": _dtype_attribute(None),
-    "RandomUniformLike": _dtype_attribute(None),
-    "BlackmanWindow": _dtype_attribute(DataType.FLOAT),
-    "HammingWindow": _dtype_attribute(DataType.FLOAT),
-    "HannWindow": _dtype_attribute(DataType.FLOAT),
-    "MelWeightMatrix": _dtype_attribute(DataType.FLOAT),
-    "QuantizeLinear": _quantized_type,
-    "DequantizeLinear": _dequantized_type,
-    "If": _body_types,
-    "Loop": _body_types,
-    "Scan": _body_types,
-}

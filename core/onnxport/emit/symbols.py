@@ -14,8 +14,6 @@ import sympy
 import torch
 from onnx_ir import DataType
 
-from onnxport.emit.arithmetic import Arithmetic
-from onnxport.emit.dimension_text import expression_of, simplified
 from onnxport.emit.frame import Place
 from onnxport.emit.tensor import Concrete, Tensor
 from onnxport.errors import Unsupported
@@ -122,7 +120,6 @@ class Symbols:
 
     def __init__(self, op: Emitter, names: dict[sympy.Basic, str] | None = None) -> None:
         self._op = op
-        self._arithmetic = Arithmetic(op, self.vector)
         self._names: dict[sympy.Basic, str] = dict(names or {})
         self._sizes: dict[tuple[sympy.Basic, str], Size] = {}
         self._shapes: dict[tuple[Any, ...], ir.Shape] = {}
@@ -165,11 +162,10 @@ class Symbols:
         """The text of an expression in the file, with the requested names."""
         if expr in self._names:
             return self._names[expr]
-        expr = simplified(expr, getattr(self._env, "divisible", ()))
-        if expr in self._names:
-            return self._names[expr]
-        known = {s: expression_of(self._names[s]) for s in expr.free_symbols if s in self._names}
-        return str(simplified(expr.xreplace(known)) if known else expr).replace(" ", "")
+        write = self._op.emission.size_text
+        if write is None:
+            return str(expr.xreplace({symbol: sympy.Symbol(name) for symbol, name in self._names.items()}))
+        return write(expr, self._names, getattr(self._env, "divisible", ()))
 
     # Binding ---------------------------------------------------------------------------------------------------
 
@@ -260,9 +256,19 @@ class Symbols:
         elif expr.is_number:
             return op.const([float(expr)], DataType.DOUBLE)
         else:
-            result = self._arithmetic.emit(expr)
+            result = self._computed(expr)
         op.frame.remember(op.frame.sizes, expr, result)
         return result
+
+    def _computed(self, expr: sympy.Basic) -> Tensor:
+        """The value of an expression that has parts."""
+        rule = self._op.emission.size_functions.get(expr.func.__name__)
+        if rule is None:
+            raise Unsupported(
+                f"no ONNX form for the symbolic size {expr} ({expr.func.__name__}): compute it otherwise, or leave its "
+                "axes static"
+            )
+        return rule(self._op, *expr.args)  # type: ignore[no-any-return]
 
     def scalar(self, expr: sympy.Basic) -> Tensor:
         """The value of an expression as a 0-d tensor."""

@@ -9,6 +9,7 @@ from onnxport.errors import TableError
 from onnxport.host import hookspecs
 from onnxport.host.calls import Hooks
 from onnxport.host.checking import CHECKS
+from onnxport.host.emission import Emission
 from onnxport.host.hookspecs import hookimpl
 from onnxport.host.info import PluginInfo
 from onnxport.host.profiles import DEFAULT, Profile
@@ -45,6 +46,7 @@ class Call:
         plugins: those that were chosen.
         profile: the runtime that is written for.
         quantization: how weights are rounded, or None.
+        emission: what plugins teach the builder.
         table: the records of the table.
         registry: their translations, and those of the table.
         infos: all of them, the table last.
@@ -66,6 +68,7 @@ class Call:
         self.plugins = plugins
         self.profile = profile
         self.quantization = quantization
+        self.emission = Emission(plugins.items("onnxport_emission"))
         self.registry = plugins.preferring(prefer, opset, profile.name)
         self.table: Sequence[Translation] = table
         self._table: PluginInfo | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from reprlib import repr as brief
@@ -14,10 +14,11 @@ from typing import Any, TypeVar
 import torch
 
 from onnxport.errors import OnnxExporterError
+from onnxport.host import fields
+from onnxport.host.fields import expect, items_of
 from onnxport.host.info import PluginInfo
 from onnxport.host.profiles import Profile
 from onnxport.host.records import Deferred, Translation, check_opset, check_profile, key_of, operator_named
-from onnxport.host.semantics import Assertion, Fill, Folding, Record, Region, Ties, View, Write
 from onnxport.host.stages import Container, Pass, ProgramPass, Strategy
 from onnxport.vocabulary.opsets import LOWEST_OPSET, NEWEST_OPSET
 from onnxport.vocabulary.patching import Replacement, applied, holds
@@ -33,32 +34,10 @@ _PLAIN = re.compile(r"\w+::\w+(\.(?!default$)\w+)?").fullmatch
 """Tells names that are keys as they stand."""
 
 
-def _listed(value: Any, kind: type[_T]) -> list[_T]:
-    """The items of what a hook returned.
-
-    Raises:
-        TypeError: it is no list, or has items of another kind.
-    """
-    if kind is not object and isinstance(value, kind):
-        raise TypeError(f"returned a {kind.__name__}: return a list of {kind.__name__} objects")
-    if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Iterable):
-        raise TypeError(f"expected a list of {kind.__name__} objects, got {brief(value)}")
-    items = list(value)
-    for item in items:
-        if not isinstance(item, kind):
-            raise TypeError(f"expected {kind.__name__} objects, got {brief(item)}")
-    return items
-
-
-def _expect(condition: bool, owner: str, field: str, value: Any, wanted: str) -> None:
-    if not condition:
-        raise TypeError(f"{owner}: {field} is {brief(value)}, it must be {wanted}")
-
-
 def translations(info: PluginInfo, value: Any, kept: frozenset[int]) -> list[Translation]:
     """Records, with the plugin that brought them and its tier."""
     name, tier = info.name, info.tier
-    return [record if id(record) in kept else _record(record, name, tier) for record in _listed(value, Translation)]
+    return [record if id(record) in kept else _record(record, name, tier) for record in items_of(value, Translation)]
 
 
 def _record(record: Translation, plugin: str, tier: int) -> Translation:
@@ -70,8 +49,8 @@ def _record(record: Translation, plugin: str, tier: int) -> Translation:
         raise TypeError(f"the translation of {record.name}: function is {brief(function)}, it must be callable")
     if type(priority) is not int or type(record.complex) is not bool or type(opset) is not int or opset not in _OPSETS:
         owner = f"the translation of {record.name}"
-        _expect(type(priority) is int, owner, "priority", priority, "an int")
-        _expect(type(record.complex) is bool, owner, "complex", record.complex, "True or False")
+        expect(type(priority) is int, owner, "priority", priority, "an int")
+        expect(type(record.complex) is bool, owner, "complex", record.complex, "True or False")
         check_opset(opset, owner)
     # Not dataclasses.replace, which takes several times as long.
     if record.profile is not None:
@@ -82,7 +61,7 @@ def _record(record: Translation, plugin: str, tier: int) -> Translation:
 
 def resolved(info: PluginInfo, value: Any, kept: frozenset[int]) -> list[Translation] | None:
     """Records for one target, which takes the place of theirs; None where there are none."""
-    records = _listed(value, Translation)
+    records = items_of(value, Translation)
     own = [record if id(record) in kept else replace(record, target="resolved::target") for record in records]
     return translations(info, own, kept) or None
 
@@ -91,7 +70,7 @@ def adapted(_info: PluginInfo, value: Any, _kept: frozenset[int]) -> Translation
     """One record, whose function and complex flag are used."""
     if not isinstance(value, Translation):
         raise TypeError(f"expected a Translation, got {brief(value)}")
-    _expect(callable(value.function), "the Translation", "function", value.function, "callable")
+    expect(callable(value.function), "the Translation", "function", value.function, "callable")
     return value
 
 
@@ -103,42 +82,42 @@ def decompositions(info: PluginInfo, value: Any, _kept: frozenset[int]) -> Mappi
         if not isinstance(target, OpOverload):
             key_of(target)  # which says what is wrong with a packet
             raise TypeError(f"the key {brief(target)} is no OpOverload, such as torch.ops.aten.gelu.default")
-        _expect(callable(function), f"the decomposition of {key_of(target)}", "the function", function, "callable")
+        expect(callable(function), f"the decomposition of {key_of(target)}", "the function", function, "callable")
     return value
 
 
 def containers(_info: PluginInfo, value: Any, _kept: frozenset[int]) -> list[Container]:
     """Classes that hold tensors."""
-    items = _listed(value, Container)
+    items = items_of(value, Container)
     for item in items:
         named = isinstance(item.cls, str) and re.fullmatch(r"[\w.]+:[\w.]+", item.cls)
         wanted = "a class, or its name such as 'mylib.states:State'"
-        _expect(isinstance(item.cls, type) or bool(named), "a Container", "cls", item.cls, wanted)
+        expect(isinstance(item.cls, type) or bool(named), "a Container", "cls", item.cls, wanted)
         owner = f"the Container of {item.cls if isinstance(item.cls, str) else item.cls.__qualname__}"
-        _expect(callable(item.flatten), owner, "flatten", item.flatten, "a function")
-        _expect(callable(item.unflatten), owner, "unflatten", item.unflatten, "a function")
-        _expect(item.names is None or callable(item.names), owner, "names", item.names, "a function or None")
+        expect(callable(item.flatten), owner, "flatten", item.flatten, "a function")
+        expect(callable(item.unflatten), owner, "unflatten", item.unflatten, "a function")
+        expect(item.names is None or callable(item.names), owner, "names", item.names, "a function or None")
         name = item.serialized_name
-        _expect(name is None or isinstance(name, str), owner, "serialized_name", name, "a string or None")
-        _expect(type(item.subclasses) is bool, owner, "subclasses", item.subclasses, "True or False")
+        expect(name is None or isinstance(name, str), owner, "serialized_name", name, "a string or None")
+        expect(type(item.subclasses) is bool, owner, "subclasses", item.subclasses, "True or False")
         is_listed = isinstance(item.counters, (list, tuple)) and all(isinstance(each, str) for each in item.counters)
-        _expect(is_listed, owner, "counters", item.counters, "a list of names")
+        expect(is_listed, owner, "counters", item.counters, "a list of names")
     return items
 
 
 def _steps(info: PluginInfo, value: Any, kept: frozenset[int], kind: type[_T]) -> list[_T]:
     """Named steps, with the plugin that brought them."""
-    items: list[Any] = _listed(value, kind)
+    items: list[Any] = items_of(value, kind)
     for item in items:
-        _expect(isinstance(item.name, str) and bool(item.name), f"a {kind.__name__}", "name", item.name, "a string")
+        expect(isinstance(item.name, str) and bool(item.name), f"a {kind.__name__}", "name", item.name, "a string")
         owner = f"the {kind.__name__} {item.name!r}"
         for field, is_optional in _FUNCTIONS[kind].items():
             function = getattr(item, field)
             wanted = "a function or None" if is_optional else "a function"
-            _expect(callable(function) or (is_optional and function is None), owner, field, function, wanted)
+            expect(callable(function) or (is_optional and function is None), owner, field, function, wanted)
         for field in ("before", "after"):
             place = getattr(item, field, None)
-            _expect(place is None or isinstance(place, str), owner, field, place, "the name of a pass or None")
+            expect(place is None or isinstance(place, str), owner, field, place, "the name of a pass or None")
         check_profile(getattr(item, "profile", None), owner)
     return [item if id(item) in kept else replace(item, plugin=info.name) for item in items]
 
@@ -164,46 +143,6 @@ def program_passes(info: PluginInfo, value: Any, kept: frozenset[int]) -> list[P
 def strategies(info: PluginInfo, value: Any, kept: frozenset[int]) -> list[Strategy]:
     """Other ways to capture a model."""
     return _steps(info, value, kept, Strategy)
-
-
-_MEANINGS = (View, Write, Region, Assertion, Ties, Fill, Folding)
-_FIELDS: Mapping[type, Mapping[str, tuple[Callable[[Any], bool], str]]] = {
-    View: {"inverse": (lambda v: _is_operator(v), "the name of an operator, or a function")},
-    Write: {
-        "value": (lambda v: _is_operator(v), "the name of an operator, or a function"),
-        "when": (lambda v: v is None or callable(v), "a function or None"),
-    },
-    Region: {
-        "body": (lambda v: type(v) is int and v >= 0, "the position of an argument"),
-        "inputs": (lambda v: v is None or callable(v), "a function or None"),
-        "results": (lambda v: v is None or callable(v), "a function or None"),
-    },
-    Assertion: {},
-    Ties: {"is_itself": (lambda v: type(v) is bool, "True or False")},
-    Fill: {"value": (callable, "a function")},
-    Folding: {"when": (lambda v: v is None or callable(v), "a function or None")},
-}
-
-
-def _is_operator(value: Any) -> bool:
-    return callable(value) or (isinstance(value, str) and "::" in value)
-
-
-def semantics(_info: PluginInfo, value: Any, _kept: frozenset[int]) -> list[Record]:
-    """What operators do besides computing."""
-    if isinstance(value, _MEANINGS):
-        raise TypeError(f"returned a {type(value).__name__}: return a list of records")
-    items = _listed(value, object)
-    for item in items:
-        if not isinstance(item, _MEANINGS):
-            names = ", ".join(kind.__name__ for kind in _MEANINGS)
-            raise TypeError(f"expected records of the kinds {names}, got {brief(item)}")
-        owner = f"a {type(item).__name__}"
-        _expect(_is_operator(item.op), owner, "op", item.op, "a qualified name such as 'mypack::push_', or a function")
-        owner = f"the {type(item).__name__} of {item.op}"
-        for field, (is_right, wanted) in _FIELDS[type(item)].items():
-            _expect(is_right(getattr(item, field)), owner, field, getattr(item, field), wanted)
-    return items  # type: ignore[return-value]
 
 
 def advice(_info: PluginInfo, value: Any, _kept: frozenset[int]) -> str | None:
@@ -256,7 +195,7 @@ def patches(info: PluginInfo, value: Any, kept: frozenset[int]) -> list[Patch]:
     if isinstance(value, (Replacement, AbstractContextManager)):
         raise TypeError(f"returned a {type(value).__name__}: return a list of replacements and context managers")
     patched: list[Patch] = []
-    for item in _listed(value, object):
+    for item in items_of(value, object):
         if isinstance(item, Patch) and id(item) in kept:
             patched.append(item)
         elif isinstance(item, Replacement):
@@ -270,30 +209,30 @@ def patches(info: PluginInfo, value: Any, kept: frozenset[int]) -> list[Patch]:
 
 
 def _replacement(info: PluginInfo, item: Replacement) -> Replacement:
-    _expect(isinstance(item.name, str) and bool(item.name), "a Replacement", "name", item.name, "a string")
+    expect(isinstance(item.name, str) and bool(item.name), "a Replacement", "name", item.name, "a string")
     owner = f"the Replacement of {item.target}"
     is_named = isinstance(item.owner, str) and not re.fullmatch(r"[\w.]+(:[\w.]+)?", item.owner)
-    _expect(not is_named, owner, "owner", item.owner, "a module, a class, or its name such as 'mylib.layers:Layer'")
-    _expect(callable(item.wrapper), owner, "wrapper", item.wrapper, "a function")
-    _expect(isinstance(item.torch, str), owner, "torch", item.torch, "a condition such as '<2.16'")
-    _expect(isinstance(item.why, str), owner, "why", item.why, "a string")
+    expect(not is_named, owner, "owner", item.owner, "a module, a class, or its name such as 'mylib.layers:Layer'")
+    expect(callable(item.wrapper), owner, "wrapper", item.wrapper, "a function")
+    expect(isinstance(item.torch, str), owner, "torch", item.torch, "a condition such as '<2.16'")
+    expect(isinstance(item.why, str), owner, "why", item.why, "a string")
     holds(item.torch, "0")  # which says what is wrong with it
     return replace(item, plugin=info.name)
 
 
 def profiles(info: PluginInfo, value: Any, kept: frozenset[int]) -> list[Profile]:
     """Runtimes, with the plugin that brought them."""
-    items = _listed(value, Profile)
+    items = items_of(value, Profile)
     for item in items:
-        _expect(isinstance(item.name, str) and bool(item.name), "a Profile", "name", item.name, "a string")
+        expect(isinstance(item.name, str) and bool(item.name), "a Profile", "name", item.name, "a string")
         owner = f"the Profile {item.name!r}"
-        _expect(isinstance(item.domains, Mapping), owner, "domains", item.domains, "a dict of versions by domain")
+        expect(isinstance(item.domains, Mapping), owner, "domains", item.domains, "a dict of versions by domain")
         for domain, version in item.domains.items():
             is_version = type(version) is int and version > 0
-            _expect(is_version, owner, f"the version of {domain!r}", version, "a positive int")
+            expect(is_version, owner, f"the version of {domain!r}", version, "a positive int")
         if item.opset is not None:
             check_opset(item.opset, owner)
-        _expect(item.kernels is None or callable(item.kernels), owner, "kernels", item.kernels, "a function or None")
+        expect(item.kernels is None or callable(item.kernels), owner, "kernels", item.kernels, "a function or None")
     return [item if id(item) in kept else replace(item, plugin=info.name) for item in items]
 
 
@@ -301,10 +240,10 @@ def _with_methods(owner: str, *methods: str) -> Callable[[PluginInfo, Any, froze
     """Looks at objects that must have some methods."""
 
     def looked_at(_info: PluginInfo, value: Any, _kept: frozenset[int]) -> list[Any]:
-        items = _listed(value, object)
+        items = items_of(value, object)
         for item in items:
             for method in methods:
-                _expect(callable(getattr(item, method, None)), owner, method, item, "a method of it")
+                expect(callable(getattr(item, method, None)), owner, method, item, "a method of it")
         return items
 
     return looked_at
@@ -312,9 +251,9 @@ def _with_methods(owner: str, *methods: str) -> Callable[[PluginInfo, Any, froze
 
 def functions(_info: PluginInfo, value: Any, _kept: frozenset[int]) -> list[Any]:
     """Functions that the core calls itself: their errors are errors of the call."""
-    items = _listed(value, object)
+    items = items_of(value, object)
     for item in items:
-        _expect(callable(item), "an item of the list", "it", item, "a function")
+        expect(callable(item), "an item of the list", "it", item, "a function")
     return items
 
 
@@ -327,7 +266,8 @@ CHECKS: Mapping[str, Callable[[PluginInfo, Any, frozenset[int]], Any]] = {
     "onnxport_patches": patches,
     "onnxport_strategies": strategies,
     "onnxport_program_passes": program_passes,
-    "onnxport_semantics": semantics,
+    "onnxport_semantics": fields.records_of(fields.MEANINGS),
+    "onnxport_emission": fields.records_of(fields.LESSONS),
     "onnxport_advice": advice,
     "onnxport_functionalizers": _with_methods("a functionalizer", "program", "graph"),
     "onnxport_quantizers": _with_methods("a quantizer", "plan", "restore", "roundings"),

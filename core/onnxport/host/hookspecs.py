@@ -27,9 +27,10 @@ if TYPE_CHECKING:
     import torch
     import typer
 
+    from onnxport.host.emission import Record
     from onnxport.host.profiles import Profile
     from onnxport.host.records import Translation
-    from onnxport.host.semantics import Record
+    from onnxport.host.semantics import Record as Meaning
     from onnxport.host.stages import Container, Pass, ProgramPass, Strategy
     from onnxport.vocabulary.patching import Replacement
     from onnxport.vocabulary.upstream import OpOverload
@@ -175,7 +176,7 @@ def onnxport_program_passes() -> Iterable[ProgramPass]:  # type: ignore[empty-bo
 
 
 @hookspec
-def onnxport_semantics() -> Iterable[Record]:  # type: ignore[empty-body]
+def onnxport_semantics() -> Iterable[Meaning]:  # type: ignore[empty-body]
     """What operators do besides computing. Called once, when it is first needed; the first record of one is taken.
 
     Views, writes, regions, assertions, ties, fills and foldings, see :mod:`onnxport.host.semantics`. ::
@@ -183,6 +184,19 @@ def onnxport_semantics() -> Iterable[Record]:  # type: ignore[empty-body]
         @hookimpl
         def onnxport_semantics():
             return [Assertion("mypack::check_rows"), View("mypack::window", inverse="mypack::window_scatter")]
+    """
+
+
+@hookspec
+def onnxport_emission() -> Iterable[Record]:  # type: ignore[empty-body]
+    """What the builder is taught about ONNX operators and sizes. Called once, when it is first needed.
+
+    The first record about something is taken, see :mod:`onnxport.host.emission`: element types and shapes of results,
+    functions that symbolic sizes are made of, the text of dimensions. ::
+
+        @hookimpl
+        def onnxport_emission():
+            return [Inference("FusedMatMul", dims=product_dims, domain="com.microsoft")]
     """
 
 

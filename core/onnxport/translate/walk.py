@@ -8,7 +8,7 @@ run names every refusal.
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -23,11 +23,10 @@ from onnxport.errors import InputError, Refusal, TranslationError, Unsupported
 from onnxport.functional.folding import Folded
 from onnxport.host import records, registry
 from onnxport.host.binding import mistake
-from onnxport.host.profiles import DEFAULT, Profile
 from onnxport.translate import model
 from onnxport.translate.decompose import Decomposer
 from onnxport.translate.faults import MistakeError, fault, told
-from onnxport.translate.model import MakeWalker, Names, Translated, Walker
+from onnxport.translate.model import Names, Translated, Walker
 from onnxport.translate.results import Results
 from onnxport.translate.table_use import TableUse
 from onnxport.translate.tally import Outcome, Tally
@@ -43,6 +42,7 @@ if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
     from onnxport.functional.program import Functionalizer, FunctionalProgram
+    from onnxport.host.call import Call
     from onnxport.host.records import Translation
     from onnxport.host.registry import Registry
     from onnxport.translate.tally import Trial
@@ -60,11 +60,9 @@ class Translator:
         weights: the program's parameters, buffers and constants.
         folded: FX nodes that were evaluated at export time, with their values.
         level: how much provenance is written (``metadata.LEVELS``).
-        advice: what to suggest for an operator that nothing serves.
+        call: the plugins that take part, and the runtime that is written for.
         seed: seed of random nodes; ``op.seed`` for translations.
-        profile: the runtime that is written for; ``op.profile`` for translations.
         functions: the module classes whose calls become functions.
-        walkers: what makes other orders of the nodes.
         functionalizer: makes what decompositions give pure.
     """
 
@@ -78,11 +76,9 @@ class Translator:
         weights: Sequence[Initializer],
         folded: Mapping[torch.fx.Node, torch.Tensor] | None = None,
         level: str = "full",
-        advice: Callable[[str], str] = lambda _target: "",
+        call: Call,
         seed: int | None = None,
-        profile: Profile = DEFAULT,
         functions: Sequence[type | str] = (),
-        walkers: Iterable[MakeWalker] = (),
         functionalizer: Functionalizer,
     ) -> None:
         self.program = program
@@ -94,12 +90,19 @@ class Translator:
         self.skipped = functional.skipped
         self._interior = folded.interior if isinstance(folded, Folded) else self.skipped
         self._decomposer = Decomposer(table.decompositions, functionalizer.graph)
-        self._tally = Tally(advice)
+        self._tally = Tally(call.plugins.advice)
         self.table_use = TableUse()
         self._modules: list[torch.nn.Module] = []
         self.env: dict[torch.fx.Node, Any] = {}
-        dims = dict(names.dims)
-        self.op = Builder(table.opset, metadata=level, names=dims, seed=seed, profile=profile, walker=self)
+        self.op = Builder(
+            table.opset,
+            metadata=level,
+            names=dict(names.dims),
+            seed=seed,
+            profile=call.profile,
+            emission=call.emission,
+            walker=self,
+        )
         self._results = Results(self.op, functional.graph_module.graph)
         self._validity = Validity(self.op)
         self.graph_module = functional.graph_module
@@ -107,8 +110,8 @@ class Translator:
         self.weights: Sequence[str] = [
             n for w in weights if w.kind is not InputKind.CONSTANT_TENSOR for n in w.placeholders
         ]
-        made = (make(self) for make in walkers)
-        self.functions: Walker | None = next((walker for walker in made if walker is not None), None)
+        walkers = (make(self) for make in call.plugins.items("onnxport_walkers"))
+        self.functions: Walker | None = next((walker for walker in walkers if walker is not None), None)
         if functions and self.functions is None:
             raise InputError(
                 "functions= needs a plugin that makes functions of module calls: install one, or leave it out.",

@@ -7,10 +7,12 @@ import onnx_ir as ir
 import pytest
 import torch
 from onnxport import Builder, DataType, Tensor, Unsupported
+from onnxport.host.emission import Emission
+from onnxport.kit import load
 
 
 def make(opset: int = 20) -> Builder:
-    return Builder(opset)
+    return Builder(opset, emission=Emission(load(()).items("onnxport_emission")))
 
 
 def value(name: str = "x", dtype: DataType = DataType.FLOAT, shape: tuple[int, ...] = (2, 3)) -> Tensor:

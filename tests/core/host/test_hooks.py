@@ -17,9 +17,12 @@ from onnxport.kit import (
     Assertion,
     Fill,
     Folding,
+    Inference,
     ProgramPass,
     Region,
     Replacement,
+    SizeFunction,
+    SizeText,
     Strategy,
     Ties,
     Turn,
@@ -348,6 +351,23 @@ def test_advice_is_one_line(value: Any) -> None:
 )
 def test_mistakes_in_semantics(items: Any, said: str) -> None:
     assert said in errors_of(plugin(onnxport_semantics=items), lambda loaded: loaded.semantics)
+
+
+@pytest.mark.parametrize(
+    ("items", "said"),
+    [
+        (Inference("Relu"), "returned a Inference: return a list"),
+        ([Inference("")], "a Inference: op_type is '', it must be the name of an ONNX operator"),
+        ([Inference("Relu", dims=3)], "the Inference of Relu: dims is 3"),
+        ([Inference("Relu", dtypes="float")], "dtypes is 'float'"),
+        ([Inference("Relu", domain=None)], "domain is None"),
+        ([SizeFunction("FloorDiv", None)], "the SizeFunction of FloorDiv: emit is None"),
+        ([SizeText("n")], "a SizeText: write is 'n', it must be a function"),
+        ([3], "expected records of the kinds Inference, SizeFunction"),
+    ],
+)
+def test_mistakes_in_emission(items: Any, said: str) -> None:
+    assert said in errors_of(plugin(onnxport_emission=items), lambda loaded: loaded.items("onnxport_emission"))
 
 
 # Containers by name

@@ -1,19 +1,19 @@
-"""Shapes of temporaries, for the operators where a glance at the inputs tells.
+"""What nodes of ONNX operators give, where a glance at their inputs and attributes tells.
 
-Results of FX nodes get their shape from torch; this is for the values between them, so that translations and passes
-can ask for a rank. Unknown is always allowed (None), wrong never.
+Results of FX nodes get their element types and shapes from torch; this is for the values between them, so that
+translations and passes can ask for a rank. Unknown is always allowed (None), wrong never.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import onnx_ir as ir
+from onnx_ir import DataType
+from onnxport.kit import Inference
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-Dims = "list[Any] | None"
+# Dimensions -----------------------------------------------------------------------------------------------------------
 
 
 def _dims(value: Any) -> list[Any] | None:
@@ -190,54 +190,126 @@ def _keep_rank(inputs: Sequence[Any], _attributes: dict[str, Any]) -> Any:
     return None if dims is None else [ir.SymbolicDim(None)] * len(dims)
 
 
-def _named(names: str, rule: Any) -> dict[str, Any]:
-    return dict.fromkeys(names.split(), rule)
+def _ranked(value: Any) -> Any:
+    """The rank and the number of elements that aren't zero, which data decide."""
+    dims = _dims(value)
+    return None if dims is None else [len(dims), ir.SymbolicDim(None)]
 
 
-RULES: dict[str, Callable[[Sequence[Any], dict[str, Any]], Any]] = {
-    **_named(
-        "Abs Acos Acosh Asin Asinh Atan Atanh BitwiseNot Cast Ceil Celu Clip Cos Cosh CumSum CumProd Elu Erf", _same
-    ),
-    **_named(
-        "Exp Floor Gelu HardSigmoid HardSwish Hardmax Identity IsInf IsNaN LayerNormalization LeakyRelu Log", _same
-    ),
-    **_named("LogSoftmax Mish Neg Not PRelu Reciprocal Relu Round Selu Sigmoid Sign Sin Sinh Softmax Softplus", _same),
-    **_named("Softsign Sqrt Tan Tanh ThresholdedRelu Trilu BatchNormalization InstanceNormalization Swish", _same),
-    **_named("GroupNormalization RMSNormalization ReverseSequence ScatterND ScatterElements Dropout BitCast", _same),
-    **_named("QuantizeLinear DequantizeLinear", _same),
-    **_named(
-        "Add Sub Mul Div Pow Mod And Or Xor Equal Less LessOrEqual Greater GreaterOrEqual Where Max Min", _broadcast
-    ),
-    **_named("Sum Mean BitShift BitwiseAnd BitwiseOr BitwiseXor", _broadcast),
-    **_named("ReduceSum ReduceMean ReduceMax ReduceMin ReduceProd ReduceL1 ReduceL2 ReduceLogSum", _reduce),
-    **_named("ReduceLogSumExp ReduceSumSquare", _reduce),
-    "ArgMax": _arg_reduce,
-    "ArgMin": _arg_reduce,
-    "Reshape": _reshape,
-    "Transpose": _transpose,
-    "Unsqueeze": _unsqueeze,
-    "Squeeze": _squeeze,
-    "Gather": _gather,
-    "GatherElements": lambda inputs, _: _dims(inputs[1]),
-    "Concat": _concat,
-    "MatMul": _matmul,
-    "Shape": _shape,
-    "ConstantOfShape": _from_shape_input,
-    "Slice": _keep_rank,
-    "Pad": _keep_rank,
-    "Tile": _keep_rank,
-    "TopK": _keep_rank,
-    "Conv": _keep_rank,
-    "Resize": _keep_rank,
-    "Range": lambda _inputs, _: [ir.SymbolicDim(None)],
-    "Size": lambda _inputs, _: [],
-    "NonZero": lambda inputs, _: None if _dims(inputs[0]) is None else [len(_dims(inputs[0])), ir.SymbolicDim(None)],  # type: ignore[arg-type]
+_Dims = Callable[[Sequence[Any], dict[str, Any]], Any]
+_DIMS: dict[str, _Dims] = {
+    operator: rule
+    for rule, operators in (
+        (
+            _same,
+            """Abs Acos Acosh Asin Asinh Atan Atanh BatchNormalization BitCast BitwiseNot Cast Ceil Celu Clip Cos Cosh
+            CumProd CumSum DequantizeLinear Dropout Elu Erf Exp Floor Gelu GroupNormalization HardSigmoid HardSwish
+            Hardmax Identity InstanceNormalization IsInf IsNaN LayerNormalization LeakyRelu Log LogSoftmax Mish Neg Not
+            PRelu QuantizeLinear RMSNormalization Reciprocal Relu ReverseSequence Round ScatterElements ScatterND Selu
+            Sigmoid Sign Sin Sinh Softmax Softplus Softsign Sqrt Swish Tan Tanh ThresholdedRelu Trilu""",
+        ),
+        (
+            _broadcast,
+            """Add And BitShift BitwiseAnd BitwiseOr BitwiseXor Div Equal Greater GreaterOrEqual Less LessOrEqual Max
+            Mean Min Mod Mul Or Pow Sub Sum Where Xor""",
+        ),
+        (
+            _reduce,
+            """ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum
+            ReduceSumSquare""",
+        ),
+        (_arg_reduce, "ArgMax ArgMin"),
+        (_keep_rank, "Conv Pad Resize Slice Tile TopK"),
+        (_reshape, "Reshape"),
+        (_transpose, "Transpose"),
+        (_unsqueeze, "Unsqueeze"),
+        (_squeeze, "Squeeze"),
+        (_gather, "Gather"),
+        (_concat, "Concat"),
+        (_matmul, "MatMul"),
+        (_shape, "Shape"),
+        (_from_shape_input, "ConstantOfShape"),
+        (lambda inputs, _: _dims(inputs[1]), "GatherElements"),
+        (lambda inputs, _: _ranked(inputs[0]), "NonZero"),
+        (lambda _inputs, _: [ir.SymbolicDim(None)], "Range"),
+        (lambda _inputs, _: [], "Size"),
+    )
+    for operator in operators.split()
+}
+
+# Element types --------------------------------------------------------------------------------------------------------
+
+_DECIDING = ("to", "dtype", "output_dtype", "output_datatype", "value")
+"""Attributes that say the element type of the results."""
+_Dtype = Callable[[Mapping[str, Any], Sequence[Any]], DataType | None]
+
+
+def _for_all(dtype: _Dtype) -> Callable[..., list[DataType | None]]:
+    """One element type for all results; unknown in a function where it is an attribute of the call."""
+
+    def dtypes(attributes: Mapping[str, Any], count: int, inputs: Sequence[Any]) -> list[DataType | None]:
+        is_open = any(type(attributes.get(name)) is ir.Attr for name in _DECIDING)
+        return [None if is_open else dtype(attributes, inputs)] * count
+
+    return dtypes
+
+
+def _asked_for(default: Callable[[Sequence[Any]], DataType]) -> _Dtype:
+    """The type that an attribute asks for, whose name differs, or a default."""
+
+    def dtype(attributes: Mapping[str, Any], inputs: Sequence[Any]) -> DataType:
+        number = next((n for name in _DECIDING[:-1] if (n := attributes.get(name)) is not None), None)
+        return default(inputs) if number is None else DataType(number)
+
+    return dtype
+
+
+def _filled(attributes: Mapping[str, Any], _inputs: Sequence[Any]) -> DataType:
+    value = attributes.get("value")
+    return DataType.FLOAT if value is None else value.dtype  # type: ignore[no-any-return]
+
+
+_CONSTANTS = {"value_int": DataType.INT64, "value_ints": DataType.INT64, "value_string": DataType.STRING}
+
+
+def _constant(attributes: Mapping[str, Any], inputs: Sequence[Any]) -> DataType:
+    found = next((dtype for key, dtype in _CONSTANTS.items() if key in attributes), None)
+    return found or _filled(attributes, inputs)
+
+
+def _quantized(attributes: Mapping[str, Any], inputs: Sequence[Any]) -> Any:
+    return inputs[2].dtype if len(inputs) > 2 else DataType(attributes.get("output_dtype") or DataType.UINT8)
+
+
+def _of_body(attributes: Mapping[str, Any], count: int, _inputs: Sequence[Any]) -> list[DataType | None]:
+    graph = attributes.get("then_branch") or attributes["body"]
+    outputs = list(graph.outputs)
+    return [value.dtype for value in outputs[len(outputs) - count :]]
+
+
+_as_first = _asked_for(lambda inputs: inputs[0].dtype)
+_float = _asked_for(lambda _inputs: DataType.FLOAT)
+_DTYPES: dict[str, Callable[..., list[DataType | None]]] = {
+    operator: rule
+    for rule, operators in (
+        (_for_all(lambda attributes, _inputs: DataType(attributes["to"])), "BitCast Cast"),
+        (_for_all(_as_first), "Bernoulli EyeLike RandomNormalLike RandomUniformLike"),
+        (
+            _for_all(_float),
+            "BlackmanWindow HammingWindow HannWindow MelWeightMatrix RandomNormal RandomUniform",
+        ),
+        (_for_all(_asked_for(lambda _inputs: DataType.INT32)), "Multinomial"),
+        (_for_all(lambda _attributes, inputs: inputs[1].dtype), "CastLike"),
+        (_for_all(_filled), "ConstantOfShape"),
+        (_for_all(_constant), "Constant"),
+        (_for_all(_quantized), "QuantizeLinear"),
+        (_for_all(lambda a, inputs: DataType(a.get("output_dtype") or inputs[1].dtype)), "DequantizeLinear"),
+        (_of_body, "If Loop Scan"),
+    )
+    for operator in operators.split()
 }
 
 
-def dims_of(op_type: str, inputs: Sequence[Any], attributes: dict[str, Any]) -> list[Any] | None:
-    """The dimensions of the first output, or None where they aren't known at a glance."""
-    rule = RULES.get(op_type)
-    if rule is None or any(type(value) is ir.Attr for value in attributes.values()):  # a function's parameter
-        return None
-    return rule(inputs, attributes)  # type: ignore[no-any-return]
+def records() -> list[Inference]:
+    """A record for each operator of which something can be told."""
+    return [Inference(operator, _DIMS.get(operator), _DTYPES.get(operator)) for operator in {**_DIMS, **_DTYPES}]

@@ -8,13 +8,27 @@ from __future__ import annotations
 
 import ast
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import sympy
-
-from onnxport.vocabulary.upstream import CeilDiv, CleanDiv, FloorDiv, Mod, PythonMod
+from torch.utils._sympy.functions import CeilDiv, CleanDiv, FloorDiv, Mod, PythonMod
 
 _DIVISIONS = (FloorDiv, CleanDiv, CeilDiv, Mod, PythonMod)
+
+
+def text_of(expr: sympy.Basic, names: Mapping[sympy.Basic, str], divisible: Iterable[sympy.Basic] = ()) -> str:
+    """The text of a dimension.
+
+    Args:
+        expr: an expression over integers.
+        names: the names of symbols, and of other expressions, that were asked for.
+        divisible: remainders (``Mod(size, 2)``) that are known to be 0.
+    """
+    expr = simplified(expr, divisible)
+    if expr in names:
+        return names[expr]
+    named = {s: expression_of(names[s]) for s in expr.free_symbols if s in names}
+    return str(simplified(expr.xreplace(named)) if named else expr).replace(" ", "")
 
 
 def expression_of(text: str) -> sympy.Expr:
