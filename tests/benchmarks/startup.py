@@ -19,10 +19,10 @@ imported = time.perf_counter() - start
 from onnxport.emit.symbols import Size
 from onnxport.emit import builder
 start = time.perf_counter()
-from onnxport.host.discovery import registry_for
+from onnxport.host.discovery import load
 imported += time.perf_counter() - start
 start = time.perf_counter()
-table = registry_for(None, 20)
+table = load(None).registry(20)
 print(json.dumps({"import": imported, "registry": time.perf_counter() - start, "translations": len(table)}))
 """
 

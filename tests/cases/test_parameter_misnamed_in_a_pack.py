@@ -8,8 +8,8 @@ from typing import Any
 import onnxport
 import pytest
 import torch
-from onnxport import translation
-from pack_support import Pack, X, said
+from onnxport import hookimpl, translation
+from pack_support import Pack, Unary, X, said
 
 GELU = torch.nn.GELU("tanh")
 
@@ -114,3 +114,63 @@ def test_what_is_right_says_nothing() -> None:
     with said() as heard:
         program = onnxport.export(torch.nn.GELU(), (X,), plugins=[Pack(translation("aten::gelu")(plain))])
     assert [node.op_type for node in program.model.graph] == ["Gelu"] and not heard
+
+
+def heard_of(model: torch.nn.Module, plugin: Any) -> list[str]:
+    with said() as heard:
+        onnxport.export(model, (X,), plugins=[plugin])
+    return heard
+
+
+def pack(*priorities: int) -> Pack:
+    """A pack with translations that lack a parameter, and at last one that lacks none."""
+    functions = []
+    for priority in priorities:
+
+        @translation("aten::gelu", priority=priority)
+        def without_approximate(op, self):
+            return op.Relu(self)
+
+        functions.append(without_approximate)
+    return Pack(*functions)
+
+
+def test_a_missing_parameter_is_told_where_another_translation_serves() -> None:
+    """A translation may lack a parameter that newer torch versions add, but not in silence."""
+    (text,) = heard_of(torch.nn.Sequential(GELU, GELU), pack(0))
+    assert "without_approximate (plugin Pack) of aten::gelu was passed over" in text
+    assert "doesn't know the argument approximate='tanh': add such a parameter" in text
+    assert "activation.gelu (plugin builtin) took its place" in text
+    assert not heard_of(torch.nn.GELU(), pack(0))  # at its default, the argument isn't missed
+
+
+def test_a_missing_parameter_is_told_where_the_decomposition_serves() -> None:
+    with torch.library._scoped_library("test_missing", "DEF") as library:
+        library.define("twice(Tensor self, float by=2.0) -> Tensor")
+        library.impl("twice", lambda self, by=2.0: self * by, "CompositeExplicitAutograd")
+        library.impl("twice", lambda self, by=2.0: torch.empty_like(self), "Meta")
+        operator = torch.ops.test_missing.twice
+
+        class Both(Pack):
+            @hookimpl
+            def onnxport_decompositions(self) -> dict[Any, Any]:
+                return {operator.default: lambda self, by=2.0: self * by}
+
+        plugin = Both(translation("test_missing::twice")(lambda op, self: op.Add(self, self)))
+        (text,) = heard_of(Unary(lambda x: operator(x, 3.0)), plugin)
+        assert "Its decomposition took its place" in text and "by=3.0" in text
+        assert not heard_of(Unary(operator), plugin)
+
+
+def test_another_translation_of_the_pack_is_its_authors_choice() -> None:
+    general = translation("aten::gelu", priority=-1)(lambda op, self, approximate: op.Tanh(self))
+    both = Pack(*pack(0)._functions, general)
+    assert not heard_of(GELU, both)
+
+
+def test_what_a_pack_refuses_on_purpose_is_not_told() -> None:
+    @translation("aten::gelu")
+    def refuses(op, self, approximate="none"):
+        raise onnxport.Unsupported("tanh")
+
+    assert not heard_of(GELU, Pack(refuses))

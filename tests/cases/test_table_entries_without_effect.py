@@ -64,6 +64,27 @@ def test_entries_that_serve_say_nothing() -> None:
     assert not heard_of(torch.nn.ReLU(), wraps)
 
 
+def silu_by_sigmoid(op, self):
+    return op.Mul(self, op.translate("aten::sigmoid", self))
+
+
+def test_entries_that_another_function_calls() -> None:
+    silu, gelu = Unary(torch.nn.functional.silu), Unary(lambda x: torch.nn.functional.gelu(x, approximate="tanh"))
+    both = {aten.silu.default: silu_by_sigmoid, aten.sigmoid.default: lambda op, self: op.HardSigmoid(self)}
+    program = onnxport.export(silu, (X,), custom_translation_table=both)
+    assert [node.op_type for node in program.model.graph] == ["HardSigmoid", "Mul"]
+    assert not heard_of(silu, both)
+    calls = lambda op, self, approximate: op.translate("aten::tanh", self)  # noqa: E731
+    wraps = {aten.gelu.default: calls, aten.tanh.default: lambda op, self: op.translate("aten::tanh", self)}
+    assert not heard_of(gelu, wraps)
+    (text,) = heard_of(silu, {aten.silu.default: silu_by_sigmoid, aten.sigmoid.default: refuses_all})
+    assert "custom_translation_table[aten::sigmoid] was passed over" in text and "not today" in text
+
+
+def refuses_all(op, self):
+    raise onnxport.Unsupported("not today")
+
+
 def test_check_warns_too_at_the_callers_line() -> None:
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")

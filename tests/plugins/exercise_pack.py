@@ -11,7 +11,7 @@ import sys
 
 import onnxport
 import torch
-from onnxport.host.discovery import registry_for
+from onnxport.host.discovery import load
 
 
 class Relu(torch.nn.Module):
@@ -35,7 +35,7 @@ def run(model: torch.nn.Module, *args: torch.Tensor) -> dict[str, object]:
 def main(what: str) -> None:
     torch.set_num_threads(1)
     x = torch.randn(2, 3)
-    relu = registry_for(None, 18).candidates(torch.ops.aten.relu.default)
+    relu = load(None).registry(18).candidates(torch.ops.aten.relu.default)
     result = {"relu": run(Relu(), x), "plugins": [record.plugin for record in relu]}
     if what == "pack":
         if "onnxport_demo_pack.ops" in sys.modules:

@@ -13,6 +13,7 @@ from onnxport.errors import OnnxExporterError
 from onnxport.functional.program import FunctionalProgram
 from onnxport.host import order
 from onnxport.host.stages import Pass, ProgramPass
+from onnxport.vocabulary.provenance import told
 
 
 def with_program_passes(
@@ -37,7 +38,7 @@ def with_program_passes(
         except Exception as error:
             if not each.plugin:
                 raise
-            raise order.fault(each, f"failed: {type(error).__name__}: {error}") from error
+            raise order.fault(each, f"failed: {told(error)}") from error
         if not isinstance(found, ExportedProgram):
             raise order.fault(each, f"returned {found!r}, and not an ExportedProgram")
         if found is not program and counts is not None:

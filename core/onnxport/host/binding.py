@@ -111,6 +111,10 @@ def _mistake(function: Callable[..., Any], target: OpOverload) -> str:
     return f"{', and '.join(found)}; arguments are passed by the names of the schema {target._schema}"
 
 
+class Unbound(Unsupported):
+    """A translation lacks a parameter for an argument."""
+
+
 def bind(
     translation: Translation, target: object, args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> tuple[Sequence[Any], Mapping[str, Any]]:
@@ -120,7 +124,7 @@ def bind(
     Python callables and higher-order operators have no schema: theirs are passed as they stand.
 
     Raises:
-        Unsupported: the function lacks a parameter of the schema, as newer torch versions add them,
+        Unbound: the function lacks a parameter of the schema, as newer torch versions add them,
             and the argument isn't at its default.
     """
     if not isinstance(target, OpOverload):
@@ -132,7 +136,7 @@ def bind(
     for name in _unknown_to(translation.function, target):
         value = bound.pop(name, None)
         if not _is_default(value, defaults.get(name, _REQUIRED)):
-            raise Unsupported(
+            raise Unbound(
                 f"{translation.function_name} doesn't know the argument {name}={value!r}: add such a parameter"
             )
     return (), bound

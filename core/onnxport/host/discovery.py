@@ -33,6 +33,7 @@ from onnxport.host.stages import Container, Pass, ProgramPass
 from onnxport.vocabulary.checks import listed, shown
 from onnxport.vocabulary.packages import BUILTIN_PACKAGE, STAGE_PACKAGES
 from onnxport.vocabulary.patching import Replacement
+from onnxport.vocabulary.provenance import told
 
 logger = logging.getLogger(__name__)
 
@@ -139,7 +140,7 @@ class Plugins:
         except (Exception, SystemExit) as error:  # a pack's import may raise anything; none of it is ours to fail by
             if is_required:
                 raise PluginError(
-                    f"The plugin {info.label} can't be imported: {type(error).__name__}: {error}. Fix or update it, "
+                    f"The plugin {info.label} can't be imported: {told(error)}. Fix or update it, "
                     f"or leave it out of plugins=[...] and {ENVIRONMENT_VARIABLE}.",
                     plugins=[info.name],
                 ) from error
@@ -376,15 +377,6 @@ def load(plugins: Iterable[object] | None = None) -> Plugins:
         if loaded is None:
             loaded = _loaded[key] = Plugins(chosen)
         return loaded
-
-
-def registry_for(plugins: Sequence[object] | None, opset: int) -> Registry:
-    """The compiled translations of :func:`load`'s plugins at ``opset``.
-
-    Raises:
-        PluginError: as :func:`load`.
-    """
-    return load(plugins).registry(opset)
 
 
 def forget() -> None:

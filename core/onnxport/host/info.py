@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from onnxport.host.records import THIRD_PARTY_TIER
 from onnxport.text import plain
+from onnxport.vocabulary.provenance import told
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +44,7 @@ class PluginInfo:
         message = f"{what}: {type(error).__name__}: {error}"
         if message not in self.error:
             self.error = f"{self.error}; {message}" if self.error else message
-            logger.warning("onnxport plugin %s is skipped: %s", self.label, plain(message))
+            logger.warning("onnxport plugin %s is skipped: %s: %s", self.label, what, plain(told(error)))
 
     def warn(self, message: str) -> None:
         """Keep a mistake, and log it."""

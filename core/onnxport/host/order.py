@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from onnxport.errors import PluginError
 from onnxport.host.stages import Pass, ProgramPass
+from onnxport.vocabulary.provenance import told
 
 _P = TypeVar("_P", Pass, ProgramPass)
 
@@ -71,7 +72,7 @@ def run(each: Pass, subject: Any) -> int:
     try:
         count = each.function(subject)
     except Exception as error:
-        raise fault(each, f"failed: {type(error).__name__}: {error}") from error
+        raise fault(each, f"failed: {told(error)}") from error
     if count is None:
         return 0
     if not isinstance(count, int):

@@ -158,15 +158,6 @@ class Registry:
                 ]
         return []
 
-    def check_conflicts(self) -> None:
-        """Rank every target now.
-
-        Raises:
-            PluginConflictError: for the first target with two translations of equal rank.
-        """
-        for key in self._by_key:
-            self.candidates(key)
-
     def why_not(self, target: object) -> list[str]:
         """Reasons why registered translations of ``target`` are no candidates; empty when none is registered."""
         key = key_of(target)

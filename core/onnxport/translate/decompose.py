@@ -16,6 +16,7 @@ import torch.fx
 
 from onnxport.errors import Unsupported
 from onnxport.vocabulary.dtypes import SYMBOLIC
+from onnxport.vocabulary.provenance import told
 from onnxport.vocabulary.upstream import FakeTensorMode, OpOverload, can_decompose, decomposition_table, make_fx, pytree
 
 
@@ -128,7 +129,8 @@ class Decomposer:
         except Unsupported:
             raise
         except Exception as error:  # whatever torch's own code raises is the reason that users see
-            raise Unsupported(f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}") from error
+            said = told(error) if target in self._own else f"{type(error).__name__}: {str(error).split(chr(10))[0]}"
+            raise Unsupported(said) from error
         loops = any(n.op == "call_function" and n.target is target for n in graph_module.graph.nodes)
         if loops:
             raise Unsupported("torch's decomposition leaves the operator as it is")

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import linecache
-import sys
 import traceback
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnxport.emit.tensor import Tensor
@@ -22,8 +19,6 @@ if TYPE_CHECKING:
 
 _OPERATORS = {"add": "Add", "sub": "Sub", "mul": "Mul", "truediv": "Div", "neg": "Neg", "pow": "Pow"}
 _OPERATORS |= {"lt": "Less", "le": "LessOrEqual", "gt": "Greater", "ge": "GreaterOrEqual", "matmul": "MatMul"}
-_OWN = Path(__file__).parent.parent
-_LIBRARIES = sys.stdlib_module_names - {"__main__"} | {"onnx_ir", "onnxscript", "onnx", "torch", "numpy", "sympy"}
 
 
 def fault(
@@ -52,7 +47,7 @@ def fault(
     lines = [f"{who} of {target} {what}"]
     if record is not None and record.tier:
         lines.append(f"    function: {_place(record)}")
-    if error is not None and (line := _line(error)):
+    if error is not None and (line := provenance.line_of(error)):
         lines.append(f"    raised at: {line}")
     lines += [f"    module: {module}", f"    source: {source}", f"    node: {node.format_node()}", _cure(record)]
     return TranslationError(
@@ -114,19 +109,6 @@ def _place(record: Translation) -> str:
     """``file:line`` of a function, as the lines of tracebacks are shown."""
     code = getattr(records.unwrapped(record.function), "__code__", None)
     return f"{provenance.relative(code.co_filename)}:{code.co_firstlineno}" if code is not None else record.location
-
-
-def _line(error: BaseException) -> str:
-    """``file:line: code`` of the innermost frame of an exception that is neither ours nor a library's."""
-    found = ""
-    for frame, number in traceback.walk_tb(error.__traceback__):
-        path = frame.f_code.co_filename
-        module = str(frame.f_globals.get("__name__", "")).partition(".")[0]
-        if module in _LIBRARIES or _OWN in Path(path).parents:
-            continue
-        code = linecache.getline(path, number).strip()
-        found = f"{provenance.relative(path)}:{number}{f': {code}' if code else ''}"
-    return found
 
 
 def _name(function: Any) -> str:

@@ -1,4 +1,4 @@
-"""The use of a table's entries: those that no node has, and those that another translation replaced."""
+"""The use of translations that aren't built in: entries of a table that no node has, and those that others replaced."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import torch.fx
 
+from onnxport.errors import Unsupported
+from onnxport.host.binding import Unbound
 from onnxport.host.records import TABLE_TIER, Translation, name_of
 
 _LISTED = 8
@@ -14,27 +16,35 @@ _TABLE = "custom_translation_table"
 
 
 class TableUse:
-    """Notes which entries of the table of a call are asked, and which serve."""
+    """Notes which entries of the table of a call are asked; and which of them, and of packs, are passed over."""
 
     def __init__(self) -> None:
         self._met: set[object] = set()
+        self._unbound: list[Translation] = []
         self._passed: dict[str, str] = {}
 
-    def note(self, candidates: Sequence[Translation], chosen: Translation | None, reasons: Sequence[str]) -> None:
+    def note_refusal(self, candidate: Translation, refusal: Unsupported) -> None:
+        """Note that a candidate declines: :meth:`note` tells it where it has no parameter for an argument."""
+        self._unbound += [candidate] if isinstance(refusal, Unbound) else []
+
+    def note(self, candidates: Sequence[Translation], chosen: Translation | str, reasons: Sequence[str]) -> None:
         """Note that the candidates were asked for a node, best first.
 
         Args:
             candidates: for the operator.
-            chosen: the one that served; None where none did, which is an error that has the reasons.
+            chosen: the one that served, or the words for what did; empty where nothing did, which is an error.
             reasons: of those that didn't.
         """
-        if not candidates or candidates[0].tier != TABLE_TIER:
-            return
-        self._met.add(candidates[0].target)
-        if chosen is not None and chosen.tier != TABLE_TIER:
-            name = candidates[0].name
-            self._passed.setdefault(name, f"{_TABLE}[{name}] was passed over: {'; '.join(reasons)}. {chosen} took its "
-                                          "place. Give a function that takes these arguments.")  # fmt: skip
+        self._met.update(each.target for each in candidates if each.tier == TABLE_TIER)
+        chosen = chosen if isinstance(chosen, str) else chosen.loaded()
+        plugin = getattr(chosen, "plugin", "")
+        for each in candidates if chosen and reasons else ():
+            is_passed = each.tier == TABLE_TIER or (each.tier and each in self._unbound)
+            if is_passed and each.plugin != plugin:
+                name = f"{_TABLE}[{each.name}]" if each.tier == TABLE_TIER else f"The translation {each} of {each.name}"
+                said = f"{name} was passed over: {'; '.join(reasons)}. {chosen} took its place."
+                self._passed.setdefault(name, f"{said} Give a function that takes these arguments.")
+        self._unbound = [each for each in self._unbound if each not in candidates]
 
     def problems(self, table: Iterable[Translation], graph: torch.fx.Graph) -> Iterator[str]:
         """Yield the warnings.

@@ -92,6 +92,7 @@ class Translator:
         self._decomposer = Decomposer(table.decompositions, functionalizer.graph)
         self._tally = Tally(call.plugins.advice)
         self.table_use = TableUse()
+        self._active: list[Translation] = []
         self._modules: list[torch.nn.Module] = []
         self.env: dict[torch.fx.Node, Any] = {}
         self.op = Builder(
@@ -149,8 +150,7 @@ class Translator:
 
     def is_overridden(self, target: Any) -> bool:
         """A translation other than a built-in one is tried first for the operator."""
-        candidates = self._table.candidates(target)
-        return bool(candidates and candidates[0].tier)
+        return self._table.is_overridden(target)
 
     def trial(self) -> AbstractContextManager[Trial]:
         """Translate nodes on trial: see :meth:`Tally.trial`."""
@@ -242,7 +242,6 @@ class Translator:
                 self.table_use.note(candidates, candidate, reasons)
                 return outcome.value
             reasons += outcome.reasons
-        self.table_use.note(candidates, None, reasons)
         if target is operator.getitem:
             return args[0][args[1]]
         reasons += self._table.why_not(target)
@@ -251,8 +250,10 @@ class Translator:
         else:
             outcome = self._decompose(node, args, kwargs)
             if not outcome.reasons:
+                self.table_use.note(candidates, "Its decomposition", reasons)
                 return outcome.value
             reasons += outcome.reasons
+        self.table_use.note(candidates, "", reasons)
         self._tally.refuse(node, reasons)
         return self._results.stand_in(fake)
 
@@ -295,20 +296,22 @@ class Translator:
         if not candidate.complex and any_complex((args, kwargs)):
             return Outcome(reasons=(f"{candidate.function_name}: {_REAL}",))
         mark = op.mark()
+        self._active.append(candidate)
         try:
             candidate = candidate.loaded()
             start(candidate)
             return Outcome(accept(candidate, *self._run(candidate, target, args, kwargs)))
         except Unsupported as refusal:
             op.rollback(mark)
+            self.table_use.note_refusal(candidate, refusal)
             return Outcome(reasons=(f"{candidate.function_name}: {refusal.reason}",))
-        except TranslationError:
-            raise
         except Exception as error:
-            if op.node is None:
+            if op.node is None or isinstance(error, TranslationError):
                 raise
             said = told(error, op.frame.nodes[mark[0] :])
             raise fault(candidate, op.node, said, error, records.name_of(target)) from error
+        finally:
+            self._active.pop()
 
     def _run(
         self, candidate: Translation, target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
@@ -342,8 +345,7 @@ class Translator:
             needs = [f"decomposition: needs {each.target}: {'; '.join(each.reasons)}" for each in refused]
             return Outcome(reasons=tuple(needs))
         self._tally.decomposed[records.name_of(node.target)] += 1
-        own = self._table.decompositions.get(node.target)
-        return Outcome(self._results.accept(node, expansion.pack(values), own))
+        return Outcome(self._results.accept(node, expansion.pack(values), self._table.decompositions.get(node.target)))
 
     def inline(self, graph_module: torch.fx.GraphModule, *args: Any) -> list[Any]:
         """Translate a GraphModule's nodes where the builder stands; its flat outputs."""
@@ -367,23 +369,21 @@ class Translator:
             self._modules.pop()
 
     def translate(self, target: str, /, *args: Any, **kwargs: Any) -> Any:
-        """Run the translation of another operator on values that are already ONNX.
+        """Run the translation of another operator, but none that is under way, on values that are already ONNX.
 
         Raises:
             Unsupported: none takes them.
         """
         reasons: list[str] = []
-        for candidate in self._table.candidates(target):
-            if candidate.tier and candidate.loaded() == self.op.origin:
-                continue  # it wraps the built-in one
+        candidates = [each for each in self._table.candidates(target) if not each.tier or each not in self._active]
+        for candidate in candidates:
             named = records.operator_named(target)
             outcome = self._try(candidate, named, args, kwargs, lambda _candidate, value, _inferred: value)
             if not outcome.reasons:
+                self.table_use.note(candidates, candidate, reasons)
                 return outcome.value
             reasons += outcome.reasons
         raise Unsupported(f"{target}: {'; '.join(reasons) or 'no translation'}")
-
-    # Results -------------------------------------------------------------------------------------------------------
 
     def accept(self, node: torch.fx.Node, value: Any, candidate: Translation | None = None) -> Any:
         """Check a translation's results against the FX node, name them and give them their shapes."""

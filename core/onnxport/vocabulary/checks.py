@@ -159,18 +159,3 @@ def classes_of(given: Any) -> tuple[type | str, ...]:
             parameter="functions",
         )
     return tuple(classes)
-
-
-__all__ = [
-    "call_arguments",
-    "callable_argument",
-    "classes_of",
-    "is_empty",
-    "listed",
-    "observer_of",
-    "optional",
-    "path_argument",
-    "shown",
-    "takes",
-    "wrong",
-]

@@ -172,12 +172,6 @@ def _made(owner: Any, replacement: Replacement) -> _Standing:
     return _Standing(owner, name, replacement.wrapper, kept, was_own)
 
 
-def standing() -> list[str]:
-    """What is replaced now, by full name, in the order in which it was."""
-    with _lock:
-        return [Replacement(entry.owner, entry.name, entry.wrapper).target for entry in _standing]
-
-
 @contextlib.contextmanager
 def all_applied(replacements: Iterable[Replacement]) -> Iterator[None]:
     """While any thread is in it, all of them stand."""

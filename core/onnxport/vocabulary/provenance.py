@@ -8,9 +8,13 @@ it was made on, nor depends on the one that its maker happened to be in.
 from __future__ import annotations
 
 import functools
+import linecache
 import os
 import re
+import sys
 import sysconfig
+import traceback
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnxport.text import writable
@@ -22,6 +26,8 @@ if TYPE_CHECKING:
 LEVELS = ("full", "module", "none")
 
 _GENERATED = "<eval_with_key>"  # code that torch.fx wrote; its number is another one each time
+_OWN = Path(__file__).parent.parent
+_LIBRARIES = sys.stdlib_module_names - {"__main__"} | {"onnx_ir", "onnxscript", "onnx", "torch", "numpy", "sympy"}
 _FRAME = re.compile(r'File "([^"]+)", line (\d+), in (.*)')
 
 
@@ -87,6 +93,25 @@ def stack_trace(node: torch.fx.Node) -> str:
 def _portable_trace(trace: str) -> str:
     written = "".join(frame for frame in re.split(r'(?m)^(?=\s*File ")', trace) if _GENERATED not in frame)
     return _FRAME.sub(lambda m: f'File "{portable(m[1])}", line {m[2]}, in {m[3]}', written)
+
+
+def told(error: BaseException) -> str:
+    """An exception as text, with its line where a plugin raised it."""
+    line = line_of(error)
+    return f"{type(error).__name__}: {error}{f' (raised at {line})' if line else ''}"
+
+
+def line_of(error: BaseException) -> str:
+    """``file:line: code`` of the innermost frame of an exception that is neither the core's nor a library's."""
+    found = ""
+    for frame, number in traceback.walk_tb(error.__traceback__):
+        path = frame.f_code.co_filename
+        module = str(frame.f_globals.get("__name__", "")).partition(".")[0]
+        if module in _LIBRARIES or _OWN in Path(path).parents:
+            continue
+        code = linecache.getline(path, number).strip()
+        found = f"{relative(path)}:{number}{f': {code}' if code else ''}"
+    return found
 
 
 def source_line(node: torch.fx.Node) -> str:

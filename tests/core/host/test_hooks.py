@@ -71,7 +71,7 @@ def test_a_replacement_stands_while_a_model_is_captured() -> None:
     model = FunctionModule(lambda x: Library.scale(x))
     program = onnxport.export(model, (X,), plugins=[made])
     torch.testing.assert_close(program(X)[0], X * 3)
-    assert Library.__dict__["scale"] is before and not patching.standing()
+    assert Library.__dict__["scale"] is before and not patching._standing
     (record,) = [r for r in discovery.load([made]).replacements(model) if r.plugin != "builtin"]
     assert str(record) == f"{__name__}.Library.scale: twice isn't enough" and record.plugin == "SimpleNamespace"
 
@@ -81,7 +81,7 @@ def test_replacements_are_counted() -> None:
     with patching.applied(record):
         with patching.applied(record):
             torch.testing.assert_close(Library.scale(X), X * 3)
-            assert len(patching.standing()) == 1
+            assert len(patching._standing) == 1
         torch.testing.assert_close(Library.scale(X), X * 3)
     torch.testing.assert_close(Library.scale(X), X * 2)
 
@@ -141,7 +141,7 @@ def test_a_replacement_that_can_not_be_made_is_its_plugins_fault(records: Any, s
     torch.testing.assert_close(program(X)[0], X * 2)
     (failed,) = discovery.load([made]).failures
     assert re.search(said, failed.error), failed.error
-    assert not patching.standing()
+    assert not patching._standing
 
 
 # Program passes

@@ -58,9 +58,9 @@ def test_builtins_are_a_plugin(fresh):
 
 
 def test_registries_are_compiled_once(fresh):
-    assert discovery.registry_for(None, 18) is discovery.registry_for(None, 18)
-    assert discovery.registry_for(None, 18) is not discovery.registry_for(None, 20)
-    assert discovery.registry_for((), 20).opset == 20
+    assert discovery.load(None).registry(18) is discovery.load(None).registry(18)
+    assert discovery.load(None).registry(18) is not discovery.load(None).registry(20)
+    assert discovery.load(()).registry(20).opset == 20
 
 
 def test_installed_plugins_go_before_builtins(fresh):

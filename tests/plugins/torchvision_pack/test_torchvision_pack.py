@@ -30,7 +30,7 @@ def test_found_by_its_entry_point():
 def test_parameters_are_the_schemas(name):
     target = operator_named(f"torchvision::{name}")
     for opset in (18, 22):
-        candidates = discovery.registry_for(None, opset).candidates(target)
+        candidates = discovery.load(None).registry(opset).candidates(target)
         assert candidates and candidates[0].plugin == "torchvision"
         assert not any(signature_mismatch(record.function, target) for record in candidates)
 
