@@ -6,7 +6,8 @@ The Llama has 4 layers, 1024 wide, 16 query and 4 key heads, 32k words; the othe
 width. Weights are random. The sessions of a model take turns in one process with one thread each; a number is the
 lower quartile of the thread's CPU time in milliseconds, so that other work on the machine counts little. Behind each
 number of onnxport ("cpu": with the profile onnxruntime-cpu) is its ratio to the fastest file of the others: torch's
-exporter, what onnxruntime's optimizer makes of that, and onnxruntime-genai's builder where it is installed.
+exporter, what onnxscript's fusions and onnxruntime's optimizer make of that, and onnxruntime-genai's builder where it
+is installed. Parameters that begin as zeros or ones (biases, norms) are random too: no file may leave them out.
 """
 
 from __future__ import annotations
@@ -24,9 +25,11 @@ import time
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import onnx_ir as ir
 import onnxport
 import onnxport_onnxruntime
 import onnxruntime
@@ -145,6 +148,14 @@ SUBJECTS: Mapping[str, Callable[[], Subject]] = {
 }
 
 
+def _randomize(model: torch.nn.Module) -> None:
+    """Let no parameter be of zeros or ones alone."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() == 1:
+                parameter += 0.02 * torch.randn_like(parameter)
+
+
 def _programs(subject: Subject, opsets: list[int]) -> dict[str, Any]:
     """The files to compare; one that can't be made is left out, with a line that says so."""
     first = onnxport.export(
@@ -165,18 +176,27 @@ def _programs(subject: Subject, opsets: list[int]) -> dict[str, Any]:
 
 
 def _of_torch(subject: Subject, captured: Any, opset: int) -> Any:
-    """torch's file, from the captured program, or where it can't take that one, from the model."""
-    calls: list[tuple[tuple[Any, ...], dict[str, Any]]] = [
-        ((captured,), {}),
-        ((subject.model, ()), {"kwargs": subject.example, "dynamic_shapes": subject.shapes}),
+    """torch's file, from the captured program, or where it can't take that one, from the model.
+
+    Where it can't take the attention of torch either, as that of t5 and swin with dynamic sizes, the model computes it
+    by products and a softmax.
+    """
+    asked = {"kwargs": subject.example, "dynamic_shapes": subject.shapes}
+    calls: list[tuple[tuple[Any, ...], dict[str, Any], str]] = [
+        ((captured,), {}, ""),
+        ((subject.model, ()), asked, ""),
+        ((subject.model, ()), asked, "eager"),
     ]
-    failure = ""
-    for args, kwargs in calls:
+    failure, usual = "", subject.model.config._attn_implementation
+    for args, kwargs, attention in calls:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             try:
+                subject.model.set_attn_implementation(attention or usual)
                 return torch.onnx.export(*args, **kwargs, dynamo=True, opset_version=opset, verbose=False)
             except Exception as error:
                 failure = f"{type(error).__name__}: {error}".splitlines()[0]
+            finally:
+                subject.model.set_attn_implementation(usual)
     print(f"left out: torch {opset}: {failure[:120]}")
     return None
 
@@ -204,10 +224,15 @@ def _sessions(subject: Subject, programs: Mapping[str, Any], folder: Path, kind:
     paths = {name: folder / f"{name.replace(' ', '_')}.onnx" for name in programs}
     for name, program in programs.items():
         program.save(paths[name], external_data=True)
-    for name, make in (("optimizer", _optimized), ("genai builder", _built)):
+    others: list[tuple[str, Callable[[], Path | None]]] = [("genai builder", lambda: _built(subject, folder, kind))]
+    for path in folder.glob("torch_*.onnx"):
+        opset = path.stem.partition("_")[2]
+        others.append((f"fusions {opset}", partial(_fused, path)))
+        others.append((f"optimizer {opset}", partial(_optimized, path, kind)))
+    for name, make in others:
         try:
             with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-                path = make(subject, folder, kind)
+                path = make()
         except Exception as error:
             print(f"left out: {name}: {type(error).__name__}: {str(error)[:120]}")
         else:
@@ -225,17 +250,27 @@ _KINDS = {"t5 encoder": "t5", "whisper encoder": "bart", "clip text": "clip"}
 """What onnxruntime's optimizer calls them, where that isn't the subject's name."""
 
 
-def _optimized(_: Subject, folder: Path, kind: str) -> Path | None:
+def _optimized(source: Path, kind: str) -> Path | None:
     """What onnxruntime's optimizer makes of torch's file."""
     from onnxruntime.transformers import optimizer
 
     logging.disable(logging.WARNING)
     kind = _KINDS.get(kind, kind)
-    source, path = next(folder.glob("torch_*.onnx")), folder / "optimized.onnx"
+    path = source.with_name(f"optimized_{source.name}")
     if kind not in optimizer.MODEL_TYPES:
         return None
     model = optimizer.optimize_model(str(source), model_type=kind, num_heads=0, hidden_size=0, opt_level=1)
     model.save_model_to_file(str(path), use_external_data_format=True)
+    return path
+
+
+def _fused(source: Path) -> Path:
+    """What onnxscript's fusions for onnxruntime make of torch's file."""
+    from onnxscript.rewriter import ort_fusions
+
+    path = source.with_name(f"fused_{source.name}")
+    model, _ = ort_fusions.optimize_for_ort(ir.load(source))
+    ir.save(model, path, external_data=f"{path.name}.data")
     return path
 
 
@@ -279,6 +314,7 @@ def measure(name: str, opsets: list[int], runs: int) -> None:
     """Print one line for each case of a subject."""
     torch.manual_seed(0)
     subject = SUBJECTS[name]()
+    _randomize(subject.model)
     programs = _programs(subject, opsets)
     counts = ", ".join(f"{key}: {len(program.model.graph)}" for key, program in programs.items())
     print(f"{name} (nodes of the main graph: {counts})", flush=True)

@@ -31,7 +31,8 @@ def onnxport_fx_passes() -> list[Pass]:
 
 @hookimpl
 def onnxport_ir_passes() -> list[Pass]:
-    """What keeps onnxruntime from fusing, for each profile by what was measured."""
-    from onnxport_onnxruntime import fusion, profiles
+    """What keeps onnxruntime from fusing, for each profile by what was measured; and bfloat16 on the CPU."""
+    from onnxport_onnxruntime import fusion, profiles, widening
 
-    return [step for each in profiles.profiles() for step in fusion.ir_passes(each.name, profiles.used(each.name))]
+    measured = [step for each in profiles.profiles() for step in fusion.ir_passes(each.name, profiles.used(each.name))]
+    return [*measured, Pass("onnxruntime-cpu: bfloat16", widening.widen, is_required=True, profile=profiles.CPU)]

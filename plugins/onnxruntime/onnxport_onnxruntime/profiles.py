@@ -6,9 +6,12 @@ import functools
 import json
 from collections.abc import Mapping
 from importlib import metadata, resources
+from importlib.util import find_spec
 from typing import Any
 
 from onnxport import Profile
+
+from onnxport_onnxruntime import widening
 
 DOMAIN = "com.microsoft"
 CPU, CUDA, WEBGPU = "onnxruntime-cpu", "onnxruntime-cuda", "onnxruntime-webgpu"
@@ -76,6 +79,7 @@ def profiles() -> list[Profile]:
             {DOMAIN: 1},
             opset=23,  # norms, rotations and attentions are one node each: tests/benchmarks/runtimes.py
             providers=("CPUExecutionProvider",),
+            kernels=widening.kernels_of_files if find_spec("onnxruntime") else None,  # else those that check has
             choices=choices(CPU),
         ),
         Profile(
