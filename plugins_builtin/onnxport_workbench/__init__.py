@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from onnxport import hookimpl
 
+from onnxport_workbench import observing
+
 if TYPE_CHECKING:
     import onnx_ir as ir
     from onnxport import Profile
@@ -29,10 +31,12 @@ def _check(model: ir.Model, profile: Profile) -> list[Any]:
 
 
 def _after_export(run: Run, *, report: bool, profile: bool, shown: bool) -> None:
+    pages = []
     if report or profile:
         from onnxport_workbench.report import Report
 
-        Report(run).write(report=report, profile=profile, shown=shown)
+        pages = Report(run).write(report=report, profile=profile, shown=shown)
+    observing.ended(run, pages)
 
 
 @hookimpl

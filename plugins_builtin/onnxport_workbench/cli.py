@@ -1,6 +1,6 @@
-"""The command line: ``onnxport export|check|verify|find-mismatch|view|ops|explain|plugins``.
+"""The command line: ``onnxport export|check|verify|find-mismatch|view|ops|explain|plugins|profiles``.
 
-Exit codes: 0 done; 1 the model is refused, or the ONNX model computes something else; 2 the call
+Exit codes: 0 done; 1 the model is refused, the ONNX model computes something else, or nothing is found; 2 the call
 itself can't be used (arguments, files, names of plugins); 3 a defect in onnxport or in a plugin.
 
 What a machine reads goes to the standard output, all else to standard error.
@@ -8,31 +8,34 @@ What a machine reads goes to the standard output, all else to standard error.
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 import sys
-import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from importlib import import_module, util
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Column, Table
 
+from onnxport_workbench.cli_models import default_output, import_all, load_example
 from onnxport_workbench.cli_options import (
+    DynamicOption,
     FunctionsOption,
+    ImportOption,
     JsonOption,
+    Metadata,
     ModelArgument,
+    Mutation,
     OpsetOption,
     PluginsOption,
     PreferOption,
     QuantizeOption,
     RuntimeOption,
     UsageError,
+    VerboseOption,
     given,
+    names,
     preferred,
+    renamings,
 )
 from onnxport_workbench.cli_output import (
     INTERNAL,
@@ -44,7 +47,18 @@ from onnxport_workbench.cli_output import (
     errors_console,
     guarded,
     print_json,
+    tell_if_it_fails,
 )
+from onnxport_workbench.cli_progress import progress
+from onnxport_workbench.cli_summary import (
+    counted,
+    print_summary,
+    print_verification,
+    summary_of,
+    table_of,
+    what_was_seen,
+)
+from onnxport_workbench.observing import watching
 
 if TYPE_CHECKING:
     from onnxport import Profile, Translation
@@ -54,121 +68,56 @@ if TYPE_CHECKING:
 
 console = PlainConsole()
 
+EXIT_CODES = (
+    "Exit codes: 0 done; 1 the model is refused, differs from torch, or nothing is found; 2 the call can't be used: "
+    "arguments, files, names of plugins; 3 a defect in onnxport or in a plugin."
+)
+
 app = typer.Typer(
     name="onnxport",
     cls=Commands,
     help="Export PyTorch models to ONNX.",
+    epilog=EXIT_CODES,
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
 
 
-@dataclasses.dataclass
-class Example:
-    """A model with its example inputs, and options for the export."""
-
-    model: Any
-    args: tuple[Any, ...] = ()
-    kwargs: dict[str, Any] | None = None
-    options: dict[str, Any] = dataclasses.field(default_factory=dict)
-
-
-def load_example(spec: str) -> Example:
-    """The model that a command's argument names.
-
-    Args:
-        spec: ``module:factory``, ``path/to/file.py:factory``, or the path of a ``.pt2`` file.
-
-    Raises:
-        UsageError: nothing is there, it can't be imported, or the factory fails or returns something else.
-    """
-    if spec.endswith(".pt2"):
-        import torch
-
-        if not Path(spec).is_file():
-            raise UsageError(f"there is no file {spec}")
-        try:
-            return Example(torch.export.load(spec))
-        except Exception as error:
-            raise UsageError(f"{spec} can't be read as an ExportedProgram: {error}") from error
-    module_name, separator, path = spec.rpartition(":")
-    if not (separator and module_name and path):
-        raise UsageError(f"{spec!r} is neither MODULE:FACTORY nor the path of a .pt2 file")
-    factory: Any = _import(module_name)
-    for name in path.split("."):
-        if not hasattr(factory, name):
-            raise UsageError(f"{module_name} has no {path}")
-        factory = getattr(factory, name)
-    if not callable(factory):
-        raise UsageError(f"{spec} isn't callable: it must return a model and its example inputs")
-    try:
-        made = factory()
-    except (Exception, SystemExit) as error:
-        raise UsageError(f"{spec} failed:\n{''.join(traceback.format_exception(error))}") from error
-    return _example(spec, made)
-
-
-def _import(name: str) -> Any:
-    try:
-        if name.endswith(".py"):
-            path = Path(name)
-            found = util.spec_from_file_location(path.stem, path)
-            if not path.is_file() or found is None or found.loader is None:
-                raise UsageError(f"there is no file {name}")
-            module = util.module_from_spec(found)
-            sys.modules[path.stem] = module
-            found.loader.exec_module(module)
-            return module
-        if "" not in sys.path:
-            sys.path.insert(0, "")
-        return import_module(name)
-    except UsageError:
-        raise
-    except (Exception, SystemExit) as error:
-        raise UsageError(f"{name} can't be imported: {type(error).__name__}: {error}") from error
-
-
-def _example(spec: str, made: Any) -> Example:
-    if isinstance(made, dict):
-        options = dict(made)
-        model = options.pop("model", None)
-        if model is not None:
-            return Example(model, _as_args(options.pop("args", ())), options.pop("kwargs", None), options)
-    elif isinstance(made, (tuple, list)) and len(made) in (2, 3):
-        return Example(made[0], _as_args(made[1]), made[2] if len(made) == 3 else None)
-    raise UsageError(
-        f"{spec} must return (model, args), (model, args, kwargs) or a dict with 'model'; it returned {type(made)}"
-    )
-
-
-def _as_args(args: Any) -> tuple[Any, ...]:
-    return tuple(args) if isinstance(args, (tuple, list)) else (args,)
-
-
-def _plugins(names: list[str] | None, opset: int | None, runtime: str | None = None) -> tuple[Plugins, Registry]:
+def _plugins(chosen: list[str] | None, opset: int | None, runtime: str | None = None) -> tuple[Plugins, Registry]:
     """The plugins that an option names, all where it names none, and their registry."""
     from onnxport.kit import DEFAULT_OPSET, chosen_profile, load
 
-    plugins = load(names or None)
+    plugins = load(chosen or None)
     profile = chosen_profile(runtime or "onnx", False, plugins.profiles)
     return plugins, plugins.registry(opset or profile.opset or DEFAULT_OPSET, profile.name)
-
-
-@contextmanager
-def _progress(title: str) -> Iterator[Callable[[str], None]]:
-    """A display of the stage that is going on, where somebody is looking; gives the function that names the stage."""
-    with errors_console.status(title) as status:
-        yield lambda stage: status.update(f"{title}: {stage}")
 
 
 @app.command()
 @guarded
 def export(
     model: ModelArgument,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The .onnx file to write.")],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="The .onnx file to write; by default the factory's name with .onnx, here; or FILE.onnx.",
+        ),
+    ] = None,
     opset: OpsetOption = None,
+    dynamic: DynamicOption = None,
+    input_names: Annotated[
+        list[str] | None, typer.Option("--input-names", metavar="NAME,...", help="Names of the inputs, in order.")
+    ] = None,
+    output_names: Annotated[
+        list[str] | None, typer.Option("--output-names", metavar="NAME,...", help="Names of the outputs, in order.")
+    ] = None,
+    rename: Annotated[
+        list[str] | None,
+        typer.Option("--rename", metavar="OLD=NEW", help="Rename a dimension, such as s77=batch (repeatable)."),
+    ] = None,
     runtime: RuntimeOption = None,
     portable: Annotated[
         bool, typer.Option("--portable", help="With --runtime, write its own operators as functions of standard ones.")
@@ -178,52 +127,62 @@ def export(
     verify: Annotated[bool, typer.Option("--verify", help="Compare with torch on the example inputs.")] = False,
     report: Annotated[bool, typer.Option("--report", help="Write a report beside the model.")] = False,
     quantize: QuantizeOption = None,
+    mutation: Annotated[
+        Mutation | None,
+        typer.Option(
+            "--mutation", help="New values of buffers and inputs that forward changes: as outputs, an error, or none."
+        ),
+    ] = None,
+    metadata: Annotated[
+        Metadata | None, typer.Option("--metadata", help="How much the file tells of where its nodes come from.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Seed of the random nodes of the file.")] = None,
     functions: FunctionsOption = None,
+    imports: ImportOption = None,
     plugin: PluginsOption = None,
     prefer: PreferOption = None,
+    verbose: VerboseOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Export a model to an ONNX file."""
-    example = load_example(model)
-    options: dict[str, Any] = {"optimize": optimize, "verify": verify, "report": report, "artifacts_dir": output.parent}
-    options.update(example.options, **given(opset, plugin, functions, prefer, runtime, quantize))
-    options |= {"portable": True} if portable else {}
-    import onnxport
+    path = default_output(model) if output is None else output
+    asked = given(
+        opset, plugin, functions, prefer, runtime, quantize, dynamic,
+        input_names=names("--input-names", input_names), output_names=names("--output-names", output_names),
+        mutation=mutation, metadata=metadata, seed=seed, portable=portable or None,
+    )  # fmt: skip
+    renamed = renamings(rename)
+    with progress(f"Exporting {model}", verbose=verbose) as tell, watching() as seen:
+        import_all(imports)
+        example = load_example(model)
+        import onnxport
 
-    with _progress(f"Exporting {model}") as progress:
-        program = onnxport.export(
-            example.model,
-            example.args,
-            output,
-            kwargs=example.kwargs,
-            external_data=external_data,
-            verbose=progress,
-            **options,
-        )
-    graph = program.model.graph
-    summary = {
-        "output": str(output),
-        "opset": graph.opset_imports[""],
-        "nodes": sum(1 for _ in graph.all_nodes()),
-        "functions": {function.name: len(function) for function in program.model.functions.values()},
-        "initializers": len(graph.initializers),
-        "inputs": {str(value.name): _described(value) for value in graph.inputs},
-        "outputs": {str(value.name): _described(value) for value in graph.outputs},
-    }
+        errors_console.print(f"  {example.size}" if example.size else "  no weights")
+        options: dict[str, Any] = {
+            "optimize": optimize,
+            "verify": verify,
+            "report": report,
+            "artifacts_dir": path.parent,
+        }
+        options |= {**example.options, **asked}
+        saved: dict[str, Any] = {} if renamed else {"f": path, "external_data": external_data}
+        try:
+            program = onnxport.export(
+                example.model, example.args, kwargs=example.kwargs, verbose=tell, **saved, **options
+            )
+        except Exception:
+            tell_if_it_fails(**what_was_seen(seen))
+            raise
+        if renamed:
+            tell("rename")
+            program.rename_axes(renamed)
+            tell("save")
+            program.save(path, external_data=external_data)
+    summary = {**summary_of(program, path), **what_was_seen(seen)}
     if as_json:
         print_json(summary)
-        return
-    console.print(f"{output}: opset {summary['opset']}, {summary['nodes']} nodes")
-    for function, nodes in summary["functions"].items():  # type: ignore[attr-defined]
-        console.print(f"  function {function}: {nodes} nodes")
-    for kind in ("inputs", "outputs"):
-        for name, text in summary[kind].items():  # type: ignore[attr-defined]
-            console.print(f"  {kind[:-1]:6} {name}: {text}")
-
-
-def _described(value: Any) -> str:
-    shape = "?" if value.shape is None else ", ".join(str(dim) for dim in value.shape)
-    return f"{value.dtype}[{shape}]"
+    else:
+        print_summary(console, summary, None if seen.run is None else seen.run.verification)
 
 
 @app.command()
@@ -231,25 +190,32 @@ def _described(value: Any) -> str:
 def check(
     model: ModelArgument,
     opset: OpsetOption = None,
+    dynamic: DynamicOption = None,
     runtime: RuntimeOption = None,
     functions: FunctionsOption = None,
+    imports: ImportOption = None,
     plugin: PluginsOption = None,
     prefer: PreferOption = None,
+    verbose: VerboseOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """List the operators of a model that can't be exported, without exporting it."""
-    example = load_example(model)
-    import onnxport
+    asked = given(opset, plugin, functions, prefer, runtime, dynamic=dynamic)
+    with progress(f"Checking {model}", verbose=verbose) as tell:
+        import_all(imports)
+        example = load_example(model)
+        import onnxport
 
-    known = inspect.signature(onnxport.check).parameters
-    options = {name: value for name, value in example.options.items() if name in known}
-    options.update(given(opset, plugin, functions, prefer, runtime))
-    with _progress(f"Checking {model}"):
+        known = inspect.signature(onnxport.check).parameters
+        options = {**{name: value for name, value in example.options.items() if name in known}, **asked}
+        tell("check")
         result = onnxport.check(example.model, example.args, kwargs=example.kwargs, **options)
     if as_json:
         print_json(result.as_dict())
     else:
-        print(result)
+        console.print(str(result))
+        for operator, count in sorted(result.operators.items()) if verbose else ():
+            console.print(f"  {operator}: {count}")
     if result.refusals:  # a conflict is shown, and settled by --prefer
         raise typer.Exit(REFUSED)
 
@@ -261,20 +227,39 @@ def verify(
     model: ModelArgument,
     rtol: Annotated[float | None, typer.Option(help="Relative tolerance; by default that of the dtype.")] = None,
     atol: Annotated[float | None, typer.Option(help="Absolute tolerance; by default that of the dtype.")] = None,
+    provider: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--provider", help="Execution provider of onnxruntime, such as CPUExecutionProvider (repeatable)."
+        ),
+    ] = None,
+    custom_ops: Annotated[
+        list[Path] | None,
+        typer.Option("--custom-ops", help="A library of operators that onnxruntime needs for the file (repeatable)."),
+    ] = None,
+    imports: ImportOption = None,
+    verbose: VerboseOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Compare an ONNX model on onnxruntime with its torch model, on the example inputs."""
     if not onnx_model.is_file():
         raise UsageError(f"there is no file {onnx_model}")
-    example = load_example(model)
-    import onnxport
+    with progress(f"Verifying {onnx_model}", verbose=verbose) as tell:
+        import_all(imports)
+        example = load_example(model)
+        if hasattr(example.model, "example_arguments") and not example.args and not example.kwargs:
+            example.args, example.kwargs = example.model.example_arguments()
+        import onnxport
 
-    with _progress(f"Verifying {onnx_model}"):
-        result = onnxport.verify(onnx_model, example.model, example.args, example.kwargs, rtol=rtol, atol=atol)
+        tell("verify")
+        result = onnxport.verify(
+            onnx_model, example.model, example.args, example.kwargs, rtol=rtol, atol=atol, providers=provider,
+            custom_ops=custom_ops or (),
+        )  # fmt: skip
     if as_json:
         print_json(result.as_dict())
     else:
-        print(result.table())
+        print_verification(console, result)
     if not result.passed:
         for line in result.failures():
             errors_console.print(line, style="red")
@@ -287,29 +272,35 @@ def find_mismatch(
     model: ModelArgument,
     repro: Annotated[Path | None, typer.Option(help="A folder for a minimal reproduction.")] = None,
     opset: OpsetOption = None,
+    dynamic: DynamicOption = None,
+    runtime: RuntimeOption = None,
     optimize: Annotated[bool, typer.Option(help="Make the graph leaner.")] = True,
     rtol: Annotated[float | None, typer.Option(help="Relative tolerance; by default that of the dtype.")] = None,
     atol: Annotated[float | None, typer.Option(help="Absolute tolerance; by default that of the dtype.")] = None,
     page: Annotated[Path | None, typer.Option(help="Write an HTML page that shows the model and the node.")] = None,
+    imports: ImportOption = None,
     plugin: PluginsOption = None,
     prefer: PreferOption = None,
+    verbose: VerboseOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Find the first ONNX node that computes something else than the torch operator that it comes from."""
-    example = load_example(model)
-    options: dict[str, Any] = {"optimize": optimize, **example.options, **given(opset, plugin, prefer=prefer)}
-    import onnxport
+    asked = given(opset, plugin, prefer=prefer, runtime=runtime, dynamic=dynamic)
+    with progress(f"Exporting {model}", verbose=verbose) as tell:
+        import_all(imports)
+        example = load_example(model)
+        import onnxport
 
-    with _progress(f"Exporting {model}") as progress:
-        program = onnxport.export(example.model, example.args, kwargs=example.kwargs, verbose=progress, **options)
-        progress("find mismatch")
+        options: dict[str, Any] = {"optimize": optimize, **example.options, **asked}
+        program = onnxport.export(example.model, example.args, kwargs=example.kwargs, verbose=tell, **options)
+        tell("find mismatch")
         result = onnxport.find_mismatch(program, rtol=rtol, atol=atol, repro=repro)
         if page is not None:
             onnxport.view(program, page, mismatch=result)
     if as_json:
         print_json(result.as_dict())
     else:
-        print(result)
+        console.print(str(result))
     if not result.passed:
         raise typer.Exit(REFUSED)
 
@@ -347,29 +338,42 @@ def view(
 @app.command()
 @guarded
 def ops(
-    pattern: Annotated[str, typer.Argument(help="Part of an operator's name.")] = "",
+    pattern: Annotated[
+        str, typer.Argument(help="Part of an operator's name, or a glob of all of it: gelu, 'aten::*gelu*', '*norm'.")
+    ] = "",
     opset: OpsetOption = None,
     plugin: PluginsOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """List the translations that are registered."""
-    _, registry = _plugins(plugin, opset)
+    with progress("Loading plugins"):
+        _, registry = _plugins(plugin, opset)
+        from onnxport_workbench import spelling
     records = sorted(
-        (r for r in registry.table() if pattern in r.name),
+        (record for record in registry.table() if spelling.matches(pattern, record.name)),
         key=lambda record: (record.name, *(-number for number in record.rank)),
     )
     if as_json:
         print_json([_record_as_dict(record) for record in records])
+    elif records:
+        table = table_of("operator", "opset", "plugin", "function")
+        for record in records:
+            table.add_row(record.name, f"{record.opset}+", record.plugin, record.function_name)
+        console.print(table)
+    if records:
+        operators = len({record.name for record in records})
+        errors_console.print(f"{counted(len(records), 'translation')} of {counted(operators, 'operator')}")
         return
-    table = Table("operator", "opset", "plugin", Column("function", overflow="fold"), box=None, pad_edge=False)
-    for record in records:
-        table.add_row(record.name, f"{record.opset}+", record.plugin, record.function_name)
-    console.print(table)
-    errors_console.print(f"{len(records)} translations of {len({r.name for r in records})} operators")
+    close = spelling.near(pattern.strip("*?"), registry.targets())
+    hint = f"Names that look like it: {', '.join(close)}." if close else "onnxport ops lists all."
+    errors_console.print(f"No operator matches {pattern!r}. {hint}")
+    raise typer.Exit(REFUSED)
 
 
 def _record_as_dict(record: Translation) -> dict[str, Any]:
-    doc = (record.function.__doc__ or "").strip()
+    from onnxport import Deferred
+
+    doc = "" if isinstance(record.function, Deferred) else inspect.getdoc(record.function) or ""
     return {
         "target": record.name,
         "opset": record.opset,
@@ -380,6 +384,7 @@ def _record_as_dict(record: Translation) -> dict[str, Any]:
         "function": record.function_name,
         "location": record.location,
         "doc": doc.splitlines()[0] if doc else "",
+        "docstring": doc,
     }
 
 
@@ -395,14 +400,17 @@ def explain(
     ],
     opset: OpsetOption = None,
     runtime: RuntimeOption = None,
+    imports: ImportOption = None,
     plugin: PluginsOption = None,
     prefer: PreferOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show which translations serve an operator, in the order in which they are tried."""
-    from onnxport_workbench import explaining
+    with progress("Loading plugins"):
+        from onnxport_workbench import explaining
 
-    loaded, registry = _plugins(plugin, opset, runtime)
+        import_all(imports)
+        loaded, registry = _plugins(plugin, opset, runtime)
     told = explaining.explain(loaded.preferring(preferred(prefer) or None, registry.opset, registry.profile), operator)
     advice = "" if told.candidates else loaded.advice(told.target)
     if as_json:
@@ -420,6 +428,7 @@ def _explanation_as_dict(told: Explanation) -> dict[str, Any]:
     return {
         "target": told.target,
         "opset": told.opset,
+        "schema": told.schema,
         "candidates": [_record_as_dict(record) for record in told.candidates],
         "rejected": [{**_record_as_dict(record), "reason": reason} for record, reason in told.rejected],
         "decomposition": told.decomposition,
@@ -432,6 +441,8 @@ def _explanation_as_dict(told: Explanation) -> dict[str, Any]:
 
 def _print_explanation(told: Explanation) -> None:
     console.print(f"{told.target} at opset {told.opset}")
+    if told.schema:
+        console.print(f"  {told.schema}")
     for number, record in enumerate(told.candidates, 1):
         _print_record(f"{number}.", record)
     for record, reason in told.rejected:
@@ -453,7 +464,7 @@ def _print_record(mark: str, record: Translation, reason: str = "") -> None:
         f"     plugin {data['plugin']}, opset {data['opset']}+{priority}{complex_note}",
         markup=False,
     )
-    for line in (data["doc"], reason):
+    for line in (*data["docstring"].splitlines(), reason):
         if line:
             console.print(f"     {line}")
 
@@ -466,21 +477,26 @@ def plugins(
     replacements: Annotated[
         bool, typer.Option("--replacements", help="List what they replace of libraries while a model is captured.")
     ] = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Import them anew, even if nothing has changed since they were listed.")
+    ] = False,
 ) -> None:
     """List the plugins, and what failed in them."""
-    loaded = _plugins(plugin, None)[0]
     if replacements:
+        with progress("Loading plugins"):
+            loaded = _plugins(plugin, None)[0]
         _show_replacements(loaded, as_json)
         return
-    infos = [*loaded.infos, *(info for info in loaded.failures if info not in loaded.infos)]
+    from onnxport_workbench.plugin_list import listed
+
+    infos = listed(plugin, fresh=fresh)
     if as_json:
-        names = ("name", "distribution", "version", "translations", "error", "warning")
-        print_json([{name: getattr(info, name) for name in names} for info in infos])
+        print_json(infos)
         return
-    table = Table("plugin", "distribution", "version", "translations", "error", box=None, pad_edge=False)
+    table = table_of("plugin", "distribution", "version", "translations", "error")
     for info in infos:
-        told = "; ".join(text for text in (info.error, info.warning) if text)
-        table.add_row(info.name, info.distribution, info.version, str(info.translations), told)
+        told = "; ".join(text for text in (info["error"], info["warning"]) if text)
+        table.add_row(info["name"], info["distribution"], info["version"], str(info["translations"]), told)
     console.print(table)
 
 
@@ -502,7 +518,7 @@ def profiles(
     elif name:
         _print_profile(wanted[0])
     else:
-        table = Table("profile", "plugin", Column("description", overflow="fold"), box=None, pad_edge=False)
+        table = table_of("profile", "plugin", "description")
         for profile in wanted:
             table.add_row(profile.name, profile.plugin or "onnxport", profile.description)
         console.print(table)
@@ -517,7 +533,7 @@ def _print_profile(profile: Profile) -> None:
     for domain, version in profile.domains.items():
         console.print(f"  domain {domain}, version {version}")
     if profile.choices:
-        table = Table("operator", Column("choice", overflow="fold"), box=None, pad_edge=False)
+        table = table_of("operator", "choice")
         for operator, choice in profile.choices.items():
             table.add_row(operator, choice)
         console.print(table)
@@ -529,10 +545,10 @@ def _show_replacements(loaded: Plugins, as_json: bool) -> None:
 
     records = loaded.replacements(torch.nn.Module())
     if as_json:
-        names = ("target", "plugin", "torch", "why")
-        print_json([{name: getattr(record, name) for name in names} for record in records])
+        fields = ("target", "plugin", "torch", "why")
+        print_json([{field: getattr(record, field) for field in fields} for record in records])
         return
-    table = Table("replaced", "plugin", "torch", "why", box=None, pad_edge=False)
+    table = table_of("replaced", "plugin", "torch", "why")
     for record in records:
         table.add_row(record.target, record.plugin, record.torch, record.why)
     console.print(table)
@@ -556,12 +572,14 @@ def _options(
 
 
 def _add_plugin_commands(arguments: Sequence[str]) -> None:
-    """Let plugins add their commands, unless one of ours is meant: they cost their imports."""
-    from importlib_metadata import entry_points
-
+    """Let plugins add their commands, unless one of ours is meant, or none has any: they cost their imports."""
     own = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
     asked = next((argument for argument in arguments if not argument.startswith("-")), None)
-    if asked not in own and entry_points(group="onnxport"):
+    if (asked or "").replace("-", "_") in own or (asked is None and "--version" in arguments):
+        return
+    from onnxport_workbench.plugin_list import may_have_commands
+
+    if may_have_commands():
         from onnxport.kit import load
 
         load().add_commands(app)

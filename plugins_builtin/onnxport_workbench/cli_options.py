@@ -1,17 +1,58 @@
-"""The options that several commands of the command line have."""
+"""The options that several commands of the command line have, and what their texts mean."""
 
 from __future__ import annotations
 
+import enum
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
 
 import typer
+
+
+class Mutation(str, enum.Enum):
+    """Choices of ``--mutation``."""
+
+    outputs = "outputs"
+    error = "error"
+    drop = "drop"
+
+
+class Metadata(str, enum.Enum):
+    """Choices of ``--metadata``."""
+
+    full = "full"
+    module = "module"
+    none = "none"
+
+
+class Format(str, enum.Enum):
+    """Formats of ``--quantize``, for the completion of shells."""
+
+    int4 = "int4"
+    int8 = "int8"
+    uint4 = "uint4"
+    uint8 = "uint8"
+
+
+def _plugin_names() -> Iterator[str]:
+    """Names of installed plugins, for the completion of shells; none is imported."""
+    from importlib_metadata import entry_points
+
+    yield "builtin"
+    yield from sorted({entry.name for entry in entry_points(group="onnxport")})
+
+
+def _formats() -> list[str]:
+    return [each.value for each in Format]
+
 
 ModelArgument = Annotated[
     str,
     typer.Argument(
         metavar="MODULE:FACTORY|FILE.pt2",
-        help="A callable that returns (model, args), (model, args, kwargs), or a dict with 'model', 'args', 'kwargs' "
-        "and options of onnxport.export; MODULE is importable or a .py file. Or a saved ExportedProgram.",
+        help="A callable that returns (model, args), (model, args, kwargs), a dict with 'model', 'args', 'kwargs' "
+        "and options of onnxport.export, an ExportableModule, or a module that has example_inputs; MODULE is "
+        "importable or a .py file. Or a saved ExportedProgram.",
     ),
 ]
 OpsetOption = Annotated[int | None, typer.Option("--opset", help="ONNX opset to write, from 18.")]
@@ -22,7 +63,11 @@ RuntimeOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON to the standard output.")]
 PluginsOption = Annotated[
     list[str] | None,
-    typer.Option("--plugin", help="Use this installed plugin only (repeatable); 'builtin' for none of them."),
+    typer.Option(
+        "--plugin",
+        help="Use this installed plugin only (repeatable); 'builtin' for none of them.",
+        autocompletion=_plugin_names,
+    ),
 ]
 
 FunctionsOption = Annotated[
@@ -46,7 +91,30 @@ QuantizeOption = Annotated[
         metavar="[NAME=]FORMAT",
         help="Round the weights of products: int4, int8, uint4 or uint8; with the name of a weight or module, its own, "
         "such as lm_head=none (repeatable).",
+        autocompletion=_formats,
     ),
+]
+
+DynamicOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--dynamic",
+        metavar="INPUT:AXIS[=NAME]",
+        help="Leave an axis of an input open, such as x:0=batch, or several: x:0=batch,1=seq (repeatable).",
+    ),
+]
+
+ImportOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--import",
+        metavar="MODULE",
+        help="Import this module first, such as one that registers custom operators (repeatable).",
+    ),
+]
+
+VerboseOption = Annotated[
+    bool, typer.Option("--verbose", "-v", help="Tell the stages with their times, and what is logged.")
 ]
 
 
@@ -61,8 +129,10 @@ def given(
     prefer: list[str] | None = None,
     runtime: str | None = None,
     quantize: list[str] | None = None,
+    dynamic: list[str] | None = None,
+    **others: Any,
 ) -> dict[str, Any]:
-    """Options of the command line that go before those of the factory."""
+    """Options of the command line that go before those of the factory; those that weren't given are left out."""
     options = {
         "opset_version": opset,
         "plugins": plugins,
@@ -70,8 +140,12 @@ def given(
         "prefer": preferred(prefer),
         "runtime": runtime,
         "quantize": formats(quantize),
+        "dynamic_shapes": dynamic_shapes(dynamic),
     }
-    return {name: value for name, value in options.items() if value}
+    said = {name: value.value if isinstance(value, enum.Enum) else value for name, value in others.items()}
+    return {name: value for name, value in options.items() if value} | {
+        name: value for name, value in said.items() if value is not None
+    }
 
 
 def preferred(prefer: list[str] | None) -> dict[str, str]:
@@ -96,4 +170,53 @@ def formats(quantize: list[str] | None) -> dict[str, str | None]:
         if name in found:
             raise UsageError(f"--quantize {text}: {name} has a format already: give one only")
         found[name] = None if form.lower() == "none" else form
+    return found
+
+
+def dynamic_shapes(texts: Sequence[str] | None) -> dict[str, dict[int, Any]]:
+    """The dimension by axis by input, of ``INPUT:AXIS=NAME``; ``Dim.DYNAMIC`` where no name is given."""
+    found: dict[str, dict[int, Any]] = {}
+    for text in texts or ():
+        name, separator, axes = text.rpartition(":")
+        name = name.strip()
+        for part in axes.split(",") if separator and name else ():
+            axis, named, dimension = (each.strip() for each in part.partition("="))
+            if not axis.removeprefix("-").isdecimal() or (named and not dimension):
+                break
+            if int(axis) in found.setdefault(name, {}):
+                raise UsageError(f"--dynamic {text}: axis {axis} of {name} is given twice: give it once")
+            found[name][int(axis)] = dimension or _any_size()
+        else:
+            if separator and name:
+                continue
+        raise UsageError(f"--dynamic {text}: write it as INPUT:AXIS=NAME, such as x:0=batch or x:0=batch,1=seq")
+    return found
+
+
+def _any_size() -> Any:
+    from torch.export import Dim
+
+    return Dim.DYNAMIC
+
+
+def names(option: str, texts: Sequence[str] | None) -> list[str] | None:
+    """Names that are separated by commas, or given one by one; None where none are."""
+    if not texts:
+        return None
+    found = [name.strip() for text in texts for name in text.split(",")]
+    if not all(found):
+        raise UsageError(f"{option} {','.join(texts)}: a name is empty: separate names by single commas")
+    return found
+
+
+def renamings(texts: Sequence[str] | None) -> dict[Any, str]:
+    """The new name by present name of a dimension, of ``OLD=NEW``."""
+    found: dict[Any, str] = {}
+    for text in texts or ():
+        old, separator, new = (part.strip() for part in text.partition("="))
+        if not (separator and old and new):
+            raise UsageError(f"--rename {text}: write it as OLD=NEW, such as s77=batch")
+        if old in found:
+            raise UsageError(f"--rename {text}: {old} has a new name already: give one only")
+        found[old] = new
     return found

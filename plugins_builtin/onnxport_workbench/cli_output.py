@@ -36,6 +36,7 @@ class PlainConsole(Console):
 
 errors_console = PlainConsole(stderr=True)
 _output: ContextVar[TextIO | None] = ContextVar("_output", default=None)
+_details: ContextVar[dict[str, Any] | None] = ContextVar("_details", default=None)
 
 
 def print_json(data: Any) -> None:
@@ -73,6 +74,7 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(command)
     def run(*args: Any, **kwargs: Any) -> None:
         as_json = kwargs.get("as_json", False)
+        _details.set({})
         try:
             with json_alone() if as_json else contextlib.nullcontext():
                 command(*args, **kwargs)
@@ -84,6 +86,11 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
             _fail(error, as_json)
 
     return run
+
+
+def tell_if_it_fails(**details: Any) -> None:
+    """Keep what is known of the command's work: a failure prints it too, as keys of the object or as lines."""
+    _details.set({**(_details.get() or {}), **details})
 
 
 def _fail(error: Exception, as_json: bool) -> NoReturn:
@@ -101,6 +108,8 @@ def _fail(error: Exception, as_json: bool) -> NoReturn:
     known = isinstance(error, (UsageError, errors.OnnxExporterError))
     defect = "This is a defect in onnxport or in a plugin; please report it with the lines above."
     errors_console.print(str(error) if known else defect, style="red")
+    for page in (_details.get() or {}).get("report") or ():
+        errors_console.print(f"report: {page}")
     raise typer.Exit(code)
 
 
@@ -111,7 +120,7 @@ def print_failure(error: Exception, code: int) -> None:
     else:
         message = error.format_message() if hasattr(error, "format_message") else str(error)
         told = {"type": type(error).__name__, "message": message}
-    print_json({"error": told, "exit_code": code})
+    print_json({"error": told, "exit_code": code, **(_details.get() or {})})
 
 
 class Commands(TyperGroup):

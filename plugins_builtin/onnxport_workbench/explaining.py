@@ -28,6 +28,8 @@ class Explanation:
         hints: what else to look at.
         conflict: candidates of equal rank, for which an export fails; None where there are none.
         overloads: the same of each overload, where the name is that of all of them.
+        schema: the operator's signature as torch writes it; empty for what has none here, such as an operator whose
+            library isn't imported.
         of_sizes: a function of Python that graphs hold for arithmetic of sizes, which needs no translation.
     """
 
@@ -40,6 +42,7 @@ class Explanation:
     conflict: Conflict | None = None
     overloads: tuple[Explanation, ...] = ()
     of_sizes: bool = False
+    schema: str = ""
 
 
 def explain(registry: Registry, target: object) -> Explanation:
@@ -97,7 +100,12 @@ def explain(registry: Registry, target: object) -> Explanation:
         next(iter(conflicts.values()), None),
         overloads,
         callable(key),
+        _schema_of(key),
     )
+
+
+def _schema_of(key: Key) -> str:
+    return str(getattr(records.operator_named(key), "_schema", "")) if isinstance(key, str) else ""
 
 
 def _either(names: list[str]) -> str:

@@ -31,7 +31,8 @@ from torch.fx import Graph, GraphModule, Node
 from onnxport_workbench import reproduction
 from onnxport_workbench.inlining import inlined
 from onnxport_workbench.reference import Reference, may_tie, precisions, same_choice
-from onnxport_workbench.rounded_weights import exact_options, roundings_of
+from onnxport_workbench.rounded_weights import roundings_of
+from onnxport_workbench.sessions import exact_options
 from onnxport_workbench.tolerances import tolerance_argument
 from onnxport_workbench.verify import OutputCheck, VerificationResult, compare, opened_program, verify
 from onnxport_workbench.weight_check import WeightCheck, check_weights

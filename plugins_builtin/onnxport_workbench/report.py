@@ -15,6 +15,8 @@ from onnxport import SaveError, UnsupportedOperatorsError
 from onnxport.kit import fenced, keys, markdown
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import onnx_ir as ir
     from onnxport.kit import Run
 
@@ -32,7 +34,7 @@ class Report:
 
     _run: Run
 
-    def write(self, *, report: bool, profile: bool, shown: bool = True) -> None:
+    def write(self, *, report: bool, profile: bool, shown: bool = True) -> list[Path]:
         """Write ``onnx_export_<time>_<outcome>.md`` and its JSON twin, and ``onnx_export_<time>_profile.md``.
 
         Where there is a whole model, be it verified or not, ``onnx_export_<time>_<outcome>.html`` shows it.
@@ -41,25 +43,35 @@ class Report:
         ``decomp``, ``conversion``, ``checker``, ``runtime``, ``accuracy``; and here ``save``. A profile without a
         report is printed too, if ``shown``.
 
+        Returns:
+            The files that were written.
+
         Raises:
             SaveError: the artifacts folder can't be written.
         """
+        written: list[Path] = []
+
+        def put(suffix: str, ending: str, text: str) -> None:
+            path = self._run.path(suffix, ending)
+            path.write_text(text, "utf-8")
+            written.append(path)
+
         try:
             with self._run.writing("report"):
                 if report:
-                    self._run.path("md", self.outcome).write_text(self.markdown(), "utf-8")
-                    self._run.path("json", self.outcome).write_text(json.dumps(self.as_dict(), indent=2), "utf-8")
+                    put("md", self.outcome, self.markdown())
+                    put("json", self.outcome, json.dumps(self.as_dict(), indent=2))
                     if self._run.error is None or self._run.nodes_after:  # counted when the model is complete
-                        self._run.path("html", self.outcome).write_text(self.html(), "utf-8")
+                        put("html", self.outcome, self.html())
                 if profile:
-                    page = f"# onnxport profile\n\n{self._stage_table()}\n"
-                    self._run.path("md", "profile").write_text(page, "utf-8")
+                    put("md", "profile", f"# onnxport profile\n\n{self._stage_table()}\n")
                     if shown and not report and self._run.error is None:
                         print(f"Profile result:\n{self._stage_table()}", flush=True)
         except SaveError as error:
             if self._run.error is None:
                 raise
             logger.warning("%s", error)  # the export's own error is the one to see
+        return written
 
     @property
     def outcome(self) -> str:

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import onnx_ir as ir
-import onnxruntime as ort
 import torch
 from onnxport import InputError
 from onnxport.kit import load
@@ -37,18 +36,6 @@ def roundings_of(model: ir.Model, reference: Any, plugins: Sequence[Any] | None)
     return None
 
 
-def exact_options() -> ort.SessionOptions:
-    """Options with which onnxruntime computes what the file says.
-
-    By default it rounds what a product with integer weights reads to 8 bits, as
-    ``session.qdq_matmulnbits_accuracy_level`` says: an error of about 1 %, in which a wrong file could hide.
-    """
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    options.add_session_config_entry("session.disable_quant_qdq", "1")
-    return options
-
-
 @contextlib.contextmanager
 def replaced(function: Any, weights: Mapping[str, torch.Tensor]) -> Iterator[None]:
     """A module with other weights, by name, for a while."""
@@ -69,4 +56,4 @@ def replaced(function: Any, weights: Mapping[str, torch.Tensor]) -> Iterator[Non
             table[attribute] = old
 
 
-__all__ = ["exact_options", "replaced", "roundings_of"]
+__all__ = ["replaced", "roundings_of"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import difflib
+import fnmatch
 import math
 import operator
 import re
@@ -45,6 +46,13 @@ def qualified(text: str) -> str:
             return ""
         name = f"{namespace}::{rest}"
     return name.removesuffix(".default")
+
+
+def matches(pattern: str, name: str) -> bool:
+    """Whether a pattern is part of an operator's name; or, as a glob, matches all of it, with or without namespace."""
+    if not any(mark in pattern for mark in "*?["):
+        return pattern in name
+    return fnmatch.fnmatchcase(name, pattern) or fnmatch.fnmatchcase(name.partition("::")[2], pattern)
 
 
 def named(text: str, known: Iterable[Key]) -> tuple[list[Key], list[Key]]:
@@ -136,4 +144,4 @@ def _is_of_torch(full: str) -> bool:
     return bool(_QUALIFIED.fullmatch(full)) and not isinstance(records.operator_named(full), str)
 
 
-__all__ = ["named", "near", "packet_of", "python_function", "qualified", "unwrapped"]
+__all__ = ["matches", "named", "near", "packet_of", "python_function", "qualified", "unwrapped"]

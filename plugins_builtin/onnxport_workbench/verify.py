@@ -9,7 +9,7 @@ import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import onnx
 import torch
@@ -41,9 +41,13 @@ from torch.utils import _pytree as pytree
 from onnxport_workbench.comparing import TOLERANCES, OutputCheck, compare, tolerance
 from onnxport_workbench.reference import precisions
 from onnxport_workbench.resize import resized_inputs, with_small_integers
-from onnxport_workbench.rounded_weights import exact_options, replaced, roundings_of
+from onnxport_workbench.rounded_weights import replaced, roundings_of
+from onnxport_workbench.sessions import SessionChoice, session_choice
 from onnxport_workbench.tolerances import tolerance_argument
 from onnxport_workbench.weight_check import WeightCheck, check_weights
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
 
 _LAYOUT = re.compile(r"Guard failed: .*(stride|storage_offset|is_contiguous)")
 
@@ -195,6 +199,9 @@ def verify(
     rtol: float | None = None,
     atol: float | None = None,
     plugins: Sequence[Any] | None = None,
+    session_options: ort.SessionOptions | None = None,
+    providers: Sequence[Any] | None = None,
+    custom_ops: Sequence[str | os.PathLike[str]] | str | os.PathLike[str] = (),
 ) -> VerificationResult:
     """Check an ONNX model, and compare what it computes with what the torch model computes.
 
@@ -216,13 +223,18 @@ def verify(
         rtol: relative tolerance for all floating-point outputs; by default that of the dtype in `TOLERANCES`.
         atol: absolute tolerance, likewise; if given, it is taken as it is.
         plugins: op packs that know the containers among inputs and outputs, as `export` takes them.
+        session_options: options of the onnxruntime session; by default those of the program, or onnxruntime's.
+        providers: execution providers of the session, such as `["CPUExecutionProvider"]`; by default CUDA where this
+            onnxruntime has it, and the CPU.
+        custom_ops: paths of the libraries that have the operators which onnxruntime itself lacks. They are registered
+            with `session_options`, where these are given.
 
     Returns:
         The result, good or bad: see `VerificationResult.passed` and `raise_on_failure`.
 
     Raises:
         InputError: an argument is of a wrong type, or a tolerance is no finite number of at least 0; there is nothing
-            to compare with, or no inputs are known.
+            to compare with, or no inputs are known; onnxruntime has no such provider, or can't load a library.
     """
     tolerances = tolerance_argument("rtol", rtol), tolerance_argument("atol", atol)
     require_flags(generate=generate)
@@ -232,6 +244,7 @@ def verify(
     if plugins is not None:
         load(plugins)  # an error even where no container asks for them
     opened, path = opened_program(program)
+    choice = session_choice(session_options, providers, custom_ops, opened.session_options)
     exported = opened.exported_program
     if exported is None and isinstance(model, ExportedProgram):
         exported = model
@@ -249,12 +262,13 @@ def verify(
     positional, keywords = _as_called(reference, positional, keywords)
     others = [_as_called(reference, *other) for other in others]
     rounding = roundings_of(opened.model, reference, plugins)
-    if rounding is not None:  # in a session of its own
+    own = rounding is not None or not (session_options is None and providers is None and not custom_ops)
+    if own:  # a session of its own
         opened = copy.copy(opened)
-        opened.session_options = exact_options()
     comparing = _Verification(opened, exported, reference, tolerances, plugins, rounding)
     result = comparing.result
-    result.checker, comparing.unusable = _check_and_open(opened, path)
+    with choice.exact() if rounding is not None else contextlib.nullcontext(choice) as chosen:
+        result.checker, comparing.unusable = _check_and_open(opened, path, chosen)
     try:
         if not comparing.unusable:
             result.weights = check_weights(opened.model, opened.exported_program, reference)
@@ -266,11 +280,11 @@ def verify(
         if generate:
             comparing.compare_generated(positional, keywords)
     finally:
-        if path is not None or rounding is not None:
+        if path is not None or own:
             opened.release()
     if rounding is not None and not comparing.unusable:
-        opened.session_options = None
         with opened:
+            opened.initialize_inference_session(choice.open)
             original = _Verification(opened, exported, reference, tolerances, plugins)
             result.original = original.compare("original", positional, keywords)
     return result
@@ -435,7 +449,7 @@ class _Verification:
         return outputs, mutated
 
 
-def _check_and_open(program: ONNXProgram, path: str | None) -> tuple[str, str]:
+def _check_and_open(program: ONNXProgram, path: str | None, choice: SessionChoice) -> tuple[str, str]:
     """Run onnx's full check and open a session if none is open; what either objects to."""
     problems = ["", ""]
 
@@ -447,7 +461,7 @@ def _check_and_open(program: ONNXProgram, path: str | None) -> tuple[str, str]:
 
     def check_and_open(staged: str | bytes) -> Any:
         check(staged)
-        return runtime.session(staged, options=program.session_options)
+        return choice.open(staged)
 
     try:
         if path is not None:
@@ -458,6 +472,8 @@ def _check_and_open(program: ONNXProgram, path: str | None) -> tuple[str, str]:
             with tempfile.TemporaryDirectory(prefix="onnxport-") as folder:
                 check(program.stage(folder))
     except Exception as error:  # onnxruntime has a class for each of its status codes
+        if choice.providers is not None and isinstance(error, InputError):
+            raise
         problems[1] = str(error).strip() or type(error).__name__
     return problems[0], problems[1]
 
