@@ -171,7 +171,8 @@ def export(
                 example.model, example.args, kwargs=example.kwargs, verbose=tell, **saved, **options
             )
         except Exception:
-            tell_if_it_fails(**what_was_seen(seen))
+            if seen.pages:
+                tell_if_it_fails(report=[str(page) for page in seen.pages])
             raise
         if renamed:
             tell("rename")

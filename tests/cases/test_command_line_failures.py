@@ -172,7 +172,7 @@ FAILURES: dict[str, tuple[list[str], int, str, Callable[[dict[str, Any]], bool]]
     "plugins": (["plugins", "--plugin", "nowhere"], cli.USAGE, "PluginError", lambda e: e["plugins"] == ["nowhere"]),
     "defect": (["export", model("defect"), "-o", "m.onnx"], cli.INTERNAL, "LookupError",
                lambda e: e["message"] == "a defect"),
-    "no output": (["export", model("good")], cli.USAGE, "MissingParameter", lambda e: "output" in e["message"].lower()),
+    "no model given": (["export"], cli.USAGE, "MissingParameter", lambda e: "FACTORY" in e["message"]),
     "no option": (["check", model("good"), "--nowhere"], cli.USAGE, "NoSuchOption",
                   lambda e: "nowhere" in e["message"]),
     "no number": (["check", model("good"), "--opset", "x"], cli.USAGE, "BadParameter",

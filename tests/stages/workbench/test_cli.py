@@ -14,7 +14,6 @@ from onnxport.host import discovery
 from onnxport_workbench import cli
 from typer.testing import CliRunner
 
-
 MODELS = """
 import onnxport
 import torch
@@ -249,7 +248,7 @@ def test_what_was_verified_and_where_the_report_is(models, tmp_path):
     wrong = run("export", f"{models}:wrong_relu", "-o", "wrong.onnx", "--verify", "--report", "--json")
     data = json.loads(wrong.stdout)
     assert wrong.exit_code == data["exit_code"] == cli.REFUSED and not (tmp_path / "wrong.onnx").exists()
-    assert data["verification"]["passed"] is False and Path(data["report"][0]).is_file()
+    assert data["error"]["result"]["passed"] is False and Path(data["report"][0]).is_file()
     told = run("export", f"{models}:wrong_relu", "-o", "wrong.onnx", "--report", "--verify").stderr
     assert "report: " in told
 
