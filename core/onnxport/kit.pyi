@@ -28,13 +28,12 @@ from onnxport.capture.request import Request as Request
 from onnxport.capture.request import leaves_of as leaves_of
 from onnxport.emit import domains as domains
 from onnxport.emit.complex_values import any_complex as any_complex
-from onnxport.emit.fingerprints import Structure as Structure
-from onnxport.emit.fingerprints import content as content
-from onnxport.emit.fingerprints import literal as literal
+from onnxport.emit.frame import Frame as Frame
+from onnxport.emit.graphs import constant_node as constant_node
 from onnxport.emit.graphs import graphs_of as graphs_of
 from onnxport.emit.graphs import nodes_of as nodes_of
-from onnxport.emit.local_functions import Call as Call
-from onnxport.emit.local_functions import define as define
+from onnxport.emit.graphs import reachable as reachable
+from onnxport.emit.literals import any_attribute as any_attribute
 from onnxport.emit.schemas import OpSpec as OpSpec
 from onnxport.emit.schemas import spec_of as spec_of
 from onnxport.emit.tensor import Node as Node
@@ -55,6 +54,7 @@ from onnxport.functional.program import results_of as results_of
 from onnxport.host import records as records
 from onnxport.host.discovery import Plugins as Plugins
 from onnxport.host.discovery import load as load
+from onnxport.host.emission import FunctionWriter as FunctionWriter
 from onnxport.host.emission import Inference as Inference
 from onnxport.host.emission import SizeFunction as SizeFunction
 from onnxport.host.emission import SizeText as SizeText

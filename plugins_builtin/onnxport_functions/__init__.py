@@ -1,13 +1,28 @@
-"""``functions=``: calls of modules as calls of ONNX functions."""
+"""ONNX functions: those of ``op.function``, and ``functions=``, calls of modules as calls of functions."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from onnxport import hookimpl
+from onnxport.kit import FunctionWriter
 
 if TYPE_CHECKING:
+    from onnxport import Builder
     from onnxport.kit import MakeWalker, Walk, Walker
+
+    from onnxport_functions.local_functions import LocalFunctions
+
+
+def _local_functions(op: Builder) -> LocalFunctions:
+    from onnxport_functions.local_functions import LocalFunctions  # what few models have
+
+    return LocalFunctions(op)
+
+
+@hookimpl
+def onnxport_emission() -> list[FunctionWriter]:
+    return [FunctionWriter(_local_functions)]
 
 
 def _walker(walk: Walk) -> Walker | None:

@@ -1,7 +1,8 @@
 """``export(functions=)``: the calls of chosen module classes become calls of local functions.
 
 The nodes of one call are found by `nn_module_stack`. Where they can be taken out of the graph as one, they are
-described (:mod:`onnxport.emit.fingerprints`); the first call of a description is translated, the others only called.
+described (:mod:`onnxport_functions.fingerprints`); the first call of a description is translated, the others only
+called.
 """
 
 from __future__ import annotations
@@ -17,18 +18,16 @@ import torch.fx
 from onnxport import Tensor
 from onnxport.kit import (
     SYMBOLIC,
-    Call,
     FunctionUse,
     Node,
-    Structure,
     Walk,
     components,
-    content,
-    define,
     nodes_of,
     provenance,
 )
 
+from onnxport_functions.fingerprints import Structure, content
+from onnxport_functions.local_functions import Call, LocalFunctions
 from onnxport_functions.selection import REGION, Selection, classes
 from onnxport_functions.templates import Template, small_constant
 
@@ -107,6 +106,8 @@ class ModuleFunctions:
     def __init__(self, translator: Walk, selection: Selection) -> None:
         self._translator = translator
         self._op = translator.op
+        writer = translator.op.function_writer
+        self._functions = writer if isinstance(writer, LocalFunctions) else LocalFunctions(translator.op)
         self._selection = selection
         self._inside: list[str] = []
         self._apart: set[str] = set()
@@ -387,7 +388,7 @@ class ModuleFunctions:
         ]
         package, name = region.module.partition(".")[0], region.module.rpartition(".")[2]
         with translator.trial() as trial:
-            call = define(op, f"pkg.{package}", name, interface.arguments, emit, names=names, root=root)
+            call = self._functions.define(f"pkg.{package}", name, interface.arguments, emit, names=names, root=root)
             nodes = [] if call.function is None else self._bodies.setdefault(call.function.identifier(), region.nodes)
             nodes = nodes if nodes is region.nodes else []
             return _Made(call, [_mapped(value, lambda _tensor: _TENSOR) for value in values], nodes)

@@ -9,8 +9,10 @@ import onnx_ir as ir
 import torch
 import torch.fx
 from onnxport import Tensor
-from onnxport.kit import SYMBOLIC, TorchTensor, literal
+from onnxport.kit import SYMBOLIC, TorchTensor
 from torch._ops import OpOverload
+
+from onnxport_functions.fingerprints import literal
 
 _SMALL = 1024
 """Bytes: constants up to this size are held by the functions themselves."""

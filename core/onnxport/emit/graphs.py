@@ -1,9 +1,10 @@
-"""Nodes and graphs of onnx_ir: those in each other, and their removal."""
+"""Nodes, graphs and functions of onnx_ir: those in each other, and their removal."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import onnx_ir as ir
 from onnx_ir import AttributeType
@@ -39,6 +40,25 @@ def nodes_of(nodes: Iterable[ir.Node]) -> Iterator[ir.Node]:
         if node.domain or _takes_graphs(node.op_type):
             for graph in graphs_of(node):
                 yield from nodes_of(graph)
+
+
+def reachable(functions: Mapping[Any, ir.Function], nodes: Iterable[ir.Node]) -> list[ir.Function]:
+    """The functions that nodes call, however deep, in the order in which they were made."""
+    wanted: set[Any] = set()
+    pending: list[Iterable[ir.Node]] = [nodes]
+    while pending:
+        for node in nodes_of(pending.pop()):
+            key = node.op_identifier()
+            if node.domain and key in functions and key not in wanted:
+                wanted.add(key)
+                pending.append(functions[key])
+    return [function for key, function in functions.items() if key in wanted]
+
+
+def constant_node(value: ir.Value, data: ir.TensorProtocol) -> ir.Node:
+    """A node that gives a constant; it takes the place of an initializer."""
+    attribute = ir.Attr("value", AttributeType.TENSOR, data)
+    return ir.Node("", "Constant", [], [attribute], outputs=[value], name=f"node_{value.name}")
 
 
 def detach(node: ir.Node) -> None:

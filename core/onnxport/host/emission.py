@@ -55,7 +55,20 @@ class SizeText:
     write: Callable[[Any, Mapping[Any, str], Iterable[Any]], str]
 
 
-Record = Inference | SizeFunction | SizeText
+@dataclass(frozen=True, slots=True)
+class FunctionWriter:
+    """How ``op.function`` writes functions of the model.
+
+    Attributes:
+        make: called with ``op`` for an export that has functions. It gives an object whose method
+            ``function(domain, name, body, inputs, key, attributes)`` adds what it emits to ``op.functions`` and returns
+            the results of the call.
+    """
+
+    make: Callable[[Any], Any]
+
+
+Record = Inference | SizeFunction | SizeText | FunctionWriter
 
 
 class Emission:
@@ -68,10 +81,14 @@ class Emission:
         inference: by domain and operator.
         size_functions: by name.
         size_text: writes dimensions; None where no plugin does.
+        function_writer: makes what emits functions of a model; None where no plugin does.
     """
 
     def __init__(self, records: Iterable[Record] = ()) -> None:
-        backwards = [*records][::-1]
+        backwards = [*records][::-1]  # so that the first is the one that stays
+        single = {type(each): each for each in backwards}
         self.inference = {(each.domain, each.op_type): each for each in backwards if isinstance(each, Inference)}
         self.size_functions = {each.name: each.emit for each in backwards if isinstance(each, SizeFunction)}
-        self.size_text = next((each.write for each in reversed(backwards) if isinstance(each, SizeText)), None)
+        text, functions = single.get(SizeText), single.get(FunctionWriter)
+        self.size_text = text.write if isinstance(text, SizeText) else None
+        self.function_writer = functions.make if isinstance(functions, FunctionWriter) else None

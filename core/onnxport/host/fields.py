@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from reprlib import repr as brief
 from typing import Any, TypeVar
 
-from onnxport.host.emission import Inference, SizeFunction, SizeText
+from onnxport.host.emission import FunctionWriter, Inference, SizeFunction, SizeText
 from onnxport.host.info import PluginInfo
 from onnxport.host.semantics import Assertion, Fill, Folding, Region, Ties, View, Write
 
@@ -75,6 +75,7 @@ LESSONS: Mapping[type, Mapping[str, _Field]] = {
     },
     SizeFunction: {"name": (_is_name, "the name of a sympy class"), "emit": _FUNCTION},
     SizeText: {"write": _FUNCTION},
+    FunctionWriter: {"make": _FUNCTION},
 }
 
 

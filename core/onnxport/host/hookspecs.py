@@ -192,7 +192,7 @@ def onnxport_emission() -> Iterable[Record]:  # type: ignore[empty-body]
     """What the builder is taught about ONNX operators and sizes. Called once, when it is first needed.
 
     The first record about something is taken, see :mod:`onnxport.host.emission`: element types and shapes of results,
-    functions that symbolic sizes are made of, the text of dimensions. ::
+    functions that symbolic sizes are made of, the text of dimensions, functions of the model. ::
 
         @hookimpl
         def onnxport_emission():

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 
-from onnxport.emit.graphs import nodes_of
-from onnxport.emit.local_functions import constant_node
+from onnxport.emit.graphs import constant_node, nodes_of
 from onnxport.emit.weights import TorchTensor
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import onnx_ir as ir
 import torch
 import torch.fx
 
-from onnxport.emit import local_functions as functions
+from onnxport.emit.graphs import reachable
 from onnxport.emit.schemas import ir_version
 from onnxport.emit.tensor import Tensor
 from onnxport.errors import InputError, Refusal, TranslationError, UnsupportedOperatorsError
@@ -170,7 +170,7 @@ def assemble(op: Builder, inputs: list[Tensor], outputs: list[Tensor], program: 
     properties = graph.metadata_props
     properties[keys.PROGRAM_SIGNATURE] = writable(str(program.graph_signature))
     properties[keys.RANGE_CONSTRAINTS] = str(program.range_constraints)
-    used = functions.reachable(op, graph)
+    used = reachable(op.functions, graph)
     model = ir.Model(graph, ir_version=ir_version(op.opset), producer_name="onnxport", functions=used)
     if op.profile.name != STANDARD:
         model.metadata_props[keys.RUNTIME] = op.profile.name

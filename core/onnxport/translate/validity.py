@@ -15,8 +15,7 @@ import onnx
 import onnx_ir as ir
 from onnx_ir import AttributeType
 
-from onnxport.emit import local_functions
-from onnxport.emit.graphs import graphs_of
+from onnxport.emit.graphs import graphs_of, reachable
 from onnxport.emit.tensor import Tensor
 from onnxport.translate.faults import MistakeError, described
 
@@ -132,7 +131,7 @@ class Validity:
         model = onnx.ModelProto(ir_version=10, graph=graph)
         for domain, version in op.domains.items():
             model.opset_import.append(onnx.helper.make_opsetid(domain, version))
-        model.functions.extend(map(ir.serde.serialize_function, local_functions.reachable(op, nodes)))
+        model.functions.extend(map(ir.serde.serialize_function, reachable(op.functions, nodes)))
         return model
 
 

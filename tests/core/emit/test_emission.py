@@ -8,7 +8,7 @@ import onnxport
 import pytest
 import torch
 from onnxport import DataType, Translation, hookimpl
-from onnxport.kit import Inference, SizeFunction, SizeText
+from onnxport.kit import FunctionWriter, Inference, SizeFunction, SizeText
 from support import FunctionModule
 
 X = torch.randn(4, 3)
@@ -87,6 +87,34 @@ def test_the_text_of_dimensions() -> None:
     program = export(Pack(SizeText(write)), doubled)
     assert [str(dim) for dim in program.model.graph.outputs[0].shape] == ["<n>", "3"]
     assert [str(dim) for dim in program.model.graph.inputs[0].shape] == ["n", "3"]
+
+
+class Inline:
+    """Writes no functions: the body's nodes stand where it is called."""
+
+    def __init__(self, op: Any) -> None:
+        self.op = op
+
+    def function(self, domain: str, name: str, body: Any, inputs: Any, key: Any, attributes: Any) -> Any:
+        return body(*inputs, **attributes)
+
+
+def scaled(op: Any, self: Any) -> Any:
+    return op.function("my.domain", "Scaled", lambda x, alpha: op.LeakyRelu(x, alpha=alpha), self, alpha=0.25)
+
+
+def test_another_way_to_write_functions() -> None:
+    table = {torch.ops.aten.tanh.default: scaled}
+    model, wanted = FunctionModule(torch.tanh), torch.nn.functional.leaky_relu(X, 0.25)
+    for plugins, names in (((), ["Scaled"]), ([Pack(FunctionWriter(Inline))], [])):
+        program = onnxport.export(model, (X,), custom_translation_table=table, plugins=plugins)
+        assert [function.name for function in program.model.functions.values()] == names
+        torch.testing.assert_close(program(X)[0], wanted)
+
+
+def test_functions_without_a_plugin_that_writes_them() -> None:
+    with pytest.raises(onnxport.Unsupported, match="no plugin writes functions: install one"):
+        scaled(onnxport.Builder(20), None)
 
 
 def test_a_function_that_no_plugin_knows_is_named() -> None:

@@ -17,6 +17,7 @@ from onnxport.kit import (
     Assertion,
     Fill,
     Folding,
+    FunctionWriter,
     Inference,
     ProgramPass,
     Region,
@@ -363,6 +364,7 @@ def test_mistakes_in_semantics(items: Any, said: str) -> None:
         ([Inference("Relu", domain=None)], "domain is None"),
         ([SizeFunction("FloorDiv", None)], "the SizeFunction of FloorDiv: emit is None"),
         ([SizeText("n")], "a SizeText: write is 'n', it must be a function"),
+        ([FunctionWriter(None)], "a FunctionWriter: make is None"),
         ([3], "expected records of the kinds Inference, SizeFunction"),
     ],
 )

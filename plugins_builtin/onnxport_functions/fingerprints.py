@@ -13,16 +13,12 @@ import onnx_ir as ir
 import sympy
 import torch
 import torch.fx
-
-from onnxport.emit.symbols import Size
-from onnxport.emit.tensor import Tensor
-from onnxport.emit.weights import TorchTensor
-from onnxport.vocabulary.dtypes import SYMBOLIC
-from onnxport.vocabulary.storage import has_data
-from onnxport.vocabulary.upstream import OpOverload
+from onnxport import Size, Tensor
+from onnxport.kit import SYMBOLIC, TorchTensor, has_data
+from torch._ops import OpOverload
 
 if TYPE_CHECKING:
-    from onnxport.emit.emitter import Emitter
+    from onnxport import Builder
 
 _SMALL = 1024
 """Bytes: constants up to this size are described by what they hold."""
@@ -38,7 +34,7 @@ class Structure:
         fresh: the symbols that weren't bound when they were met, in that order.
     """
 
-    def __init__(self, op: Emitter) -> None:
+    def __init__(self, op: Builder) -> None:
         self._op = op
         self._expressions: dict[sympy.Basic, Any] = {}
         self._shapes: dict[int, Any] = {}
