@@ -583,7 +583,11 @@ def _add_plugin_commands(arguments: Sequence[str]) -> None:
     if may_have_commands():
         from onnxport.kit import load
 
+        before = len(app.registered_commands)
         load().add_commands(app)
+        for command in app.registered_commands[before:]:  # their errors are told as ours are
+            if command.callback is not None:
+                command.callback = guarded(command.callback)
 
 
 def main() -> None:

@@ -1,0 +1,204 @@
+"""Text generation: one file for the prompt and for each token, with a free batch, sequence and past.
+
+                  input_ids (B, S)   attention_mask (B, P + S)   position_ids (B, S)
+                      |                   |                           |
+    past_key_values.0.key (B, H, P, D) -> decoder -> present.0.key (B, H, P + S, D)
+                      |
+                  logits (B, S, V), or (B, 1, V) of the last token alone
+
+A prompt has a past of length 0. Without padding, positions follow from the mask; a batch that is padded on the left
+has them as an input, as ``generate`` of transformers computes them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import inspect
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from onnxport import InputError
+from torch._subclasses.fake_tensor import FakeTensor
+
+from onnxport_transformers import caches
+
+BATCH, SEQUENCE, PAST, TOTAL = "batch_size", "sequence_length", "past_sequence_length", "total_sequence_length"
+_SIZES = (2, 5, 3)  # batch, past and new tokens of the example: no two axes have the same size
+
+
+@dataclass
+class Graph:
+    """What one file is exported from.
+
+    Attributes:
+        model: the module.
+        kwargs: example inputs.
+        dynamic_shapes: of these.
+        input_names, output_names: in the order of the file.
+    """
+
+    model: torch.nn.Module
+    kwargs: dict[str, Any]
+    dynamic_shapes: dict[str, Any]
+    input_names: list[str]
+    output_names: list[str]
+
+    def options(self) -> dict[str, Any]:
+        """The arguments of ``onnxport.export``."""
+        return {
+            "kwargs": self.kwargs,
+            "dynamic_shapes": self.dynamic_shapes,
+            "input_names": self.input_names,
+            "output_names": self.output_names,
+        }
+
+
+def with_forward(model: torch.nn.Module, forward: Any, name: str) -> Any:
+    """The same model, weights and names of weights included, with another forward."""
+    made = copy.copy(model)
+    made.__class__ = type(name, (type(model),), {"forward": forward, "__module__": type(model).__module__})
+    return made
+
+
+def parameters_of(model: torch.nn.Module) -> set[str]:
+    """Names of the arguments that a model's forward takes."""
+    return set(inspect.signature(type(model).forward).parameters)
+
+
+def cache_parameter(model: torch.nn.Module) -> str | None:
+    """What a model's forward calls its cache, by itself and in its result: ``cache`` since transformers 5.24."""
+    takes = parameters_of(model)
+    return next((name for name in ("cache", "past_key_values", "cache_params") if name in takes), None)
+
+
+def text_config(model: Any) -> Any:
+    """The configuration of the part that decodes."""
+    return model.config.get_text_config(decoder=True)
+
+
+def decoder(model: Any, *, last_logits: bool = False) -> Graph:
+    """The graph of a decoder that takes tokens.
+
+    Args:
+        model: a causal language model of transformers.
+        last_logits: whether logits are those of the last token alone.
+
+    Raises:
+        InputError: its forward takes no cache, or no tokens, or can't give the logits of the last token.
+    """
+    takes = parameters_of(model)
+    cache = cache_parameter(model)
+    if cache is None or "input_ids" not in takes:
+        raise InputError(
+            f"{type(model).__name__}.forward takes no {'cache' if 'input_ids' in takes else 'input_ids'}: it is no "
+            "decoder. Name another task."
+        )
+    if last_logits and "logits_to_keep" not in takes:
+        raise InputError(
+            f"{type(model).__name__}.forward has no logits_to_keep, so the file can't leave out logits. Ask for all.",
+            parameter="last_logits",
+        )
+    template = example_cache(model)
+    found = caches.places(template)
+    has_positions = "position_ids" in takes
+    extra = {"logits_to_keep": 1} if last_logits else {}
+    axes = state_axes(model, template, found)
+    lengths = next(((i, axis) for i, free in enumerate(axes) for axis, name in free.items() if name == PAST), None)
+
+    def forward(
+        self: Any, input_ids: Any, attention_mask: Any, position_ids: Any = None, past_key_values: Any = ()
+    ) -> Any:
+        if lengths is not None:  # the mask has an entry for each key, so its length is no dimension of its own
+            total = past_key_values[lengths[0]].shape[lengths[1]] + input_ids.shape[1]
+            torch._check(attention_mask.shape[1] == total)
+        given = {"position_ids": position_ids} if has_positions else {}
+        result = super(type(self), self).forward(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            **{cache: caches.filled(template, found, past_key_values)},
+            use_cache=True,
+            return_dict=True,
+            **given,
+            **extra,
+        )
+        return result.logits, *caches.tensors(result[cache], found)
+
+    batch, past, new = _SIZES
+    kwargs: dict[str, Any] = {
+        "input_ids": torch.randint(0, text_config(model).vocab_size, (batch, new)),
+        "attention_mask": torch.ones(batch, past + new, dtype=torch.int64),
+        "position_ids": torch.arange(past, past + new).expand(batch, new),
+        "past_key_values": example_states(model, template, found),
+    }
+    shapes: dict[str, Any] = {
+        "input_ids": {0: BATCH, 1: SEQUENCE},
+        "attention_mask": {0: BATCH, 1: TOTAL},
+        "position_ids": {0: BATCH, 1: SEQUENCE},
+        "past_key_values": axes,
+    }
+    if not has_positions:
+        del kwargs["position_ids"], shapes["position_ids"]
+    names = [name for name in kwargs if name != "past_key_values"]
+    return Graph(
+        with_forward(model, forward, type(model).__name__),
+        kwargs,
+        shapes,
+        [*names, *(place.past() for place in found)],
+        ["logits", *(place.present() for place in found)],
+    )
+
+
+def example_cache(model: Any, batch: int = _SIZES[0], length: int = _SIZES[1]) -> Any:
+    """The cache after a call of the model."""
+    name = cache_parameter(model)
+    with torch.no_grad(), fake_mode_of(model), _experts_by_gathering(model):
+        ids = torch.zeros(batch, length, dtype=torch.int64)
+        empty = caches.empty_cache(text_config(model))
+        return model(input_ids=ids, **{name: empty}, use_cache=True, return_dict=True)[name]
+
+
+@contextlib.contextmanager
+def _experts_by_gathering(model: Any) -> Iterator[None]:
+    """Experts whose shapes torch can tell without data: it has none for grouped products in float32."""
+    config, name = text_config(model), "_experts_implementation"
+    before = getattr(config, name, None)
+    if before is None or isinstance(fake_mode_of(model), contextlib.nullcontext):
+        yield
+        return
+    setattr(config, name, "batched_mm")
+    try:
+        yield
+    finally:
+        setattr(config, name, before)
+
+
+def fake_mode_of(model: torch.nn.Module) -> Any:
+    """The mode of a model whose weights aren't loaded; nothing for others."""
+    fake = next((p for p in model.parameters() if isinstance(p, FakeTensor) or isinstance(p.data, FakeTensor)), None)
+    return contextlib.nullcontext() if fake is None else fake.fake_mode  # type: ignore[attr-defined]
+
+
+def example_states(model: Any, template: Any, found: list[caches.Place]) -> list[torch.Tensor]:
+    """The tensors of a cache, with random values where the model has no weights yet."""
+    states = caches.tensors(template, found)
+    return [torch.randn(tuple(s.shape), dtype=s.dtype) if _is_fake(s) else s.detach().clone() for s in states]
+
+
+def _is_fake(tensor: torch.Tensor) -> bool:
+    return isinstance(tensor, FakeTensor)
+
+
+def state_axes(model: Any, template: Any, found: list[caches.Place]) -> list[dict[int, str]]:
+    """The free axes of a cache: what differs between caches of other batches and lengths."""
+    batch, length, _ = _SIZES
+    longer = caches.tensors(example_cache(model, batch, length + 2), found)
+    wider = caches.tensors(example_cache(model, batch + 1, length), found)
+    axes = []
+    for state, other, more in zip(caches.tensors(template, found), longer, wider, strict=True):
+        free = {i: BATCH for i, (size, changed) in enumerate(zip(state.shape, more.shape)) if size != changed}
+        free |= {i: PAST for i, (size, changed) in enumerate(zip(state.shape, other.shape)) if size != changed}
+        axes.append(free)
+    return axes

@@ -1,0 +1,236 @@
+"""A model of transformers as a folder that can be run: ONNX files, their data, configurations and the tokenizer."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import onnxport
+import torch
+from onnxport import InputError
+
+from onnxport_transformers import decoding, genai, models, tasks
+from onnxport_transformers.decoding import Graph
+from onnxport_transformers.models import Source
+
+_COPIED = (
+    *("config.json", "generation_config.json", "tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json"),
+    *("added_tokens.json", "*.model", "*.tiktoken", "chat_template*", "preprocessor_config.json"),
+    *("processor_config.json", "video_preprocessor_config.json", "sentencepiece*"),
+)
+"""Files of a model's folder that whoever runs the package needs too."""
+
+
+@dataclass
+class Package:
+    """What was written.
+
+    Attributes:
+        folder: where.
+        task: what the model is for.
+        files: the ONNX files, by part.
+        others: configurations and files of the tokenizer.
+        seconds: by step.
+    """
+
+    folder: Path
+    task: str
+    files: dict[str, Path] = field(default_factory=dict)
+    others: list[Path] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def bytes(self) -> int:
+        """Of all that is in the folder."""
+        return sum(path.stat().st_size for path in self.folder.iterdir() if path.is_file())
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything as JSON types."""
+        return {
+            "folder": str(self.folder),
+            "task": self.task,
+            "files": {part: path.name for part, path in self.files.items()},
+            "others": [path.name for path in self.others],
+            "seconds": {step: round(seconds, 2) for step, seconds in self.seconds.items()},
+            "bytes": self.bytes,
+        }
+
+
+def export_folder(
+    folder: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    task: str | None = None,
+    dtype: str = "float32",
+    from_config: bool = False,
+    trust_remote_code: bool = False,
+    **options: Any,
+) -> Package:
+    """Export the model of a folder.
+
+    Args:
+        folder: has ``config.json``, weights and the tokenizer, as ``save_pretrained`` writes them.
+        output: a folder for the package; it is made.
+        task: such as ``"text-generation"``; by default that of the class that the weights belong to.
+        dtype: ``"float32"``, ``"float16"`` or ``"bfloat16"``.
+        from_config: build the model with random weights, without those of the folder.
+        trust_remote_code: run the code that the folder has for its model.
+        options: those of :func:`export_model`.
+
+    Raises:
+        InputError: the folder has no model that this transformers can read, or an option can't be used.
+        OnnxExporterError: the model can't be exported.
+    """
+    if dtype not in models.DTYPES:
+        raise InputError(f"dtype={dtype!r}: give one of {', '.join(models.DTYPES)}.", parameter="dtype")
+    folder = Path(folder)
+    started = time.perf_counter()
+    config = models.read_config(folder, trust_remote_code=trust_remote_code)
+    chosen = tasks.task_of(config, task)
+    source = models.build(
+        tasks.factory_of(chosen),
+        config,
+        None if from_config else folder,
+        dtype=models.DTYPES[dtype],
+        trust_remote_code=trust_remote_code,
+    )
+    source.folder = folder
+    package = Package(Path(output), chosen.name, seconds={"read": time.perf_counter() - started})
+    return _written(source, chosen, package, **options)
+
+
+def export_model(model: Any, output: str | os.PathLike[str], *, task: str | None = None, **options: Any) -> Package:
+    """Export a model of transformers, or of a class derived from its ``PreTrainedModel``.
+
+    Args:
+        model: in eval mode.
+        output: a folder for the package; it is made.
+        task: by default that of the model's class; text generation for a class of your own that takes tokens and a
+            cache.
+        options: as follows.
+            runtime: the profile of the runtime that the files are for.
+            quantize: as ``onnxport.export`` takes it.
+            opset_version: likewise.
+            plugins: likewise.
+            genai: also write ``genai_config.json``.
+            last_logits: for text generation, logits of the last token alone.
+            tell: is called with a line for each step.
+    """
+    chosen = tasks.task_of(model.config, task or _task_of_class(model))
+    return _written(Source(model.eval()), chosen, Package(Path(output), chosen.name), **options)
+
+
+def _task_of_class(model: Any) -> str | None:
+    from transformers.models.auto import modeling_auto
+
+    name = type(model).__name__
+    for task in tasks.TASKS.values():
+        listed = getattr(modeling_auto, task.mapping, {}).values()
+        if any(name in ((each,) if isinstance(each, str) else each) for each in listed):
+            return task.name
+    takes = decoding.parameters_of(model)
+    if decoding.cache_parameter(model) is not None and "input_ids" in takes:
+        return "text-generation"
+    return None
+
+
+def _written(
+    source: Source,
+    task: tasks.Task,
+    package: Package,
+    *,
+    runtime: str = "onnx",
+    quantize: Any = None,
+    opset_version: int | None = None,
+    plugins: Sequence[Any] | None = None,
+    genai: bool = False,
+    last_logits: bool = False,
+    tell: Callable[[str], None] = lambda line: None,
+) -> Package:
+    if genai and task.form is not tasks.DECODER:
+        raise InputError(f"--genai is for text generation; this is {task.name}. Leave it out.", parameter="genai")
+    _make(package.folder)
+    tell(f"{type(source.model).__name__} for {task.name}: {_size_of(source.model)}")
+    graphs = {"model": decoding.decoder(source.model, last_logits=last_logits)}
+    for part, graph in graphs.items():
+        _export(source, graph, part, package, tell, runtime, quantize, opset_version, plugins)
+    if genai:
+        package.others.append(_genai_config(source.model, graphs["model"], package))
+    package.others += _copied(source, package.folder)
+    tell(f"{package.folder}: {_bytes(package.bytes)}")
+    return package
+
+
+def _export(
+    source: Source,
+    graph: Graph,
+    part: str,
+    package: Package,
+    tell: Callable[[str], None],
+    runtime: str,
+    quantize: Any,
+    opset_version: int | None,
+    plugins: Sequence[Any] | None,
+) -> None:
+    started = time.perf_counter()
+    with torch.no_grad():
+        program = onnxport.export(
+            graph.model,
+            **graph.options(),
+            runtime=runtime,
+            quantize=quantize,
+            opset_version=opset_version,
+            plugins=plugins,
+            verbose=False,
+        )
+    exported = time.perf_counter()
+    package.seconds[f"export {part}"] = exported - started
+    tell(f"{part}: {len(program.model.graph)} nodes, {exported - started:.1f} s")
+    source.fill(program)
+    path = package.folder / f"{part}.onnx"
+    program.save(path, external_data=True)
+    package.files[part] = path
+    package.seconds[f"save {part}"] = time.perf_counter() - exported
+    data = sum(each.stat().st_size for each in package.folder.glob(f"{part}.onnx*"))
+    tell(f"{path.name}: {_bytes(data)}, {package.seconds[f'save {part}']:.1f} s")
+
+
+def _genai_config(model: Any, graph: Graph, package: Package) -> Path:
+    shapes = [tensor.shape for tensor in graph.kwargs["past_key_values"]]
+    return genai.write_config(
+        package.folder, model, graph.input_names, graph.output_names, shapes, package.files["model"].name
+    )
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise onnxport.SaveError(f"Cannot make the folder {str(folder)!r}: {error.strerror}. Give another.") from error
+
+
+def _copied(source: Source, folder: Path) -> list[Path]:
+    """Configurations and the tokenizer, as they are in the model's folder, or written anew without one."""
+    if source.folder is None:
+        source.model.config.save_pretrained(folder)
+        return [folder / "config.json"]
+    names = sorted({path for pattern in _COPIED for path in source.folder.glob(pattern) if path.is_file()})
+    if source.folder.resolve() != folder.resolve():
+        for path in names:
+            shutil.copyfile(path, folder / path.name)
+    return [folder / path.name for path in names]
+
+
+def _size_of(model: Any) -> str:
+    tensors = {id(parameter): parameter for parameter in model.parameters()}.values()
+    count = sum(tensor.numel() for tensor in tensors)
+    return f"{count / 1e6:,.1f} million weights, {_bytes(sum(t.numel() * t.element_size() for t in tensors))}"
+
+
+def _bytes(count: int) -> str:
+    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
