@@ -9,10 +9,9 @@ from onnxport_builtin.memory import mutated as mutated
 from onnxport_builtin.memory import storage_of as storage_of
 from onnxport_builtin.pages import fenced as fenced
 from onnxport_builtin.pages import markdown as markdown
-
-from onnxport.capture.arguments import example_arguments_of as example_arguments_of
 from onnxport_workbench.cli_output import print_json as print_json
 
+from onnxport.capture.arguments import example_arguments_of as example_arguments_of
 from onnxport.capture.arguments import prepare as prepare
 from onnxport.capture.call import call_of as call_of
 from onnxport.capture.diagnosis import guards as guards
