@@ -23,15 +23,13 @@ from onnxport.capture.attempts import capture, check_dynamic
 from onnxport.capture.exporting import TRACING
 from onnxport.emit.weights import initializers_of
 from onnxport.errors import InputError, MutationError
-from onnxport.functional.folding import fold_constants
+from onnxport.functional.folding import fold_constants, folded_weights
 from onnxport.functional.passes import with_passes, with_program_passes
 from onnxport.functional.program import FunctionalProgram, chosen_functionalizer
 from onnxport.host.call import Call
 from onnxport.host.semantics import using
 from onnxport.optimize import pipeline
-from onnxport.program import reweight
 from onnxport.program.onnx_program import ONNXProgram
-from onnxport.program.saving import is_file, path_of, require_flags
 from onnxport.run import Run
 from onnxport.settings import Settings, call_for, check_arguments
 from onnxport.translate.model import Names, Translated
@@ -39,7 +37,7 @@ from onnxport.translate.overrides import Overrides
 from onnxport.translate.walk import Translator
 from onnxport.vocabulary import keys
 from onnxport.vocabulary.callers import warn
-from onnxport.vocabulary.checks import classes_of, is_empty, observer_of
+from onnxport.vocabulary.checks import classes_of, is_empty, observer_of, require_flags
 from onnxport.vocabulary.upstream import uncompiled, unset_fake_temporarily, without_autocast
 
 logger = logging.getLogger("onnxport")
@@ -139,13 +137,12 @@ def export(
         keep_initializers_as_inputs=keep_initializers_as_inputs,
     )
     check_arguments(export, dynamo, mutation, metadata, artifacts_dir, seed, deprecated)
-    if f is not None:
-        external_data = external_data and not is_file(f)  # which has no place beside it
-        path_of(f, external_data)  # now, and not after an hour
     model = uncompiled(model)  # of torch.compile, whose forward takes *args
     classes = classes_of(functions)
     opset, call = call_for(opset_version, custom_translation_table, plugins, prefer, runtime, portable, quantize, model)
     settings = Settings(opset, call, call.registry, mutation, metadata, optimize, seed, classes)
+    if f is not None:
+        external_data = call.plugins.act("check_destination", f, external_data)  # now, and not after an hour
     verifier = _verifier(call) if verify else None  # which is refused before the capture
     observer = observer_of(verbose) if callable(verbose) else None
     run = Run(verbose=bool(verbose) and observer is None, artifacts=Path(artifacts_dir), observer=observer)
@@ -290,7 +287,7 @@ def _translated(program: ExportedProgram, interface: Interface, settings: Settin
             listed = "\n".join(f"    {path}: {reason}" for path, reason in translated.inlined.items())
             warn(f"Calls that could not become functions (functions=) stay inline:\n{listed}")
         _name_output_axes(translated.model, interface)
-        translated.model.meta[keys.FOLDED] = reweight.folded_weights(folded, program)
+        translated.model.meta[keys.FOLDED] = folded_weights(folded, program)
         translated.model.meta[keys.TRANSLATED] = functional.graph_module
     return translated
 

@@ -9,6 +9,14 @@ from onnxport_builtin.memory import mutated as mutated
 from onnxport_builtin.memory import storage_of as storage_of
 from onnxport_builtin.pages import fenced as fenced
 from onnxport_builtin.pages import markdown as markdown
+from onnxport_builtin.program import runtime as runtime
+from onnxport_builtin.program import saving as saving
+from onnxport_builtin.program.data_file import OPEN_AT_ONCE as OPEN_AT_ONCE
+from onnxport_builtin.program.data_file import DataFile as DataFile
+from onnxport_builtin.program.data_file import absolute as absolute
+from onnxport_builtin.program.data_file import folder_of as folder_of
+from onnxport_builtin.program.data_file import inside as inside
+from onnxport_builtin.program.reweight import names_of as names_of
 from onnxport_workbench.cli_output import print_json as print_json
 
 from onnxport.capture.arguments import example_arguments_of as example_arguments_of
@@ -27,6 +35,7 @@ from onnxport.capture.request import Asked as Asked
 from onnxport.capture.request import Leaf as Leaf
 from onnxport.capture.request import Request as Request
 from onnxport.capture.request import leaves_of as leaves_of
+from onnxport.capture.request import walk as walk
 from onnxport.emit import domains as domains
 from onnxport.emit.complex_values import any_complex as any_complex
 from onnxport.emit.frame import Frame as Frame
@@ -40,6 +49,8 @@ from onnxport.emit.schemas import spec_of as spec_of
 from onnxport.emit.tensor import Node as Node
 from onnxport.emit.weights import CHUNK_BYTES as CHUNK_BYTES
 from onnxport.emit.weights import TorchTensor as TorchTensor
+from onnxport.emit.weights import initializers_of as initializers_of
+from onnxport.emit.weights import write_all as write_all
 from onnxport.errors import MissingCheckpointError as MissingCheckpointError
 from onnxport.export import capture_model as capture_model
 from onnxport.export import translate_program as translate_program
@@ -73,18 +84,12 @@ from onnxport.host.semantics import Ties as Ties
 from onnxport.host.semantics import View as View
 from onnxport.host.semantics import Write as Write
 from onnxport.host.semantics import current_semantics as current_semantics
+from onnxport.host.stages import Action as Action
 from onnxport.host.stages import ProgramPass as ProgramPass
 from onnxport.host.stages import Strategy as Strategy
 from onnxport.host.stages import Turn as Turn
-from onnxport.program import runtime as runtime
-from onnxport.program import saving as saving
-from onnxport.program.data_file import OPEN_AT_ONCE as OPEN_AT_ONCE
-from onnxport.program.data_file import DataFile as DataFile
-from onnxport.program.data_file import absolute as absolute
-from onnxport.program.data_file import folder_of as folder_of
-from onnxport.program.data_file import inside as inside
-from onnxport.program.reweight import names_of as names_of
-from onnxport.program.saving import require_flags as require_flags
+from onnxport.program.onnx_program import blaming_the_file as blaming_the_file
+from onnxport.program.onnx_program import weight_bytes as weight_bytes
 from onnxport.run import Run as Run
 from onnxport.settings import Settings as Settings
 from onnxport.settings import call_for as call_for
@@ -95,6 +100,7 @@ from onnxport.translate.model import Walk as Walk
 from onnxport.translate.model import Walker as Walker
 from onnxport.vocabulary import keys as keys
 from onnxport.vocabulary import provenance as provenance
+from onnxport.vocabulary.call_spec import CallSpec as CallSpec
 from onnxport.vocabulary.call_spec import flatten_arguments as flatten_arguments
 from onnxport.vocabulary.call_spec import placeholder_values as placeholder_values
 from onnxport.vocabulary.callers import warn as warn
@@ -104,9 +110,11 @@ from onnxport.vocabulary.checks import classes_of as classes_of
 from onnxport.vocabulary.checks import listed as listed
 from onnxport.vocabulary.checks import optional as optional
 from onnxport.vocabulary.checks import path_argument as path_argument
+from onnxport.vocabulary.checks import require_flags as require_flags
 from onnxport.vocabulary.checks import shown as shown
 from onnxport.vocabulary.checks import takes as takes
 from onnxport.vocabulary.checks import wrong as wrong
+from onnxport.vocabulary.dtypes import COMPONENT as COMPONENT
 from onnxport.vocabulary.dtypes import ONNX_TO_TORCH as ONNX_TO_TORCH
 from onnxport.vocabulary.dtypes import SYMBOLIC as SYMBOLIC
 from onnxport.vocabulary.dtypes import dense as dense
@@ -117,4 +125,7 @@ from onnxport.vocabulary.patching import all_applied as all_applied
 from onnxport.vocabulary.provenance import source_line as source_line
 from onnxport.vocabulary.storage import has_data as has_data
 from onnxport.vocabulary.upstream import contained as contained
+from onnxport.vocabulary.upstream import pytree as pytree
+from onnxport.vocabulary.upstream import storage_key as storage_key
 from onnxport.vocabulary.upstream import uncompiled as uncompiled
+from onnxport.vocabulary.upstream import unset_fake_temporarily as unset_fake_temporarily

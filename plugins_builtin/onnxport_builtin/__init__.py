@@ -13,7 +13,7 @@ from importlib import import_module
 from typing import Any
 
 from onnxport import Container, Pass, Translation, hookimpl
-from onnxport.kit import ProgramPass, Replacement, Strategy
+from onnxport.kit import Action, ProgramPass, Replacement, Strategy
 
 
 @hookimpl
@@ -121,6 +121,13 @@ def onnxport_program_passes() -> list[ProgramPass]:
 def onnxport_containers() -> list[Container]:
     """The caches of transformers."""
     return [import_module(f"{__name__}.capture.caches").container()]
+
+
+@hookimpl
+def onnxport_actions() -> list[Action]:
+    """Running, saving, loading, other weights."""
+    actions: list[Action] = import_module(f"{__name__}.program").actions()
+    return actions
 
 
 @hookimpl

@@ -70,4 +70,4 @@ def write(folder: Path, module: GraphModule, graph: ir.Graph, model: ir.Model, i
             f"The reproduction can't be written to {folder}: {error}. Give another folder.", path=str(folder)
         ) from error
     functions = tuple(function.clone() for function in model.functions.values())
-    saving.save(ir.Model(graph, ir_version=model.ir_version, functions=functions), folder / "node.onnx")
+    saving.save_model(ir.Model(graph, ir_version=model.ir_version, functions=functions), folder / "node.onnx")

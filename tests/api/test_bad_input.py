@@ -101,7 +101,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(weights, "write_all", full)
     for module in ("saving", "serialization"):
-        loaded = __import__(f"onnxport.program.{module}", fromlist=[module])
+        loaded = __import__(f"onnxport_builtin.program.{module}", fromlist=[module])
         if hasattr(loaded, "write_all"):
             monkeypatch.setattr(loaded, "write_all", full)
     with pytest.raises(onnxport.SaveError, match="space"):

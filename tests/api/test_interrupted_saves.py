@@ -19,7 +19,7 @@ import onnxport
 import onnxruntime
 import pytest
 import torch
-from onnxport.program import placing
+from onnxport_builtin.program import placing
 from torch import nn
 
 X = torch.randn(2, 24)

@@ -17,7 +17,7 @@ import onnxport
 import onnxruntime
 import pytest
 import torch
-from onnxport.program import saving
+from onnxport_builtin.program import saving
 from promises import promise
 from torch import nn
 

@@ -16,7 +16,7 @@ import onnxport
 import onnxruntime
 import pytest
 import torch
-from onnxport.program import saving
+from onnxport_builtin.program import saving
 from promises import promise
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode

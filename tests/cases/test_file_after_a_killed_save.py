@@ -13,7 +13,7 @@ import onnx
 import onnxport
 import pytest
 import torch
-from onnxport.program import placing
+from onnxport_builtin.program import placing
 
 X = torch.randn(1, 64)
 

@@ -12,7 +12,7 @@ import onnxport
 import onnxruntime
 import pytest
 import torch
-from onnxport.program import runtime
+from onnxport_builtin.program import runtime
 from torch.nn import functional
 
 SIZES = (2, 5, 6, 7)

@@ -36,7 +36,7 @@ import known
 import onnxport
 from cases import DTYPES, UNINITIALIZED, Case, cases, copied, has_dtype, name_of, operators, other_inputs, reseed
 from onnxport import DataType
-from onnxport.program import runtime
+from onnxport_builtin.program import runtime
 from support import TOLERANCES, flat_tensors
 from widened import widened
 

@@ -140,7 +140,7 @@ def test_stopped_within_a_stage(
 
         monkeypatch.setattr(pipeline.order, "run", stop)
     else:
-        from onnxport.program import saving
+        from onnxport_builtin.program import saving
 
         monkeypatch.setattr(saving, "write_model", stop)
     torch.manual_seed(3)
@@ -185,7 +185,7 @@ def test_interrupts_of_find_mismatch_leave_no_files(files: Path, monkeypatch: py
     program = export(files, model)
     program.release()
     before = state(model)
-    monkeypatch.setattr("onnxport.program.runtime.run", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+    monkeypatch.setattr("onnxport_builtin.program.runtime.run", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
     with pytest.raises(KeyboardInterrupt):
         onnxport.find_mismatch(program)
     after = state(model)

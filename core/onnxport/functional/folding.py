@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -188,3 +188,16 @@ def _is_worth_keeping(result: _Known) -> bool:
     if result.is_weight:
         return result.value.nbytes <= min(_OF_WEIGHTS, result.source)
     return result.value.nbytes <= max(_OF_CONSTANTS, result.source)
+
+
+def folded_weights(nodes: Iterable[Node], program: ExportedProgram) -> frozenset[str]:
+    """The state-dict names of the weights that the nodes' values depend on."""
+    names = {spec.arg.name: spec.target for spec in program.graph_signature.input_specs}
+    pending, seen = list(nodes), set()
+    while pending:
+        node = pending.pop()
+        if node not in seen:
+            seen.add(node)
+            pending += node.all_input_nodes
+    targets = (names.get(node.name) for node in seen if node.op == "placeholder")
+    return frozenset(target for target in targets if target is not None)

@@ -19,7 +19,7 @@ from onnxport.host.fields import expect, items_of
 from onnxport.host.info import PluginInfo
 from onnxport.host.profiles import Profile
 from onnxport.host.records import Deferred, Translation, check_opset, check_profile, key_of, operator_named
-from onnxport.host.stages import Container, Pass, ProgramPass, Strategy
+from onnxport.host.stages import ACTIONS, Action, Container, Pass, ProgramPass, Strategy
 from onnxport.vocabulary.opsets import LOWEST_OPSET, NEWEST_OPSET
 from onnxport.vocabulary.patching import Replacement, applied, holds
 from onnxport.vocabulary.upstream import OpOverload, has_kernel, higher_order_names, operator_names
@@ -126,6 +126,7 @@ _FUNCTIONS: Mapping[type, Mapping[str, bool]] = {
     Pass: {"function": False},
     ProgramPass: {"function": False, "weights": True},
     Strategy: {"capture": False, "turn": False, "check": True},
+    Action: {"function": False},
 }
 """The fields of records that hold functions, and whether they may be left out."""
 
@@ -143,6 +144,14 @@ def program_passes(info: PluginInfo, value: Any, kept: frozenset[int]) -> list[P
 def strategies(info: PluginInfo, value: Any, kept: frozenset[int]) -> list[Strategy]:
     """Other ways to capture a model."""
     return _steps(info, value, kept, Strategy)
+
+
+def actions(info: PluginInfo, value: Any, kept: frozenset[int]) -> list[Action]:
+    """What programs do."""
+    items = _steps(info, value, kept, Action)
+    for item in items:
+        expect(item.name in ACTIONS, "an Action", "name", item.name, f"one of {', '.join(ACTIONS)}")
+    return items
 
 
 def advice(_info: PluginInfo, value: Any, _kept: frozenset[int]) -> str | None:
@@ -268,6 +277,7 @@ CHECKS: Mapping[str, Callable[[PluginInfo, Any, frozenset[int]], Any]] = {
     "onnxport_program_passes": program_passes,
     "onnxport_semantics": fields.records_of(fields.MEANINGS),
     "onnxport_emission": fields.records_of(fields.LESSONS),
+    "onnxport_actions": actions,
     "onnxport_advice": advice,
     "onnxport_functionalizers": _with_methods("a functionalizer", "program", "graph"),
     "onnxport_quantizers": _with_methods("a quantizer", "plan", "restore", "roundings"),

@@ -285,6 +285,17 @@ class Plugins:
             self._returned[hook] = [item for items in self.hooks.call(hook) for item in items]
         return self._returned[hook]
 
+    def act(self, name: str, *arguments: Any, **options: Any) -> Any:
+        """What the first plugin that does so makes of an action; see :data:`onnxport.host.stages.ACTIONS`.
+
+        Raises:
+            PluginError: none does.
+        """
+        for action in self.items("onnxport_actions"):
+            if action.name == name and (result := action.function(*arguments, **options)) is not NotImplemented:
+                return result
+        raise PluginError(f"No plugin does {name!r} (hook onnxport_actions): `onnxport plugins` tells why.")
+
     def patches(self, model: Any) -> list[Patch]:
         """Fresh context managers for one capture of a model, the built-ins' first: the innermost see a call first."""
         found = self.hooks.call("onnxport_patches", model=model)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from onnxport.host.profiles import Profile
     from onnxport.host.records import Translation
     from onnxport.host.semantics import Record as Meaning
-    from onnxport.host.stages import Container, Pass, ProgramPass, Strategy
+    from onnxport.host.stages import Action, Container, Pass, ProgramPass, Strategy
     from onnxport.vocabulary.patching import Replacement
     from onnxport.vocabulary.upstream import OpOverload
 
@@ -252,6 +252,28 @@ def onnxport_ir_passes() -> Iterable[Pass]:  # type: ignore[empty-body]
         @hookimpl
         def onnxport_ir_passes():
             return [Pass("mypack.pack_weights", pack_weights, after="dead_code")]
+    """
+
+
+@hookspec
+def onnxport_actions() -> Iterable[Action]:  # type: ignore[empty-body]
+    """What an ``ONNXProgram`` does: how it runs, is saved, loaded, and takes other weights. Called once, when needed.
+
+    :data:`onnxport.host.stages.ACTIONS` has their names and arguments. The first that doesn't give ``NotImplemented``
+    is used; those of third parties go before the built-in. Their errors are the caller's. ::
+
+        def save(program, destination, **options):
+            if not str(destination).startswith("s3://"):
+                return NotImplemented
+            with bucket.opened(destination) as file:
+                program.save(file, **options)
+
+        def check_destination(destination, external_data):
+            return False if str(destination).startswith("s3://") else NotImplemented
+
+        @hookimpl
+        def onnxport_actions():
+            return [Action("save", save), Action("check_destination", check_destination)]
     """
 
 

@@ -1,4 +1,4 @@
-"""Records for the stages of an export: containers, passes, and strategies of a capture."""
+"""Records for the stages of an export: containers, passes, strategies of a capture, and actions of a program."""
 
 from __future__ import annotations
 
@@ -109,4 +109,36 @@ class Strategy:
     capture: Callable[..., ExportedProgram]
     turn: Callable[[Exception], Turn]
     check: Callable[[ExportedProgram], None] | None = None
+    plugin: str = field(default="", compare=False)
+
+
+ACTIONS = {
+    "run": "(program, args, kwargs, all_outputs) -> tensors",
+    "call_reference": "(program, args, kwargs) -> tensors",
+    "compute_values": "(program, value_names, args, kwargs) -> tensors by name",
+    "open_session": "(program, initializer, providers, session_options) -> session, function that removes its files",
+    "stage": "(program, folder, outputs) -> bytes, or the path of a file in the folder",
+    "check_destination": "(destination, external_data) -> whether there will be external data",
+    "save": "(program, destination, **options of ONNXProgram.save) -> None",
+    "load": "(class of programs, path) -> program",
+    "apply_weights": "(program, state_dict, strict, plugins) -> None",
+    "rename_axes": "(program, rename_mapping) -> None",
+    "copy_model": "(program) -> onnx_ir.Model",
+    "reduce": "(program, function that gives its class) -> what __reduce__ returns",
+}
+"""What an ``ONNXProgram`` does by plugins, with the arguments that the function of each gets."""
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """One thing that an ``ONNXProgram`` does, such as to save itself.
+
+    Attributes:
+        name: one of :data:`ACTIONS`.
+        function: does it, or gives ``NotImplemented`` where another plugin is to do it.
+        plugin: name of the plugin that brought it; filled when the plugin is loaded.
+    """
+
+    name: str
+    function: Callable[..., Any]
     plugin: str = field(default="", compare=False)

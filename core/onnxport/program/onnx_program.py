@@ -4,50 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
-import shutil
-import tempfile
-import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Any
 
 import onnx_ir as ir
 import torch
 
-from onnxport.emit.weights import TorchTensor
-from onnxport.errors import FileError, InputError, OnnxExporterError, WeightError
+from onnxport.errors import FileError, OnnxExporterError
+from onnxport.host.discovery import load
 from onnxport.host.profiles import STANDARD
-from onnxport.program import loading, reweight, saving
-from onnxport.program.data_file import absolute
 from onnxport.text import plain
 from onnxport.vocabulary.call_spec import CallSpec
-from onnxport.vocabulary.checks import listed, optional, path_argument, takes, wrong
-from onnxport.vocabulary.upstream import unset_fake_temporarily
+from onnxport.vocabulary.checks import optional, wrong
 
 if TYPE_CHECKING:
     import onnx
     import onnxruntime as ort
 
     from onnxport.host.discovery import Plugins
-
-IN_MEMORY_BYTES = 64 * 1024 * 1024
-"""Models with more weights than this reach onnxruntime through a temporary file instead of memory."""
-
-_INITIALIZER = "a function that makes an onnxruntime.InferenceSession of a model's path or bytes"
-_IDENTIFIER = re.compile(r"[^\W\d]\w*")
-
-
-class ComputedValues(dict[str, torch.Tensor]):
-    """Tensors by name. As those that torch's exporter gives, they can be unpacked, iterated over and indexed by number.
-
-    ``keys()``, ``values()`` and ``items()`` are a dict's.
-    """
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self.values())
-
-    def __getitem__(self, key: Any) -> Any:
-        return super().__getitem__(key) if isinstance(key, str) else tuple(self.values())[key]
 
 
 def _plain_kind() -> type[ONNXProgram]:
@@ -56,6 +30,8 @@ def _plain_kind() -> type[ONNXProgram]:
 
 class ONNXProgram:
     """An ONNX model that can be called with torch tensors.
+
+    What it does is done by plugins, the built-in one or another's: see the hook `onnxport_actions`.
 
     Calls run on onnxruntime; the session opens at the first call. After changing `model` by hand, `release` the
     session. As a context manager it releases the session at the end.
@@ -69,6 +45,7 @@ class ONNXProgram:
         session_options: an `onnxruntime.SessionOptions` for sessions that are given none; None for the defaults.
         model: the model, as onnx_ir represents it.
         exported_program: the program that was exported; None for a model that was loaded from a file or unpickled.
+        path: the file that it was loaded from; empty for any other.
     """
 
     _kind = staticmethod(_plain_kind)  # gives the class of a copy by pickle, which may be one that is made at run time
@@ -80,7 +57,7 @@ class ONNXProgram:
         self.model = model
         self.exported_program = exported_program
         self._spec: tuple[object, CallSpec | None] = None, None
-        self._path = ""
+        self.path = ""
         self.plugins: Plugins | None = None
         self.profile = STANDARD
         self.session_options: ort.SessionOptions | None = None
@@ -110,10 +87,14 @@ class ONNXProgram:
             FileError: the file can't be read or is no ONNX model, or it names data that lie elsewhere or have another
                 size; a MissingFileError, which is a FileNotFoundError too, where a file isn't there.
         """
-        path = absolute(path_argument("path", path, "the path of an .onnx file"))
-        program = cls(loading.load_model(path), None)
-        program._path = path
-        return program
+        return load().act("load", cls, path)  # type: ignore[no-any-return]
+
+    def _plugins(self) -> Plugins:
+        return load() if self.plugins is None else self.plugins
+
+    def _act(self, name: str, *arguments: Any, **options: Any) -> Any:
+        """What the plugins make of an action on this program."""
+        return self._plugins().act(name, self, *arguments, **options)
 
     # Running ---------------------------------------------------------------------------------------------------
 
@@ -132,48 +113,15 @@ class ONNXProgram:
         self, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None, *, all_outputs: bool = True
     ) -> tuple[torch.Tensor, ...]:
         """Run the model; with `all_outputs`, also return the new values of mutated buffers and inputs."""
-        from onnxport.program import runtime
-
-        feeds = runtime.bind(self.model.graph.inputs, self.call_spec, args, {} if kwargs is None else kwargs)
-        if self._session is None:
-            self.initialize_inference_session()
-        values = [value for value in self.model.graph.outputs if all_outputs or runtime.is_user_output(value)]
-        with self._blaming_the_file():
-            results = runtime.run(self._session, feeds, [str(value.name) for value in values])  # type: ignore[arg-type]
-            return runtime.restore(values, results)
-
-    @contextlib.contextmanager
-    def _blaming_the_file(self) -> Iterator[None]:
-        """Errors of running a loaded model become a FileError that names the file."""
-        try:
-            yield
-        except Exception as error:  # onnxruntime has a class for each of its status codes, and onnx none
-            if isinstance(error, OnnxExporterError) or not self._path:
-                raise
-            reason = " ".join(str(error).split()) or type(error).__name__
-            raise FileError(
-                f"The model of {self._path!r} can't be run: {reason[:500]} If it was damaged, get it again; else "
-                "export it again, or pass inputs that it takes.",
-                path=self._path,
-            ) from error
+        return self._act("run", args, kwargs, all_outputs)  # type: ignore[no-any-return]
 
     def call_reference(self, *args: Any, **kwargs: Any) -> tuple[torch.Tensor, ...]:
         """Run the model on onnx's reference evaluator: slow, and independent of onnxruntime."""
-        import onnx.reference
-
-        from onnxport.program import runtime
-
-        feeds = runtime.bind(self.model.graph.inputs, self.call_spec, args, kwargs)
-        arrays = {name: TorchTensor(tensor).numpy() for name, tensor in feeds.items()}
-        values = [value for value in self.model.graph.outputs if runtime.is_user_output(value)]
-        with self._blaming_the_file():
-            evaluator = onnx.reference.ReferenceEvaluator(self.model_proto)
-            results: Any = evaluator.run([str(value.name) for value in values], arrays)
-        return runtime.restore(values, [runtime.from_numpy(result) for result in results])
+        return self._act("call_reference", args, kwargs)  # type: ignore[no-any-return]
 
     def compute_values(
         self, value_names: Sequence[str], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> ComputedValues:
+    ) -> dict[str, torch.Tensor]:
         """Compute values inside the graph.
 
         Args:
@@ -188,32 +136,7 @@ class ONNXProgram:
         Raises:
             InputError: a name that the main graph doesn't have, or arguments that are not what was exported.
         """
-        from onnxport.program import runtime
-
-        names = listed(value_names)
-        if names is None or not all(isinstance(name, str) for name in names):
-            raise wrong("value_names", value_names, "a list of names of values of the graph")
-        value_names = names
-        graph = self.model.graph
-        known = {value.name: value for value in graph.inputs} | dict(graph.initializers)
-        known |= {value.name: value for node in graph for value in node.outputs}
-        unknown = [name for name in value_names if name not in known]
-        if unknown:
-            raise InputError(
-                f"The graph has no value(s) named {unknown}: name inputs, initializers or outputs of nodes.",
-                parameter="value_names",
-            )
-        feeds = runtime.bind(graph.inputs, self.call_spec, args, {} if kwargs is None else kwargs)
-        found = {name: feeds[name] for name in value_names if name in feeds}
-        wanted = [known[name] for name in dict.fromkeys(value_names) if name not in feeds]
-        if wanted:
-            with tempfile.TemporaryDirectory(prefix="onnxport-") as folder, self._blaming_the_file():
-                opened = runtime.session(self.stage(folder, wanted), options=self.session_options)
-                results = runtime.run(opened, feeds, [str(value.name) for value in wanted])
-                del opened
-            found |= zip((str(value.name) for value in wanted), results)
-        values = [known[name] for name in value_names]
-        return ComputedValues(zip(value_names, runtime.restore(values, [found[name] for name in value_names])))
+        return self._act("compute_values", value_names, args, kwargs)  # type: ignore[no-any-return]
 
     def initialize_inference_session(
         self,
@@ -233,27 +156,8 @@ class ONNXProgram:
             InputError: an argument is of another type, `initializer` gives no session, or this onnxruntime has no such
                 provider.
         """
-        from onnxport.program import runtime
-
-        if initializer is not None and not takes(initializer, b""):
-            raise wrong("initializer", initializer, _INITIALIZER)
-        self.release()
-        folder = tempfile.mkdtemp(prefix="onnxport-")
-        # onnxruntime maps the weights: the files must live as long as the session, at the latest as this object
-        remove = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
-        try:
-            staged = self.stage(folder)
-            chosen = self.session_options if session_options is None else session_options
-            if initializer is not None:
-                self._session = _made_by(initializer, staged)
-            else:
-                with self._blaming_the_file():
-                    self._session = runtime.session(staged, providers, chosen)
-        except BaseException:
-            self._session = None
-            remove()
-            raise
-        self._remove_files = remove
+        opened = self._act("open_session", initializer, providers, session_options)
+        self._session, self._remove_files = opened
 
     def release(self) -> None:
         """Close the inference session and remove its temporary files."""
@@ -282,11 +186,7 @@ class ONNXProgram:
 
     def stage(self, folder: str, outputs: Sequence[ir.Value] | None = None) -> str | bytes:
         """Serialize the model for another program: to bytes where it is small, else to a file in `folder`."""
-        if saving.weight_bytes(self.model) < IN_MEMORY_BYTES:
-            return saving.to_bytes(self.model, outputs)
-        path = os.path.join(folder, "model.onnx")
-        saving.save(self.model, path, external_data=True, outputs=outputs)
-        return path
+        return self._act("stage", folder, outputs)  # type: ignore[no-any-return]
 
     # The model -------------------------------------------------------------------------------------------------
 
@@ -320,8 +220,8 @@ class ONNXProgram:
             SaveError: the file can't be written, or is too large without external data.
             WeightError: the model was exported with fake weights, and `apply_weights` wasn't called.
         """
-        saving.save(
-            self.model,
+        self._act(
+            "save",
             destination,
             include_initializers=include_initializers,
             keep_initializers_as_inputs=keep_initializers_as_inputs,
@@ -340,14 +240,9 @@ class ONNXProgram:
         from onnxport.optimize import pipeline
 
         passes = self._plugins().ir_passes(self.profile)
-        with self._blaming_the_file():
+        with blaming_the_file(self.path):
             pipeline.optimize(self.model, passes)
         self.release()
-
-    def _plugins(self) -> Plugins:
-        from onnxport.host.discovery import load
-
-        return load() if self.plugins is None else self.plugins
 
     def apply_weights(
         self, state_dict: Mapping[str, torch.Tensor] | str | os.PathLike[str], *, strict: bool = True
@@ -366,18 +261,7 @@ class ONNXProgram:
                 was computed into a constant of the graph at export. Or the checkpoint can't be read.
             InputError: `strict` is neither True nor False.
         """
-        saving.require_flags(strict=strict)
-        if isinstance(state_dict, (str, os.PathLike)):
-            path = path_argument("state_dict", state_dict, "a state dict, or a checkpoint's path")
-            readers = self._plugins().items("onnxport_checkpoints")
-            read = next((weights for reader in readers if (weights := reader(path)) is not None), None)
-            if read is None:
-                raise WeightError(f"No plugin reads the checkpoint {path!r}: load it, and give the state dict.")
-            state_dict = read
-        if not isinstance(state_dict, Mapping):
-            raise WeightError(f"A {type(state_dict).__name__} is given: give a state dict, or a checkpoint's path.")
-        with unset_fake_temporarily():
-            reweight.apply_weights(self.model, self.exported_program, state_dict, self._plugins(), strict=strict)  # type: ignore[arg-type]
+        self._act("apply_weights", state_dict, strict, self._plugins())
         self.release()
 
     def rename_axes(self, rename_mapping: Mapping[str | ir.SymbolicDim, str]) -> None:
@@ -389,58 +273,25 @@ class ONNXProgram:
         Raises:
             InputError: a dimension that the model doesn't have, an invalid name, or one that another dimension has.
         """
-        if not isinstance(rename_mapping, Mapping):
-            raise wrong("rename_mapping", rename_mapping, "a dict of new names by present names")
-        names = {
-            str(key.value) if isinstance(key, ir.SymbolicDim) and key.value is not None else key: new
-            for key, new in rename_mapping.items()
-        }
-        values = list(_values(self.model))
-        dims = {str(dim.value) for value in values for dim in value.shape or () if isinstance(dim, ir.SymbolicDim)}
-        present = dims | {name for dim in dims for name in _IDENTIFIER.findall(dim)}
-        for old, new in names.items():
-            problem = ""
-            if old not in present:
-                problem = f"The model has no dimension {old!r}; it has {sorted(present - {'None'})}."
-            elif not isinstance(new, str) or not new.isidentifier():
-                problem = f"{new!r} is no name for a dimension: use letters, digits and underscores."
-            elif (new in present and new not in names) or list(names.values()).count(new) > 1:
-                problem = f"The name {new!r} would stand for two dimensions: choose different ones."
-            if problem:
-                raise InputError(problem, parameter="rename_mapping")
-
-        def renamed(dim: int | ir.SymbolicDim) -> int | ir.SymbolicDim:
-            if isinstance(dim, int) or dim.value is None:
-                return dim
-            text = str(dim.value)
-            new = names.get(text) or _IDENTIFIER.sub(lambda match: names.get(match[0], match[0]), text)
-            return dim if new == text else ir.SymbolicDim(new)
-
-        for value in values:
-            if value.shape is not None and not value.shape.is_static():
-                value.shape = ir.Shape([renamed(dim) for dim in value.shape])
+        self._act("rename_axes", rename_mapping)
         self.release()
 
     # Copies ------------------------------------------------------------------------------------------------------
 
     def __copy__(self) -> ONNXProgram:
         copied = type(self)(self.model, self.exported_program)
-        copied._spec, copied._path, copied.session_options = self._spec, self._path, self.session_options
+        copied._spec, copied.path, copied.session_options = self._spec, self.path, self.session_options
         copied.plugins, copied.profile = self.plugins, self.profile
         return copied
 
     def __deepcopy__(self, memo: dict[int, Any]) -> ONNXProgram:
-        from onnxport.program.copies import model_copy
-
         copied = self.__copy__()
         memo[id(self)] = copied
-        copied.model = model_copy(self.model)
+        copied.model = self._act("copy_model")
         return copied
 
     def __reduce__(self) -> Any:
-        from onnxport.program.copies import pickled
-
-        return pickled(self.model, self.call_spec, type(self)._kind)
+        return self._act("reduce", type(self)._kind)
 
     def __str__(self) -> str:
         return plain(self.model)
@@ -451,7 +302,7 @@ class ONNXProgram:
     def __repr__(self) -> str:
         graph = self.model.graph
         described = [[_describe(value) for value in values] for values in (graph.inputs, graph.outputs)]
-        weights = saving.weight_bytes(self.model) / 2**20
+        weights = weight_bytes(self.model) / 2**20
         return plain(
             f"ONNXProgram(opset {self.model.opset_imports.get('', '?')}, {len(graph)} nodes, "
             f"{len(graph.initializers)} initializers of {weights:.1f} MiB\n"
@@ -459,31 +310,32 @@ class ONNXProgram:
         )
 
 
-def _made_by(initializer: Callable[[str | bytes], Any], staged: str | bytes) -> ort.InferenceSession:
-    try:
-        session = initializer(staged)
-    except (TypeError, ValueError) as error:  # a function that takes something else
-        raise wrong("initializer", initializer, _INITIALIZER) from error
-    if not hasattr(session, "run_with_ort_values"):
-        raise wrong("initializer", initializer, _INITIALIZER)
-    return session  # type: ignore[no-any-return]
-
-
 def _describe(value: ir.Value) -> str:
     dims = "?" if value.shape is None else ", ".join(str(dim) for dim in value.shape)
     return f"{value.name} {value.dtype.name if value.dtype is not None else '?'}[{dims}]"
 
 
-def _values(model: ir.Model) -> Iterator[ir.Value]:
-    """Yield every value of a model, subgraphs and functions included."""
-    graphs: list[Any] = [model.graph, *model.functions.values()]
-    while graphs:
-        graph = graphs.pop()
-        yield from graph.inputs
-        for node in graph:
-            yield from node.outputs
-            for attribute in node.attributes.values():
-                if isinstance(attribute, ir.Attr) and attribute.type is ir.AttributeType.GRAPH:
-                    graphs.append(attribute.value)
-                elif isinstance(attribute, ir.Attr) and attribute.type is ir.AttributeType.GRAPHS:
-                    graphs.extend(attribute.value)
+def weight_bytes(model: ir.Model) -> int:
+    """Count the bytes of the main graph's initializers."""
+    tensors = (value.const_value for value in model.graph.initializers.values())
+    return sum(tensor.nbytes for tensor in tensors if tensor is not None)
+
+
+@contextlib.contextmanager
+def blaming_the_file(path: str) -> Iterator[None]:
+    """Errors of running a model that was loaded become a FileError that names the file.
+
+    Args:
+        path: of the file; empty for a model that wasn't loaded.
+    """
+    try:
+        yield
+    except Exception as error:  # onnxruntime has a class for each of its status codes, and onnx none
+        if isinstance(error, OnnxExporterError) or not path:
+            raise
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise FileError(
+            f"The model of {path!r} can't be run: {reason[:500]} If it was damaged, get it again; else "
+            "export it again, or pass inputs that it takes.",
+            path=path,
+        ) from error

@@ -121,6 +121,17 @@ def is_empty(value: Any) -> bool:
     return value is None or (isinstance(value, (tuple, list, dict)) and not value)
 
 
+def require_flags(**flags: Any) -> None:
+    """Refuse what can't be meant as True, False or None; an array, say, would fail wherever it is first asked.
+
+    Raises:
+        InputError: names the parameter.
+    """
+    for name, value in flags.items():
+        if value is not None and not isinstance(value, int):
+            raise ArgumentError(f"{name}={shown(value)}: it must be True or False.", parameter=name)
+
+
 def takes(function: Any, *args: Any) -> bool:
     """Whether something can be called with these arguments; true where Python can't tell, as for some built-ins."""
     if not callable(function):

@@ -15,8 +15,8 @@ import torch
 from graph_support import FLOAT, INT64, Graph
 from onnxport.emit.weights import TorchTensor
 from onnxport.errors import InputError, SaveError, WeightError
-from onnxport.program import onnx_program as program_module
 from onnxport.program.onnx_program import ONNXProgram
+from onnxport_builtin.program import running
 
 
 def identity(dtype: ir.DataType, shape=("n", 3), **props: str) -> ONNXProgram:
@@ -260,7 +260,7 @@ def test_sessions() -> None:
 
 
 def test_large_models_reach_the_session_through_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(program_module, "IN_MEMORY_BYTES", 1000)
+    monkeypatch.setattr(running, "IN_MEMORY_BYTES", 1000)
     g = Graph()
     weight = torch.randn(3, 500)
     x = g.input("x", ["n", 3])

@@ -11,14 +11,19 @@ from typing import IO, Any
 
 import onnx
 import onnx_ir as ir
+from onnxport import ArgumentError, InputError, MissingFileError, ONNXProgram, SaveError
+from onnxport.kit import TorchTensor, path_argument, require_flags, shown, unset_fake_temporarily
 
-from onnxport.emit.weights import TorchTensor
-from onnxport.errors import ArgumentError, InputError, MissingFileError, SaveError
-from onnxport.program import placing
-from onnxport.program.data_file import absolute
-from onnxport.program.serialization import PROTOBUF_LIMIT, Weight, model_size, weights_of, without_weights, write_model
-from onnxport.vocabulary.checks import path_argument, shown
-from onnxport.vocabulary.upstream import unset_fake_temporarily
+from onnxport_builtin.program import placing
+from onnxport_builtin.program.data_file import absolute
+from onnxport_builtin.program.serialization import (
+    PROTOBUF_LIMIT,
+    Weight,
+    model_size,
+    weights_of,
+    without_weights,
+    write_model,
+)
 
 INLINE_BYTES = 1024
 """Tensors smaller than this stay in the .onnx file in any case, where shape inference can read them."""
@@ -42,8 +47,24 @@ _ADVICE = {
 }
 
 
+def save(program: ONNXProgram, destination: str | os.PathLike[str] | IO[bytes], **options: Any) -> None:
+    """See `ONNXProgram.save`."""
+    save_model(program.model, destination, **options)
+
+
+def check_destination(destination: Any, external_data: bool) -> bool:
+    """Refuse, before a capture, what can't be saved to; whether there will be external data, as a file can't have.
+
+    Raises:
+        ArgumentError, SaveError: as `path_of`.
+    """
+    external_data = external_data and not is_file(destination)  # which has no place beside it
+    path_of(destination, external_data)
+    return external_data
+
+
 @unset_fake_temporarily()  # under a caller's fake mode, too, real weights are written
-def save(
+def save_model(
     model: ir.Model,
     destination: str | os.PathLike[str] | IO[bytes],
     *,
@@ -176,27 +197,11 @@ def _unwritable(file: Any) -> str:
     return "is not open for writing" if callable(writable) and not writable() else ""
 
 
-def require_flags(**flags: Any) -> None:
-    """Refuse what can't be meant as True, False or None; an array, say, would fail wherever it is first asked.
-
-    Raises:
-        InputError: names the parameter.
-    """
-    for name, value in flags.items():
-        if value is not None and not isinstance(value, int):
-            raise ArgumentError(f"{name}={shown(value)}: it must be True or False.", parameter=name)
-
-
 def to_bytes(model: ir.Model, outputs: Sequence[ir.Value] | None = None) -> bytes:
     """Serialize a model of less than 2 GiB, weights included."""
     buffer = io.BytesIO()
-    save(model, buffer, outputs=outputs)
+    save_model(model, buffer, outputs=outputs)
     return buffer.getvalue()
-
-
-def weight_bytes(model: ir.Model) -> int:
-    """Count the bytes of the main graph's initializers."""
-    return sum(weight.tensor.nbytes for weight in weights_of(model))
 
 
 def _require(size: int, advice: str) -> None:

@@ -2,35 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import os
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 import torch
+from onnxport import ONNXProgram, WeightError
+from onnxport.kit import (
+    ONNX_TO_TORCH,
+    TorchTensor,
+    initializers_of,
+    keys,
+    path_argument,
+    require_flags,
+    storage_key,
+    unset_fake_temporarily,
+    weights_behind,
+    with_program_passes,
+)
 from torch.export.graph_signature import InputKind
 
-from onnxport.emit.weights import TorchTensor, initializers_of
-from onnxport.errors import WeightError
-from onnxport.functional.passes import weights_behind, with_program_passes
-from onnxport.vocabulary import keys
-from onnxport.vocabulary.dtypes import ONNX_TO_TORCH
-from onnxport.vocabulary.upstream import storage_key
-
 if TYPE_CHECKING:
+    from onnxport.kit import Plugins
     from torch.export import ExportedProgram
-
-    from onnxport.host.discovery import Plugins
 
 
 def apply_weights(
-    model: ir.Model,
-    program: ExportedProgram | None,
-    state_dict: Mapping[str, Any],
-    plugins: Plugins,
-    *,
-    strict: bool = True,
+    program: ONNXProgram, state_dict: Mapping[str, Any] | str | os.PathLike[str], strict: bool, plugins: Plugins
 ) -> None:
-    """Replace weights: see `ONNXProgram.apply_weights`."""
+    """See `ONNXProgram.apply_weights`."""
+    require_flags(strict=strict)
+    if isinstance(state_dict, (str, os.PathLike)):
+        state_dict = _read(path_argument("state_dict", state_dict, "a state dict, or a checkpoint's path"), plugins)
+    if not isinstance(state_dict, Mapping):
+        raise WeightError(f"A {type(state_dict).__name__} is given: give a state dict, or a checkpoint's path.")
+    with unset_fake_temporarily():
+        _replace_weights(program.model, program.exported_program, state_dict, plugins, strict)
+
+
+def _read(path: str, plugins: Plugins) -> Mapping[str, Any]:
+    """A checkpoint, by the first plugin that reads it."""
+    for reader in plugins.items("onnxport_checkpoints"):
+        weights: Mapping[str, Any] | None = reader(path)
+        if weights is not None:
+            return weights
+    raise WeightError(f"No plugin reads the checkpoint {path!r}: load it, and give the state dict.")
+
+
+def _replace_weights(
+    model: ir.Model, program: ExportedProgram | None, state_dict: Mapping[str, Any], plugins: Plugins, strict: bool
+) -> None:
     for quantizer in plugins.items("onnxport_quantizers"):
         quantizer.restore(model)
     passes = [each for each in plugins.program_passes() if each.weights is not None]
@@ -108,19 +130,6 @@ def _missing(
             if kind == "PARAMETER" or (kind == "BUFFER" and persistent != "False"):
                 needed.append(name)
     return [name for name in dict.fromkeys(needed) if name not in given]
-
-
-def folded_weights(nodes: Iterable[torch.fx.Node], program: ExportedProgram) -> frozenset[str]:
-    """The state-dict names of the weights that the nodes' values depend on."""
-    names = {spec.arg.name: spec.target for spec in program.graph_signature.input_specs}
-    pending, seen = list(nodes), set()
-    while pending:
-        node = pending.pop()
-        if node not in seen:
-            seen.add(node)
-            pending += node.all_input_nodes
-    targets = (names.get(node.name) for node in seen if node.op == "placeholder")
-    return frozenset(target for target in targets if target is not None)
 
 
 def names_of(program: ExportedProgram | None) -> tuple[set[str], set[str]]:

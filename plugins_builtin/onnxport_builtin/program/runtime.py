@@ -12,17 +12,22 @@ import numpy as np
 import onnx_ir as ir
 import onnxruntime as ort
 import torch
-
-from onnxport.capture.pytrees import recognize
-from onnxport.capture.request import walk
-from onnxport.emit.weights import TorchTensor
-from onnxport.errors import ArgumentError, InputError
-from onnxport.vocabulary import keys
-from onnxport.vocabulary.call_spec import CallSpec
-from onnxport.vocabulary.checks import optional, shown, wrong
-from onnxport.vocabulary.dtypes import COMPONENT, ONNX_TO_TORCH, dense
-from onnxport.vocabulary.storage import has_data
-from onnxport.vocabulary.upstream import pytree
+from onnxport import ArgumentError, InputError
+from onnxport.kit import (
+    COMPONENT,
+    ONNX_TO_TORCH,
+    CallSpec,
+    TorchTensor,
+    dense,
+    has_data,
+    keys,
+    optional,
+    pytree,
+    recognize,
+    shown,
+    walk,
+    wrong,
+)
 
 
 def bind(

@@ -15,11 +15,12 @@ from typing import Any
 import onnx
 import onnx_ir as ir
 from onnx_ir import AttributeType, DataType
+from onnxport import FileError, MissingFileError, ONNXProgram
+from onnxport.kit import path_argument
 
-from onnxport.errors import FileError, MissingFileError
-from onnxport.program.data_file import absolute, cannot_read, folder_of, inside, open_all, open_regular
-from onnxport.program.file_tensor import FileTensor
-from onnxport.program.serialization import without_weights
+from onnxport_builtin.program.data_file import absolute, cannot_read, folder_of, inside, open_all, open_regular
+from onnxport_builtin.program.file_tensor import FileTensor
+from onnxport_builtin.program.serialization import without_weights
 
 _ATTEMPTS = 100
 """How often a model is read again that was replaced while its data were opened."""
@@ -30,6 +31,14 @@ _TYPED = {
     DataType.UINT32: ("uint64_data", 1),
 }  # fmt: skip
 """The field of a TensorProto that holds elements of a type, and how many entries an element has. Others: int32_data."""
+
+
+def load(kind: type[ONNXProgram], path: str | os.PathLike[str]) -> ONNXProgram:
+    """See `ONNXProgram.load`."""
+    path = absolute(path_argument("path", path, "the path of an .onnx file"))
+    program = kind(load_model(path), None)
+    program.path = path
+    return program
 
 
 def load_model(path: str) -> ir.Model:

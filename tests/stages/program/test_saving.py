@@ -20,7 +20,7 @@ import pytest
 import torch
 from onnxport.emit.weights import TorchTensor
 from onnxport.errors import SaveError, WeightError
-from onnxport.program import saving, serialization
+from onnxport_builtin.program import saving, serialization
 
 
 def build(weights: dict[str, torch.Tensor | ir.TensorProtocol]) -> ir.Model:
@@ -67,7 +67,7 @@ def check(model: onnx.ModelProto, weights: dict[str, torch.Tensor]) -> None:
 def test_round_trip(tmp_path: pathlib.Path, weights, external_data: bool | None) -> None:
     model = build(weights)
     path = tmp_path / "model.onnx"
-    saving.save(model, path, external_data=external_data)
+    saving.save_model(model, path, external_data=external_data)
     assert sorted(os.listdir(tmp_path)) == ["model.onnx", "model.onnx.data"][: 1 + bool(external_data)]
     onnx.checker.check_model(path, full_check=True)
     loaded = onnx.load(path)
@@ -80,7 +80,7 @@ def test_round_trip(tmp_path: pathlib.Path, weights, external_data: bool | None)
 
 
 def test_layout_of_the_data_file(tmp_path: pathlib.Path, weights) -> None:
-    saving.save(build(weights), tmp_path / "m.onnx", external_data=True)
+    saving.save_model(build(weights), tmp_path / "m.onnx", external_data=True)
     model = onnx.load(tmp_path / "m.onnx", load_external_data=False)
     entries = {t.name: {e.key: e.value for e in t.external_data} for t in model.graph.initializer}
     assert {name for name, entry in entries.items() if not entry} == {"small", "empty", "scalar"}
@@ -91,7 +91,7 @@ def test_layout_of_the_data_file(tmp_path: pathlib.Path, weights) -> None:
 
 
 def test_nothing_outside_needs_no_data_file(tmp_path: pathlib.Path) -> None:
-    saving.save(build({"w": torch.ones(3)}), tmp_path / "m.onnx", external_data=True)
+    saving.save_model(build({"w": torch.ones(3)}), tmp_path / "m.onnx", external_data=True)
     assert os.listdir(tmp_path) == ["m.onnx"]
 
 
@@ -101,9 +101,9 @@ def test_the_same_model_gives_the_same_bytes_and_stays_as_it_was(tmp_path: pathl
     before = [(name, value.const_value, value.const_value.name) for name, value in model.graph.initializers.items()]
     text = str(model)
     first, second = io.BytesIO(), io.BytesIO()
-    saving.save(model, first)
-    saving.save(model, tmp_path / "m.onnx", external_data=True, keep_initializers_as_inputs=True)
-    saving.save(model, second)
+    saving.save_model(model, first)
+    saving.save_model(model, tmp_path / "m.onnx", external_data=True, keep_initializers_as_inputs=True)
+    saving.save_model(model, second)
     assert first.getvalue() == second.getvalue()
     after = [(name, value.const_value, value.const_value.name) for name, value in model.graph.initializers.items()]
     assert after == before and str(model) == text
@@ -114,7 +114,7 @@ def test_the_same_model_gives_the_same_bytes_and_stays_as_it_was(tmp_path: pathl
 @pytest.mark.parametrize("as_inputs", [True, False])
 def test_four_kinds_of_initializers(tmp_path: pathlib.Path, weights, include: bool, as_inputs: bool) -> None:
     path = tmp_path / "m.onnx"
-    saving.save(build(weights), path, include_initializers=include, keep_initializers_as_inputs=as_inputs)
+    saving.save_model(build(weights), path, include_initializers=include, keep_initializers_as_inputs=as_inputs)
     model = onnx.load(path)
     assert [value.name for value in model.graph.input] == ["x", *(weights if as_inputs else ())]
     assert [tensor.name for tensor in model.graph.initializer] == (list(weights) if include else [])
@@ -137,10 +137,10 @@ def test_strings_and_numpy_and_external_tensors(tmp_path: pathlib.Path) -> None:
         "text": ir.StringTensor([b"a" * 1000, b"b" * 1000], shape=ir.Shape([2])),
         "array": ir.tensor(np.arange(1000, dtype=np.int32)),
     }
-    saving.save(build(data), tmp_path / "a.onnx", external_data=True)
+    saving.save_model(build(data), tmp_path / "a.onnx", external_data=True)
     again = ir.load(tmp_path / "a.onnx")
     assert isinstance(again.graph.initializers["array"].const_value, ir.ExternalTensor)
-    saving.save(again, tmp_path / "a.onnx", external_data=True)  # over the files it is mapped from
+    saving.save_model(again, tmp_path / "a.onnx", external_data=True)  # over the files it is mapped from
     model = onnx.load(tmp_path / "a.onnx")
     found = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     np.testing.assert_array_equal(found["array"], np.arange(1000))
@@ -156,11 +156,11 @@ def test_other_outputs(weights) -> None:
 def test_file_like_destinations(weights) -> None:
     buffer = io.BytesIO()
     with pytest.raises(TypeError, match="external_data=True needs a path"):
-        saving.save(build(weights), buffer, external_data=True)
+        saving.save_model(build(weights), buffer, external_data=True)
     with pytest.raises(TypeError, match="path or a binary file"):
-        saving.save(build(weights), 5)
+        saving.save_model(build(weights), 5)
     assert buffer.getvalue() == b""
-    saving.save(build(weights), buffer, external_data=False)
+    saving.save_model(build(weights), buffer, external_data=False)
     check(onnx.load_from_string(buffer.getvalue()), weights)
 
 
@@ -168,11 +168,11 @@ def test_two_gib_limit(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr(saving, "PROTOBUF_LIMIT", 1_000_000)
     model = build(weights)
     with pytest.raises(SaveError, match=r"2 GiB at most\. Save with external_data=True"):
-        saving.save(model, tmp_path / "m.onnx", external_data=False)
+        saving.save_model(model, tmp_path / "m.onnx", external_data=False)
     with pytest.raises(SaveError, match="Save to a path"):
-        saving.save(model, io.BytesIO())
+        saving.save_model(model, io.BytesIO())
     assert os.listdir(tmp_path) == []
-    saving.save(model, tmp_path / "m.onnx")
+    saving.save_model(model, tmp_path / "m.onnx")
     assert sorted(os.listdir(tmp_path)) == ["m.onnx", "m.onnx.data"]
 
 
@@ -187,9 +187,9 @@ def test_fake_weights(tmp_path: pathlib.Path) -> None:
     model = build({"fake": torch.empty(300, 300, device="meta")})
     for external_data in (True, False):
         with pytest.raises(WeightError, match="'fake' has no data"):
-            saving.save(model, tmp_path / "m.onnx", external_data=external_data)
+            saving.save_model(model, tmp_path / "m.onnx", external_data=external_data)
     assert os.listdir(tmp_path) == []
-    saving.save(model, tmp_path / "m.onnx", include_initializers=False)
+    saving.save_model(model, tmp_path / "m.onnx", include_initializers=False)
 
 
 class Broken(TorchTensor):
@@ -208,12 +208,12 @@ class Broken(TorchTensor):
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()], ids=str)
 def test_interrupted_saves_leave_the_old_files(tmp_path: pathlib.Path, weights, external_data, error) -> None:
     path = tmp_path / "m.onnx"
-    saving.save(build(weights), path, external_data=True)
+    saving.save_model(build(weights), path, external_data=True)
     before = {name: (tmp_path / name).read_bytes() for name in os.listdir(tmp_path)}
     model = build({"w": torch.ones(1000)})
     model.graph.initializers["w"].const_value = Broken(error)
     with pytest.raises(SaveError if isinstance(error, OSError) else KeyboardInterrupt) as caught:
-        saving.save(model, path, external_data=external_data)
+        saving.save_model(model, path, external_data=external_data)
     if isinstance(error, OSError):
         assert "The disk is full: free space" in str(caught.value) and caught.value.__cause__ is error
     assert {name: (tmp_path / name).read_bytes() for name in os.listdir(tmp_path)} == before
@@ -223,7 +223,7 @@ def test_interrupted_saves_leave_the_old_files(tmp_path: pathlib.Path, weights, 
 def test_data_file_goes_back_when_the_model_cannot_be_renamed(tmp_path, monkeypatch, weights, existed: bool) -> None:
     path = tmp_path / "m.onnx"
     if existed:
-        saving.save(build({"w": torch.ones(1000)}), path, external_data=True)
+        saving.save_model(build({"w": torch.ones(1000)}), path, external_data=True)
     before = {name: (tmp_path / name).read_bytes() for name in os.listdir(tmp_path)}
     replace = os.replace
 
@@ -234,7 +234,7 @@ def test_data_file_goes_back_when_the_model_cannot_be_renamed(tmp_path, monkeypa
 
     monkeypatch.setattr(os, "replace", refuse)
     with pytest.raises(SaveError, match="no permission"):
-        saving.save(build(weights), path, external_data=True)
+        saving.save_model(build(weights), path, external_data=True)
     assert {name: (tmp_path / name).read_bytes() for name in os.listdir(tmp_path)} == before
 
 
@@ -251,9 +251,9 @@ def test_bad_destinations(tmp_path: pathlib.Path, weights) -> None:
     }
     for name, message in cases.items():
         with pytest.raises(SaveError, match=message):
-            saving.save(model, tmp_path / name, external_data=True)
+            saving.save_model(model, tmp_path / name, external_data=True)
     with pytest.raises(SaveError, match="not a regular file"):
-        saving.save(model, "/dev/null")
+        saving.save_model(model, "/dev/null")
     assert sorted(os.listdir(tmp_path)) == ["file", "folder.onnx.data"]
 
 
@@ -264,7 +264,7 @@ def test_file_size_limit(tmp_path: pathlib.Path, external_data: bool) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, limits[1]))
     try:
         with pytest.raises(SaveError, match="larger than the process"):
-            saving.save(build({"w": torch.ones(1000, 1000)}), tmp_path / "m.onnx", external_data=external_data)
+            saving.save_model(build({"w": torch.ones(1000, 1000)}), tmp_path / "m.onnx", external_data=external_data)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert os.listdir(tmp_path) == []
@@ -273,7 +273,7 @@ def test_file_size_limit(tmp_path: pathlib.Path, external_data: bool) -> None:
 def test_links_are_written_through(tmp_path: pathlib.Path, weights) -> None:
     (tmp_path / "real").mkdir()
     (tmp_path / "m.onnx").symlink_to(tmp_path / "real" / "m.onnx")
-    saving.save(build(weights), tmp_path / "m.onnx", external_data=False)
+    saving.save_model(build(weights), tmp_path / "m.onnx", external_data=False)
     assert (tmp_path / "m.onnx").is_symlink()
     check(onnx.load(tmp_path / "real" / "m.onnx"), weights)
 
@@ -284,12 +284,12 @@ def test_memory_stays_small(tmp_path: pathlib.Path) -> None:
         import resource, sys, torch
         sys.path.insert(0, sys.argv[2])
         from test_saving import build
-        from onnxport.program import saving
+        from onnxport_builtin.program import saving
         model = build({"a": torch.ones(16, 2**20), "b": torch.ones(2**13, 2**11).t(), "c": torch.ones(2**23)})
-        saving.save(build({"w": torch.ones(2**19).reshape(2, -1).t()}), sys.argv[1], external_data=True)
+        saving.save_model(build({"w": torch.ones(2**19).reshape(2, -1).t()}), sys.argv[1], external_data=True)
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         for external_data in (True, False):
-            saving.save(model, sys.argv[1], external_data=external_data)
+            saving.save_model(model, sys.argv[1], external_data=external_data)
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
         """
     )

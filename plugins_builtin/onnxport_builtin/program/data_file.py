@@ -9,7 +9,7 @@ import threading
 import weakref
 from collections.abc import Iterable, Iterator
 
-from onnxport.errors import FileError, MissingFileError
+from onnxport import FileError, MissingFileError
 
 OPEN_AT_ONCE = 128
 """Files of one model that are held open; further ones are opened at each read, and must be the same file then."""

@@ -12,9 +12,9 @@ from typing import IO
 
 import onnx
 import onnx_ir as ir
+from onnxport.kit import TorchTensor, write_all
 
-from onnxport.emit.weights import TorchTensor, write_all
-from onnxport.program.file_tensor import FileTensor
+from onnxport_builtin.program.file_tensor import FileTensor
 
 PROTOBUF_LIMIT = 2**31 - 1
 """The most bytes that a protobuf message, and so an .onnx file without external data, can have."""

@@ -9,9 +9,9 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 from onnx_ir import DataType
+from onnxport.kit import CHUNK_BYTES, write_all
 
-from onnxport.emit.weights import CHUNK_BYTES, write_all
-from onnxport.program.data_file import DataFile
+from onnxport_builtin.program.data_file import DataFile
 
 
 class FileTensor(ir.Tensor):

@@ -7,23 +7,23 @@ from typing import TYPE_CHECKING, Any
 
 import onnx
 import onnx_ir as ir
+from onnxport import ONNXProgram, SaveError
+from onnxport.kit import TorchTensor, keys, weight_bytes
 
-from onnxport.emit.weights import TorchTensor
-from onnxport.errors import SaveError
-from onnxport.program import saving
-from onnxport.program.serialization import PROTOBUF_LIMIT
-from onnxport.vocabulary import keys
+from onnxport_builtin.program import saving
+from onnxport_builtin.program.serialization import PROTOBUF_LIMIT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from onnxport.vocabulary.call_spec import CallSpec
+    from onnxport.kit import CallSpec
 
 _ADVICE = "Save it by save(path), and open that by ONNXProgram.load(path)."
 
 
-def model_copy(model: ir.Model) -> ir.Model:
+def copy_model(program: ONNXProgram) -> ir.Model:
     """A model of its own, with weights of its own. Those that stay on disk, or have no data, are shared."""
+    model = program.model
     copied = model.clone()
     copied.meta.update(model.meta)
     tensors = [value.const_value for value in copied.graph.initializers.values()]
@@ -39,7 +39,7 @@ def model_copy(model: ir.Model) -> ir.Model:
     return copied
 
 
-def pickled(model: ir.Model, spec: CallSpec | None, kind: Callable[[], type[Any]]) -> tuple[Any, tuple[Any, ...]]:
+def reduce(program: ONNXProgram, kind: Callable[[], type[ONNXProgram]]) -> tuple[Any, tuple[Any, ...]]:
     """The reduced form of a program for pickle: the model as bytes, its call, and a function for its class.
 
     Raises:
@@ -47,19 +47,22 @@ def pickled(model: ir.Model, spec: CallSpec | None, kind: Callable[[], type[Any]
         SaveError: the model is larger than 2 GiB.
         WeightError: a weight has no data.
     """
+    model, spec = program.model, program.call_spec
     try:
         pickle.dumps(spec)
     except Exception as error:  # whatever a class of the caller's raises
         raise TypeError(
             f"An ONNXProgram whose arguments can't be pickled can't be either ({error}). {_ADVICE}"
         ) from error
-    if saving.weight_bytes(model) >= PROTOBUF_LIMIT:
+    if weight_bytes(model) >= PROTOBUF_LIMIT:
         raise SaveError(f"An ONNXProgram of more than 2 GiB can't be pickled. {_ADVICE}")
     folded = frozenset(model.meta.get(keys.FOLDED, ()))
     return _restored, (saving.to_bytes(model), spec, folded, kind)
 
 
-def _restored(content: bytes, spec: CallSpec | None, folded: frozenset[str], kind: Callable[[], type[Any]]) -> Any:
+def _restored(
+    content: bytes, spec: CallSpec | None, folded: frozenset[str], kind: Callable[[], type[ONNXProgram]]
+) -> Any:
     model = ir.serde.deserialize_model(onnx.load_from_string(content))
     model.meta[keys.FOLDED] = folded
     program = kind()(model, None)
