@@ -37,6 +37,9 @@ from onnxport_onnxruntime.graphs import (
 )
 from onnxport_onnxruntime.rotation import half_angles, rotation_of
 
+LONG = 512
+"""A sequence is long from so many places on."""
+
 
 @dataclass(frozen=True)
 class Attention:
@@ -51,6 +54,7 @@ class Attention:
         has_past: keys and values begin with those of a cache.
         is_step: there is one query.
         is_one: the batch has one entry.
+        is_long: the number of queries and keys is fixed, and at least ``LONG``.
         is_self: the new keys are of the same number as the queries.
         scale: of the scores; None for one over the root of the width.
     """
@@ -65,6 +69,7 @@ class Attention:
     has_past: bool
     is_step: bool
     is_one: bool
+    is_long: bool
     is_self: bool
     scale: float | None
 
@@ -178,6 +183,7 @@ def _attention(given: dict[str, Any], query: Node, mask: Node | None, keys: _Sid
         has_past=has_past,
         is_step=dims(query)[2] == 1,
         is_one=dims(query)[0] == 1,
+        is_long=all(type(size) is int and size >= LONG for size in (queries, total)),
         is_self=dims(query)[2] == new,
         scale=given["scale"],
     )

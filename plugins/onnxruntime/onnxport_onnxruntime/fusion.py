@@ -19,7 +19,16 @@ from onnxport_onnxruntime.attention import Attention
 GROUPED, GROUPED_CACHE = "GroupQueryAttention", "GroupQueryAttention with a cache"
 MULTI_HEAD, MULTI_HEAD_CAUSAL = "MultiHeadAttention", "MultiHeadAttention, causal"
 MULTI_HEAD_MASK, MULTI_HEAD_CACHE = "MultiHeadAttention with a mask", "MultiHeadAttention with a cache"
-ATTENTIONS = (GROUPED, GROUPED_CACHE, MULTI_HEAD, MULTI_HEAD_CAUSAL, MULTI_HEAD_MASK, MULTI_HEAD_CACHE)
+MULTI_HEAD_LONG = "MultiHeadAttention of a long sequence"
+ATTENTIONS = (
+    GROUPED,
+    GROUPED_CACHE,
+    MULTI_HEAD,
+    MULTI_HEAD_CAUSAL,
+    MULTI_HEAD_MASK,
+    MULTI_HEAD_CACHE,
+    MULTI_HEAD_LONG,
+)
 
 STEPS: dict[str, Callable[[GraphModule], int]] = {
     "SkipLayerNormalization": norms.fuse_layer_norms,
@@ -69,7 +78,10 @@ def kernel_of(used: Collection[str], found: Attention) -> Any:
     if not has_multi_head(found):
         return None
     form = MULTI_HEAD_CAUSAL if found.reach.is_causal else MULTI_HEAD
-    form = form if found.mask is None else MULTI_HEAD_MASK
+    if found.mask is not None:
+        form = MULTI_HEAD_MASK
+    elif found.is_long and not found.reach.is_causal:
+        form = MULTI_HEAD_LONG
     return operators.multi_head_attention if (MULTI_HEAD_CACHE if found.has_past else form) in used else None
 
 

@@ -1,9 +1,9 @@
 """Measures which of onnxruntime's operators files should have: ``python -m onnxport_onnxruntime.measure``.
 
-Each case is a small module. It is exported twice, in the standard and with the one operator, and both files run in
-turns in one process with one thread; a number is the lower quartile of the thread's CPU time in milliseconds, so that
-other work on the machine counts little. ``choices.json``, which decides what files have, is written where ``--write``
-is given.
+Each case is a small module. It is exported twice, in the standard and with the one operator, at the opset that the
+profile writes, and both files run in turns in one process with one thread; a number is the lower quartile of the
+thread's CPU time in milliseconds, so that other work on the machine counts little. ``choices.json``, which decides what
+files have, is written where ``--write`` is given.
 """
 
 from __future__ import annotations
@@ -139,6 +139,14 @@ def _attention(heads: int, kv_heads: int, width: int, new: int, past: int, mask:
         yield axes, axes if mask else None
 
 
+def _of_one_length(heads: int, width: int, length: int) -> Iterator[Any]:
+    """What all calls have as many tokens of."""
+    module, (x, _), _ = _attention(heads, heads, width, length, 0, "")
+    yield module
+    yield x, None
+    yield {0: _DYNAMIC}, None
+
+
 def cases() -> Iterator[Case]:
     """What is measured: form, name of the case, module, arguments, dynamic shapes."""
     yield fusion.GROUPED_CACHE, "step, past 512", *_attention(16, 4, 64, 1, 512)
@@ -150,7 +158,8 @@ def cases() -> Iterator[Case]:
     yield fusion.GROUPED, "prompt of 512", *_attention(16, 4, 64, 512, 0)
     yield fusion.MULTI_HEAD, "12 heads, 128", *_attention(12, 12, 64, 128, 0, "")
     yield fusion.MULTI_HEAD, "12 heads, 197", *_attention(12, 12, 64, 197, 0, "")
-    yield fusion.MULTI_HEAD, "6 heads, 1500", *_attention(6, 6, 64, 1500, 0, "")
+    yield fusion.MULTI_HEAD_LONG, "6 heads, 1500", *_of_one_length(6, 64, 1500)
+    yield fusion.MULTI_HEAD_LONG, "12 heads, 577", *_of_one_length(12, 64, 577)
     yield fusion.MULTI_HEAD_MASK, "12 heads, 128", *_attention(12, 12, 64, 128, 0, "padding")
     yield fusion.MULTI_HEAD_MASK, "8 heads, 384", *_attention(8, 8, 64, 384, 0, "padding")
     yield fusion.MULTI_HEAD_CAUSAL, "12 heads, 128", *_attention(12, 12, 64, 128, 0)
@@ -195,6 +204,11 @@ def _times(sessions: list[Any], values: list[Any], runs: int) -> list[float]:
     return [statistics.quantiles(each, n=4)[0] for each in times]
 
 
+def _opset(profile: str) -> int | None:
+    """The one that files of a profile have, which decides what the standard form is."""
+    return next((each.opset for each in profiles.profiles() if each.name == profile), None)
+
+
 def measure(case: Case, profile: str, runs: int) -> list[float]:
     """The times of the standard form and of the operator.
 
@@ -203,10 +217,9 @@ def measure(case: Case, profile: str, runs: int) -> list[float]:
     """
     form, name, module, args, shapes = case
     operator = form.partition(" ")[0].strip(",")
-    standard = onnxport.export(module.eval(), args, dynamic_shapes=shapes, verbose=False)
-    special = onnxport.export(
-        standard.exported_program, verbose=False, plugins=[Chosen(profile, form)], runtime=profile
-    )
+    options: dict[str, Any] = {"verbose": False, "opset_version": _opset(profile)}
+    standard = onnxport.export(module.eval(), args, dynamic_shapes=shapes, **options)
+    special = onnxport.export(standard.exported_program, plugins=[Chosen(profile, form)], runtime=profile, **options)
     if not any(node.op_type == operator for node in special.model.graph):
         raise ValueError(f"{operator} isn't in the file of the case {name!r}: correct what finds it.")
     values = [each.numpy() for each in torch.utils._pytree.tree_leaves(args) if each is not None]

@@ -193,6 +193,24 @@ def test_other_types_stay_standard(dtype: torch.dtype) -> None:
     assert not any(node.domain for node in program.model.graph)
 
 
+@pytest.mark.parametrize(
+    ("length", "is_fixed", "mask", "is_taken"),
+    [
+        (512, True, None, True),
+        (511, True, None, False),
+        (512, False, None, False),
+        (512, True, causal, False),
+    ],
+)
+def test_a_form_of_long_sequences(length: int, is_fixed: bool, mask: Any, is_taken: bool) -> None:
+    model = Attention(heads=2, width=8, mask=mask)
+    options = RUNTIME | {"plugins": [measure.Chosen("onnxruntime-cpu", fusion.MULTI_HEAD_LONG)]}
+    dims = shapes(model, length=None if is_fixed else DYNAMIC)
+    program = onnxport.export(model.eval(), inputs(model, 1, length), dynamic_shapes=dims, **options)
+    assert counts(program)["MultiHeadAttention"] == is_taken
+    compare(program, model, inputs(model, 2, length))
+
+
 def test_one_query_needs_no_lengths() -> None:
     model = Attention(mask=causal, kv_heads=2, past=True)
     step = exported(model, inputs(model, 2, 1, 5), dynamic_shapes=shapes(model, length=None))
