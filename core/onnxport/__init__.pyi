@@ -1,5 +1,6 @@
 """The public names of onnxport: each with its home."""
 
+from onnxport_builtin.capture.exporting import is_in_onnx_export as is_in_onnx_export
 from onnxport_quantization.formats import WeightFormat as WeightFormat
 from onnxport_quantization.quantizer import quantize as quantize
 from onnxport_workbench.check import CheckResult as CheckResult
@@ -13,7 +14,6 @@ from onnxport_workbench.verify import VerificationResult as VerificationResult
 from onnxport_workbench.verify import verify as verify
 from onnxport_workbench.view import view as view
 
-from onnxport.capture.attempts import is_in_onnx_export as is_in_onnx_export
 from onnxport.emit.builder import Builder as Builder
 from onnxport.emit.symbols import Size as Size
 from onnxport.emit.tensor import Tensor as Tensor

@@ -18,9 +18,12 @@ import onnx_ir as ir
 import torch
 from torch.export import ExportedProgram
 
-from onnxport.capture.arguments import Exportable, Interface, Request, example_arguments_of, interface_of, prepare
-from onnxport.capture.attempts import capture, check_dynamic
-from onnxport.capture.exporting import TRACING
+from onnxport.capture.arguments import Exportable, example_arguments_of, prepare
+from onnxport.capture.attempts import capture
+from onnxport.capture.contract import check_dynamic
+from onnxport.capture.interface import Captured, Interface
+from onnxport.capture.request import Request
+from onnxport.capture.tracing import TRACING
 from onnxport.emit.weights import initializers_of
 from onnxport.errors import InputError, MutationError
 from onnxport.functional.folding import fold_constants, folded_weights
@@ -147,21 +150,22 @@ def export(
     observer = observer_of(verbose) if callable(verbose) else None
     run = Run(verbose=bool(verbose) and observer is None, artifacts=Path(artifacts_dir), observer=observer)
     try:
-        request, program, interface = capture_model(
+        request, captured = capture_model(
             run, settings, model, args, kwargs, dynamic_shapes, dynamic_axes, input_names, output_names
         )
         if dump_exported_program:
-            run.dump(program)
-        translated = translate_program(program, interface, settings, run)
+            run.dump(captured.program)
+        translated = translate_program(captured, settings, run)
         translated.expect_complete()
-        check_dynamic(program, request)  # what traces nodes again may fix sizes: a vmap's linear does in torch 2.11
+        # What traces nodes again may fix sizes: a vmap's linear does in torch 2.11.
+        check_dynamic(captured.program, request)
         if optimize:
             with run.stage("optimize"), _without_collection(), unset_fake_temporarily():
                 run.passes |= pipeline.optimize(translated.model, call.plugins.ir_passes(call.profile.name))
         else:
             with unset_fake_temporarily():
                 run.passes |= pipeline.optimize(translated.model, call.plugins.required_passes(call.profile.name))
-        onnx_program = ONNXProgram(translated.model, program)
+        onnx_program = ONNXProgram(translated.model, captured.program)
         onnx_program.plugins, onnx_program.profile = call.plugins, call.profile.name
         if call.quantization is not None:
             with run.stage("quantize"), unset_fake_temporarily():
@@ -199,8 +203,8 @@ def capture_model(
     dynamic_axes: Any,
     input_names: Sequence[str] | None,
     output_names: Sequence[str] | None,
-) -> tuple[Request, ExportedProgram, Interface]:
-    """The first arrow: what the caller gave, as an exported program and its named inputs and outputs."""
+) -> tuple[Request, Captured]:
+    """The first arrows: what the caller gave, in one form, and the model captured."""
     if isinstance(model, Exportable):
         own_args, own_kwargs = example_arguments_of(model)
         args, kwargs = own_args if is_empty(args) else args, own_kwargs if is_empty(kwargs) else kwargs
@@ -219,10 +223,9 @@ def capture_model(
             output_names=output_names,
             containers=host.containers(),
         )
-        program = capture(model, request, host, verbose=run.verbose, tell=run.observer)
-        run.interface = interface_of(program, request)
+        run.captured = capture(model, request, host, verbose=run.verbose, tell=run.observer)
     run.show_interface()
-    return request, program, run.interface
+    return request, run.captured
 
 
 @contextlib.contextmanager
@@ -237,22 +240,22 @@ def _without_collection() -> Iterator[None]:
             gc.enable()
 
 
-def translate_program(program: ExportedProgram, interface: Interface, settings: Settings, run: Run) -> Translated:
-    """The middle arrows: an exported program as an ONNX model, with what was refused.
+def translate_program(captured: Captured, settings: Settings, run: Run) -> Translated:
+    """The middle arrows: a captured program as an ONNX model, with what was refused.
 
     Decompositions are traced meanwhile, and constants computed: for real, though the caller may export under its own
     fake mode, and without autocast, whose casts are in the graph by now.
     """
     with TRACING, _without_collection(), unset_fake_temporarily(), without_autocast():
-        translated = _translated(program, interface, settings, run)
+        translated = _translated(captured, settings, run)
     run.count(translated.model, after=False)
     return translated
 
 
-def _translated(program: ExportedProgram, interface: Interface, settings: Settings, run: Run) -> Translated:
-    host = settings.call.plugins
+def _translated(captured: Captured, settings: Settings, run: Run) -> Translated:
+    host, interface = settings.call.plugins, captured.interface
     with run.stage("functionalize"), using(host.semantics):
-        program = with_program_passes(program, host.program_passes(), run.passes)
+        program = with_program_passes(captured.program, host.program_passes(), run.passes)
         functionalizer = chosen_functionalizer(host.items("onnxport_functionalizers"))
         functional = functionalizer.program(program, is_kept=settings.registry.is_overridden, may_skip=True)
         functional = _with_mutations(functional, settings.mutation)

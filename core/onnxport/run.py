@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
     from torch.export import ExportedProgram
 
-    from onnxport.capture.interface import Interface
+    from onnxport.capture.interface import Captured
     from onnxport.translate.model import Translated
 
 logger = logging.getLogger("onnxport")
@@ -60,7 +60,7 @@ class Run:
     artifacts: Path = Path(".")
     observer: Callable[[str], None] | None = None
     stages: list[Stage] = field(default_factory=list)
-    interface: Interface | None = None
+    captured: Captured | None = None
     translated: Translated | None = None
     fallback: str | None = None
     dropped_assertions: tuple[str, ...] = ()
@@ -98,14 +98,15 @@ class Run:
 
     def show_interface(self) -> None:
         """Print the resolved inputs and outputs, when the run is verbose."""
-        if self.verbose and self.interface is not None:
-            for leaf in self.interface.inputs:
-                axes = {str(axis): str(name) for axis, name in (leaf.axes or {}).items()}
-                rest = repr(leaf.value) if leaf.kind == "baked" else str(axes)
-                print(plain(f"[onnxport]   input {leaf.name or leaf.path}: {leaf.kind} {rest}"))
-            for condition, line in self.interface.limits.items():
-                print(plain(f"[onnxport]   only where {condition}{f' ({line})' if line else ''}"))
-            print(plain(f"[onnxport]   outputs: {', '.join(self.interface.outputs)}"), flush=True)
+        if not self.verbose or self.captured is None:
+            return
+        for leaf in self.captured.interface.inputs:
+            axes = {str(axis): str(name) for axis, name in (leaf.axes or {}).items()}
+            rest = repr(leaf.value) if leaf.kind == "baked" else str(axes)
+            print(plain(f"[onnxport]   input {leaf.name or leaf.path}: {leaf.kind} {rest}"))
+        for condition, line in self.captured.limits.items():
+            print(plain(f"[onnxport]   only where {condition}{f' ({line})' if line else ''}"))
+        print(plain(f"[onnxport]   outputs: {', '.join(self.captured.interface.outputs)}"), flush=True)
 
     def count(self, model: ir.Model, after: bool) -> None:
         """Keep the operator counts of the model before or after the passes."""

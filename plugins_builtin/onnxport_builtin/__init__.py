@@ -45,6 +45,7 @@ def onnxport_patches(model: Any) -> list[Replacement | AbstractContextManager[No
 
 #: Module, the function that gives its patches, and whether that takes the model; in the order of application.
 _PATCHES: tuple[tuple[Any, ...], ...] = (
+    ("capture.exporting", "exporting"),
     ("capture.quiet", "quiet", True),
     ("recurrent_capture", "recurrent_shapes"),
     ("packed_capture", "packed_sequences"),

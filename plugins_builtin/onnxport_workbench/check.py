@@ -106,8 +106,8 @@ def check(
     settings = Settings(opset, call, registry, functions=classes_of(functions))
     model = uncompiled(model)
     run = Run()
-    _, program, interface = capture_model(run, settings, model, args, kwargs, dynamic_shapes, None, None, None)
-    translated = translate_program(program, interface, settings, run)
+    _, captured = capture_model(run, settings, model, args, kwargs, dynamic_shapes, None, None, None)
+    translated = translate_program(captured, settings, run)
     operators: dict[str, int] = {}
     for (operator, *_), count in translated.served.items():
         operators[operator] = operators.get(operator, 0) + count

@@ -103,7 +103,7 @@ class Report:
             ],
             "inputs": self._inputs(),
             "outputs": self._outputs(),
-            "conditions_on_sizes": {} if self._run.interface is None else self._run.interface.limits,
+            "conditions_on_sizes": {} if self._run.captured is None else dict(self._run.captured.limits),
             "baked_constants": {leaf["path"]: leaf["value"] for leaf in self._inputs() if leaf["kind"] == "baked"},
             "second_trace": self._run.fallback,
             "dropped_assertions": list(self._run.dropped_assertions),
@@ -209,20 +209,20 @@ class Report:
 
     def _inputs(self) -> list[dict[str, Any]]:
         """All leaves of the inputs, with what the graph has for them."""
-        if self._run.interface is None:
+        if self._run.captured is None:
             return []
         graph = None if self._run.translated is None else self._run.translated.model.graph
         values = {value.metadata_props.get(keys.ORIGIN): value for value in (graph.inputs if graph is not None else ())}
-        return [{**_leaf(leaf), **_typed(values.get(leaf.placeholder))} for leaf in self._run.interface.inputs]
+        return [{**_leaf(leaf), **_typed(values.get(leaf.placeholder))} for leaf in self._run.captured.interface.inputs]
 
     def _outputs(self) -> list[dict[str, Any]]:
         """The outputs in their order, those of changed buffers and inputs last."""
-        if self._run.interface is None:
+        if self._run.captured is None:
             return []
         if self._run.translated is None:
-            names = self._run.interface.outputs
+            names = self._run.captured.interface.outputs
             return [{"name": name, "path": "", "kind": "", "dtype": "", "shape": ""} for name in names]
-        paths = dict(zip(self._run.interface.outputs, self._run.interface.output_paths))
+        paths = dict(zip(self._run.captured.interface.outputs, self._run.captured.interface.output_paths))
         return [
             {
                 "name": str(value.name),

@@ -136,7 +136,7 @@ def capture(model: Model) -> torch.export.ExportedProgram:
     module, args, kwargs = model
     host = load(None)
     request = prepare(module, args, kwargs, containers=host.containers())
-    return captured(module, request, patches=host.patches(module))
+    return captured(module, request, host).program
 
 
 def compare(names: list[str]) -> None:

@@ -1,8 +1,4 @@
-"""What the caller asked for -> what torch.export wants, and what the ONNX file must say.
-
-``prepare`` reads example inputs, names and dynamic shapes into a :class:`Request`; ``interface_of`` reads a captured
-program and the request into an :class:`Interface`: the final names of inputs, outputs and dimensions.
-"""
+"""What a caller gave -> a :class:`Request`: checked, in one form, and in the words of torch.export."""
 
 from __future__ import annotations
 
@@ -16,9 +12,9 @@ from onnxport.capture import pytrees as _containers
 from onnxport.capture.call import call_of, call_of_program, signed
 from onnxport.capture.dimensions import torch_shapes
 from onnxport.capture.dynamic_shapes import ShapeReader
-from onnxport.capture.exporting import TRACING
-from onnxport.capture.interface import InputLeaf, Interface, input_names_of, interface_of
+from onnxport.capture.interface import input_names_of
 from onnxport.capture.request import Leaf, Request, leaves_of
+from onnxport.capture.tracing import TRACING
 from onnxport.errors import ArgumentError, DynamicShapesError, InputError, NamesError
 from onnxport.vocabulary.callers import warn
 from onnxport.vocabulary.checks import listed, shown, wrong
@@ -119,7 +115,7 @@ def prepare(
         request.output_axes = reader.read_axes(dynamic_axes, request.output_names)
     if not request.passthrough:
         request.dynamic_shapes = torch_shapes(request)
-    input_names_of(request)  # too many names are an error before the capture
+    input_names_of(request.input_names, request.leaves)  # too many names are an error before the capture
     return request
 
 
@@ -265,6 +261,3 @@ def _names(parameter: str, names: Any) -> list[str]:
             names=twice,
         )
     return names
-
-
-__all__ = ["InputLeaf", "Interface", "Leaf", "Request", "interface_of", "prepare"]

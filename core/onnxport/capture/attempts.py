@@ -32,17 +32,18 @@ from onnxport.capture.contract import (
     ties,
     unadvised,
 )
-from onnxport.capture.diagnosis import brief, captured, frozen, is_repeated, user_line, watched
+from onnxport.capture.diagnosis import brief, frozen, is_repeated, requested_sizes, user_line, watched
 from onnxport.capture.dimensions import torch_shapes
 from onnxport.capture.examples import Sizes, example_of
-from onnxport.capture.exporting import TRACING, exporting, is_in_onnx_export
+from onnxport.capture.interface import Captured, interface_of
 from onnxport.capture.strategies import Outcome, Plan, Purpose, Verdict, next_step, told, usual
+from onnxport.capture.tracing import TRACING
 from onnxport.errors import Attempt, CaptureError, DynamicShapesError
 from onnxport.host.stages import Turn
 from onnxport.vocabulary.callers import warn
 from onnxport.vocabulary.dtypes import dense
 from onnxport.vocabulary.notes import note
-from onnxport.vocabulary.upstream import contained, oblivious_sizes
+from onnxport.vocabulary.upstream import contained, oblivious_sizes, remember_functions
 
 if TYPE_CHECKING:
     from onnxport.capture.request import Request
@@ -70,7 +71,7 @@ def capture(
     *,
     verbose: bool = False,
     tell: Callable[[str], None] | None = None,
-) -> ExportedProgram:
+) -> Captured:
     """Capture a model; an ``ExportedProgram`` is taken as it is.
 
     Args:
@@ -81,15 +82,17 @@ def capture(
         tell: called with the same where a first attempt wasn't enough.
 
     Returns:
-        The program. Its example inputs are the caller's, with 0-d tensors for floats that became inputs.
+        The program, whose example inputs are the caller's, with 0-d tensors for floats that became inputs; and its
+        interface.
 
     Raises:
         CaptureError: no way to capture succeeded; the first error is the cause.
         DynamicShapesError: a dimension that was asked to be dynamic came out static.
+        NamesError, InputError: as :func:`interface_of`.
     """
     if isinstance(model, ExportedProgram):
         check_dynamic(model, request)
-        return model
+        return Captured(model, interface_of(model, request))
     modes = [(module, module.training) for module in model.modules()]
     try:
         with contextlib.ExitStack() as stack:
@@ -97,11 +100,12 @@ def capture(
             stack.enter_context(torch.random.fork_rng(devices=[]))  # the first strict capture draws numbers
             # Gradients would wrap every no_grad region of the model in a subgraph of its own.
             stack.enter_context(torch.no_grad())
-            stack.enter_context(exporting())
+            remember_functions()  # before any is replaced
             stack.enter_context(signed(model, request.signature))
             for patch in host.patches(model) if host is not None else ():
                 stack.enter_context(patch)
-            program = _Capture(model, request, host, verbose, tell).run()
+            attempts = _Capture(model, request, host, verbose, tell)
+            program = attempts.run()
     finally:
         for module, mode in modes:
             module.training = mode
@@ -116,7 +120,7 @@ def capture(
             raise DynamicShapesError(
                 f"The captured program doesn't accept the additional inputs: {error}", parameter="dynamic_shapes"
             ) from error
-    return program
+    return Captured(program, interface_of(program, request), attempts.limits)
 
 
 def _is_of_outputs(error: Exception) -> bool:
@@ -125,7 +129,11 @@ def _is_of_outputs(error: Exception) -> bool:
 
 
 class _Capture:
-    """The attempts at one capture, and what came of them, in order."""
+    """The attempts at one capture, and what came of them, in order.
+
+    Attributes:
+        limits: conditions on dynamic sizes that the program takes for granted, once there is one.
+    """
 
     def __init__(
         self,
@@ -141,6 +149,7 @@ class _Capture:
         self._started: list[tuple[str, float]] = []
         self._outcomes: list[Outcome] = []
         self._watched: list[tuple[Any, str, bool]] = []
+        self.limits: Mapping[str, str] = {}
 
     def run(self) -> ExportedProgram:
         sizes = None if self._request.passthrough else Sizes.of(self._request)
@@ -257,8 +266,8 @@ class _Capture:
     # What came out -------------------------------------------------------------------------------------------------
 
     def _warn_limits(self, program: ExportedProgram) -> None:
-        self._request.limits = limits(program, self._request)
-        own = {text: line for text, line in self._request.limits.items() if line}
+        self.limits = limits(program, self._request)
+        own = {text: line for text, line in self.limits.items() if line}
         lines = list(own.values())
         if loops := [(text, line) for text, line in own.items() if lines.count(line) > 1 and is_repeated(line)]:
             raise made_static(loops, self._request, self._advise)  # each step of the example's asked again
@@ -290,7 +299,7 @@ class _Capture:
 
     def _untied(self, program: ExportedProgram, sizes: Sizes, changed: Mapping[Any, int]) -> ExportedProgram:
         """Make sure that dimensions of different names are not one only because the example has them of one size."""
-        dims = {asked.name for _, _, asked, _ in captured(program, self._request) if isinstance(asked.dim, Dim)}
+        dims = {asked.name for _, _, asked, _ in requested_sizes(program, self._request) if isinstance(asked.dim, Dim)}
         for names in ties(program, self._request):
             other = self._separated(sizes, names, changed)
             if other is not None:
@@ -356,6 +365,3 @@ class _Capture:
 def _known(error: Exception | None) -> Exception:
     """The error of an attempt that failed."""
     return RuntimeError("no attempt failed") if error is None else error
-
-
-__all__ = ["capture", "check_dynamic", "is_in_onnx_export"]

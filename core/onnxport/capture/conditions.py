@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import sympy
 
-from onnxport.capture.diagnosis import captured, expression_of, guards, innermost
+from onnxport.capture.diagnosis import expression_of, guards, innermost, requested_sizes
 from onnxport.vocabulary.upstream import PythonPrinter
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def _broken(program: ExportedProgram, request: Request) -> Iterator[tuple[str, s
     """Conditions that some sizes break: the text, the model's line, and whether it is an equation with a number."""
     names, hints, bounds, sums = {}, {}, {}, {}
     env: Any = None
-    for leaf, axis, asked, size in captured(program, request):
+    for leaf, axis, asked, size in requested_sizes(program, request):
         symbol, hint = expression_of(size), getattr(getattr(size, "node", None), "hint", None)
         if asked.contract and symbol is not None and symbol.is_Symbol and isinstance(hint, int):
             names[symbol] = sympy.Symbol(asked.label or f"{leaf.path}.shape[{axis}]", integer=True)

@@ -9,12 +9,12 @@ import sympy
 from torch.export import Dim, ExportedProgram
 
 from onnxport.capture.diagnosis import (
-    captured,
     constraint_message,
     expression_of,
     frozen,
     guard_text,
     reason,
+    requested_sizes,
 )
 from onnxport.errors import DynamicAxis, DynamicShapesError
 
@@ -99,7 +99,7 @@ def check_arithmetic(program: ExportedProgram, request: Request, error: Exceptio
     Raises:
         DynamicShapesError: the model makes it another; ``error``, a contradiction that torch.export told, is its cause.
     """
-    sizes = list(captured(program, request))
+    sizes = list(requested_sizes(program, request))
     roots = {asked.name: expression_of(size) for *_, asked, size in sizes if asked.expression is None}
     for leaf, axis, asked, size in sizes:
         if asked.expression is None:
@@ -124,7 +124,7 @@ def check_bounds(program: ExportedProgram, request: Request, error: Exception) -
     Raises:
         DynamicShapesError: it takes fewer.
     """
-    for leaf, axis, asked, size in captured(program, request):
+    for leaf, axis, asked, size in requested_sizes(program, request):
         expression = expression_of(size)
         bounds = program.range_constraints.get(expression)
         if bounds is None or not isinstance(asked.dim, Dim) or asked.expression is not None:
@@ -169,7 +169,7 @@ def tie_message(names: list[str], place: str) -> str:
 def ties(program: ExportedProgram, request: Request) -> list[list[str]]:
     """Groups of names that came out as one symbol."""
     groups: dict[Any, list[str]] = {}
-    for _, axis, asked, size in captured(program, request):
+    for _, axis, asked, size in requested_sizes(program, request):
         expression = expression_of(size)
         is_free = asked.name is None or asked.automatic or asked.expression is not None
         if expression is None or is_free or axis is None:

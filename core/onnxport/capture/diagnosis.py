@@ -37,7 +37,7 @@ _CAPTURES = os.path.join(os.path.dirname(__file__), "attempts.py")
 # Programs -------------------------------------------------------------------------------------------------------------
 
 
-def captured(program: ExportedProgram, request: Request) -> Iterator[tuple[Leaf, int | None, Asked, Any]]:
+def requested_sizes(program: ExportedProgram, request: Request) -> Iterator[tuple[Leaf, int | None, Asked, Any]]:
     """Everything that was asked for, with the size that it has in the program."""
     values = {node.name: node.meta.get("val") for node in program.graph.nodes if node.op == "placeholder"}
     specs = [s for s in program.graph_signature.input_specs if s.kind.name == "USER_INPUT"]
@@ -76,7 +76,7 @@ def fixed(program: ExportedProgram, size: Any) -> int | None:
 
 def frozen(program: ExportedProgram, request: Request) -> Iterator[tuple[Leaf, int | None, Asked, Any, int]]:
     """What had to come out dynamic and didn't, with the one value that it has."""
-    for leaf, axis, asked, size in captured(program, request):
+    for leaf, axis, asked, size in requested_sizes(program, request):
         value = fixed(program, size) if asked.contract else None
         if value is not None:
             yield leaf, axis, asked, size, value

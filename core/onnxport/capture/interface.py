@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -51,7 +52,6 @@ class Interface:
         output_paths: readable place of each of them.
         output_axes: by index of an output, by axis, the dimension name that was asked for.
         dim_names: by symbol or expression of the shape environment, the dimension name.
-        limits: conditions on dynamic sizes that the program takes for granted, as :class:`Request` has them.
     """
 
     inputs: list[InputLeaf] = field(default_factory=list)
@@ -59,12 +59,27 @@ class Interface:
     output_paths: list[str] = field(default_factory=list)
     output_axes: dict[int, dict[int, str]] = field(default_factory=dict)
     dim_names: dict[sympy.Basic, str] = field(default_factory=dict)
-    limits: dict[str, str] = field(default_factory=dict)
 
     @property
     def baked(self) -> list[InputLeaf]:
         """What was hard-coded into the model."""
         return [leaf for leaf in self.inputs if leaf.kind == "baked"]
+
+
+@dataclass(frozen=True, slots=True)
+class Captured:
+    """A model that was captured: what the next stages take.
+
+    Attributes:
+        program: the exported program.
+        interface: the names of its inputs, outputs and dimensions in the file.
+        limits: conditions on dynamic sizes that the program takes for granted, each with the line of the model that
+            asked, empty for an operator.
+    """
+
+    program: ExportedProgram
+    interface: Interface
+    limits: Mapping[str, str] = field(default_factory=dict)
 
 
 def interface_of(program: ExportedProgram, request: Request) -> Interface:
@@ -79,7 +94,6 @@ def interface_of(program: ExportedProgram, request: Request) -> Interface:
     leaves = request.leaves
     if not leaves:  # a program without example inputs
         leaves = [Leaf(s.arg.name, values.get(s.arg.name)) for s in specs]
-        request.leaves = leaves
     else:
         check_layout(program, request.args, request.kwargs)
     if len(leaves) != len(specs):
@@ -87,8 +101,8 @@ def interface_of(program: ExportedProgram, request: Request) -> Interface:
             f"The exported program has {len(specs)} inputs, but {len(leaves)} are given. Give its own, or none.",
             parameter="args",
         )
-    asked = input_names_of(request)
-    result = Interface(limits=request.limits)
+    asked = input_names_of(request.input_names, leaves)
+    result = Interface()
     for i, (spec, leaf) in enumerate(zip(specs, leaves, strict=True)):
         value = values.get(spec.arg.name)
         if isinstance(value, (torch.Tensor, *SYMBOLIC)):
@@ -206,17 +220,16 @@ def _declared(values: dict[str, Any]) -> dict[sympy.Basic, str]:
     return found
 
 
-def input_names_of(request: Request) -> dict[int, str]:
+def input_names_of(names: Sequence[str], leaves: Sequence[Leaf]) -> dict[int, str]:
     """The name asked for, by index of a leaf. Names count inputs, or all leaves where constants have a name too."""
-    names = request.input_names
-    inputs = [i for i, leaf in enumerate(request.leaves) if leaf.is_input]
-    if len(names) <= len(inputs) or not request.leaves:
+    inputs = [i for i, leaf in enumerate(leaves) if leaf.is_input]
+    if len(names) <= len(inputs) or not leaves:
         return dict(zip(inputs, names, strict=False))
-    if len(names) == len(request.leaves):
+    if len(names) == len(leaves):
         return {i: names[i] for i in inputs}
     listing = "".join(
         f"\n    {leaf.path}: {described(leaf.value)}{'' if leaf.is_input else ' (baked in, takes no name)'}"
-        for leaf in request.leaves
+        for leaf in leaves
     )
     raise NamesError(
         f"input_names has {len(names)} names, but the model has {len(inputs)} inputs:{listing or ' none'}",

@@ -83,8 +83,6 @@ class Request:
         output_axes: by name of an output, by axis, the dimension name that ``dynamic_axes`` gave.
         additional: the ``AdditionalInputs`` that the captured program must accept.
         passthrough: ``dynamic_shapes`` is a spec that only torch.export reads.
-        limits: conditions on dynamic sizes that the captured program takes for granted, each with the line of the model
-            that asked, empty for an operator; filled by the capture.
     """
 
     args: tuple[Any, ...]
@@ -100,7 +98,6 @@ class Request:
     output_axes: dict[str, dict[int, str]] = field(default_factory=dict)
     additional: Any = None
     passthrough: bool = False
-    limits: dict[str, str] = field(default_factory=dict)
 
     def path_of(self, name: str) -> str:
         """The readable place of an argument: those of forward's ``**kwargs`` are below its name."""

@@ -10,9 +10,10 @@ import warnings
 import onnxport
 import pytest
 import torch
-from onnxport import hookimpl
-from onnxport.capture.arguments import interface_of, prepare
-from onnxport.capture.attempts import capture, check_dynamic, is_in_onnx_export
+from onnxport import hookimpl, is_in_onnx_export
+from onnxport.capture.arguments import prepare
+from onnxport.capture.attempts import capture
+from onnxport.capture.contract import check_dynamic
 from onnxport.errors import CaptureError, DynamicShapesError
 from onnxport.host.discovery import load
 from torch.export import Dim
@@ -42,8 +43,8 @@ class One(Lambda):
 
 def captured(model, args, shapes=None, plugins=(), **options):
     request = prepare(model.eval(), args, dynamic_shapes=shapes)
-    program = capture(model, request, load(plugins), **options)
-    return program, interface_of(program, request), request
+    found = capture(model, request, load(plugins), **options)
+    return found.program, found.interface, request
 
 
 def shapes_of(program):
@@ -436,7 +437,7 @@ def test_nothing_is_left_behind(error):
 
 def test_a_program_is_taken_as_it_is():
     program = torch.export.export(torch.nn.Linear(3, 2), (rand(4, 3),))
-    assert capture(program, prepare(program)) is program
+    assert capture(program, prepare(program)).program is program
 
 
 def test_strides_of_an_enlarged_example():

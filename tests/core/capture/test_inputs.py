@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from onnxport.capture.arguments import interface_of, prepare
+from onnxport.capture.arguments import prepare
 from onnxport.capture.attempts import capture
 from onnxport.errors import DynamicShapesError, InputError, NamesError
 from onnxport.host.discovery import load
@@ -61,8 +61,8 @@ def nested(size=4):
 def captured(model, args=(), kwargs=None, **options):
     options.setdefault("containers", load(()).containers())
     request = prepare(model.eval(), args, kwargs, **options)
-    program = capture(model, request, load(()))
-    return request, program, interface_of(program, request)
+    found = capture(model, request, load(()))
+    return request, found.program, found.interface
 
 
 def inputs(interface):
@@ -474,7 +474,7 @@ def test_unnamed_dimensions_are_called_after_their_input():
 def test_a_program_brings_its_own_inputs():
     program = torch.export.export(Nested(), nested())
     request = prepare(program, input_names=["a"])
-    interface = interface_of(capture(program, request, load(())), request)
+    interface = capture(program, request, load(())).interface
     assert list(inputs(interface)) == ["a", "d_a", "items_0"]
     assert [leaf.path for leaf in request.leaves] == ["x", "d.a", "items.0"]
 
@@ -483,13 +483,13 @@ def test_a_program_without_examples():
     program = torch.export.export(Add(), (rand(2), rand(2)))
     program.example_inputs = None
     request = prepare(program)
-    assert list(inputs(interface_of(program, request))) == ["x", "y"]
+    assert list(inputs(capture(program, request).interface)) == ["x", "y"]
 
 
 def test_dims_of_a_program_can_be_named_but_not_freed():
     program = torch.export.export(Add(), (rand(4), rand(4)), dynamic_shapes=({0: Dim.AUTO}, {0: Dim.AUTO}))
     request = prepare(program, dynamic_shapes=({0: "n"}, {0: "n"}))
-    assert list(interface_of(capture(program, request, load(())), request).dim_names.values()) == ["n"]
+    assert list(capture(program, request, load(())).interface.dim_names.values()) == ["n"]
     static = torch.export.export(Add(), (rand(4), rand(4)))
     with pytest.raises(DynamicShapesError, match="always 4"):
         capture(static, prepare(static, dynamic_shapes=({0: "n"}, {0: "n"})))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from onnxport.capture.arguments import interface_of, prepare
+from onnxport.capture.arguments import prepare
 from onnxport.capture.attempts import capture
 from onnxport.errors import InputError
 from onnxport.host.discovery import load
@@ -21,7 +21,7 @@ class Mix(torch.nn.Module):
 def exported(model, found):
     args, kwargs, shapes = found
     request = prepare(model.eval(), args, kwargs, dynamic_shapes=shapes)
-    return interface_of(capture(model, request, load(())), request)
+    return capture(model, request, load(())).interface
 
 
 def test_what_varies_is_asked_for():

@@ -1,21 +1,15 @@
-"""Whether a capture is going on, for onnxport and for torch.onnx."""
+"""Whether a capture is going on: models ask torch.onnx.is_in_onnx_export()."""
 
 from __future__ import annotations
 
 import contextlib
 import contextvars
-import threading
 import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-
-from onnxport.vocabulary.patching import Replacement, all_applied
-from onnxport.vocabulary.upstream import remember_functions
-
-#: Held while torch traces: it patches its globals meanwhile, and two threads would see each other's.
-TRACING = threading.RLock()
+from onnxport.kit import Replacement, all_applied
 
 _exporting: contextvars.ContextVar[bool] = contextvars.ContextVar("onnxport_exporting", default=False)
 
@@ -33,7 +27,7 @@ def _answer() -> bool:
 
 
 def _answer_of_torch() -> bool:
-    from onnxport.capture.exporting import _answer
+    from onnxport_builtin.capture.exporting import _answer
 
     return _answer()
 
@@ -56,7 +50,6 @@ def exporting() -> Iterator[None]:
     There is no public way to set it. The function is replaced in ``torch.onnx`` (which strict captures see) and, for
     those who imported it from there before, given other code; both as long as any thread captures.
     """
-    remember_functions()
     function = torch.onnx.is_in_onnx_export
     changes = [Replacement(torch.onnx, "is_in_onnx_export", _answering)]
     if isinstance(function, types.FunctionType) and function is not _answer:
