@@ -71,8 +71,11 @@ from onnxport.functional.program import results_of as results_of
 from onnxport.host import records as records
 from onnxport.host.discovery import Plugins as Plugins
 from onnxport.host.discovery import load as load
+from onnxport.host.emission import Explanation as Explanation
 from onnxport.host.emission import FunctionWriter as FunctionWriter
 from onnxport.host.emission import Inference as Inference
+from onnxport.host.emission import Inferred as Inferred
+from onnxport.host.emission import NodeCheck as NodeCheck
 from onnxport.host.emission import SizeFunction as SizeFunction
 from onnxport.host.emission import SizeText as SizeText
 from onnxport.host.profiles import chosen_profile as chosen_profile
@@ -99,6 +102,7 @@ from onnxport.run import Run as Run
 from onnxport.settings import Settings as Settings
 from onnxport.settings import call_for as call_for
 from onnxport.text import plain as plain
+from onnxport.translate.faults import MistakeError as MistakeError
 from onnxport.translate.model import FunctionUse as FunctionUse
 from onnxport.translate.model import MakeWalker as MakeWalker
 from onnxport.translate.model import Walk as Walk

@@ -245,7 +245,7 @@ class ModuleFunctions:
         with op.at(node, source=None, origin=None):
             results = iter(made.call.emit(op, interface.arguments))
             for node, value in zip(interface.gives, made.values):
-                env[node] = self._translator.accept(node, _filled(value, results), None)
+                env[node] = self._translator.accept(node, _filled(value, results))
             for symbol, number in zip(interface.numbers, results):
                 if number is not None and op.symbols.bound(symbol) is None:
                     op.symbols.bind(symbol, number, None)

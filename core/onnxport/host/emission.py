@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,43 @@ class FunctionWriter:
     make: Callable[[Any], Any]
 
 
-Record = Inference | SizeFunction | SizeText | FunctionWriter
+class Inferred(NamedTuple):
+    """What is known of a result without torch: its element type, and dimensions as ints, names, or None."""
+
+    dtype: int | None
+    dims: tuple[int | str | None, ...] | None
+
+
+Check = Callable[[Sequence[Any], Sequence[Any]], Mapping[int, Inferred]]
+Explain = Callable[[Exception, Sequence[Any]], str | None]
+
+
+@dataclass(frozen=True, slots=True)
+class NodeCheck:
+    """A check of the nodes that a table or a third party emits: built-in translations are held to it by tests.
+
+    Attributes:
+        make: called with ``op`` for an export that has such translations. It gives a function that takes the nodes that
+            were emitted for one FX node, and what the translation returned. It returns what it infers of the results,
+            by ``id``, which is compared with what torch knows, and raises a ``MistakeError`` where a node can't be.
+    """
+
+    make: Callable[[Any], Check]
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What exceptions of translations mean.
+
+    Attributes:
+        explain: called with an exception, and the nodes that were emitted before it; gives what the translation did
+            ("uses an operator of Python on a tensor: …"), or None.
+    """
+
+    explain: Explain
+
+
+Record = Inference | SizeFunction | SizeText | FunctionWriter | NodeCheck | Explanation
 
 
 class Emission:
@@ -82,13 +118,16 @@ class Emission:
         size_functions: by name.
         size_text: writes dimensions; None where no plugin does.
         function_writer: makes what emits functions of a model; None where no plugin does.
+        node_checks: make what looks at the nodes of third parties.
+        explanations: tell what exceptions of translations mean.
     """
 
     def __init__(self, records: Iterable[Record] = ()) -> None:
-        backwards = [*records][::-1]  # so that the first is the one that stays
-        single = {type(each): each for each in backwards}
+        listed = list(records)
+        backwards = listed[::-1]  # so that the first one stays
         self.inference = {(each.domain, each.op_type): each for each in backwards if isinstance(each, Inference)}
         self.size_functions = {each.name: each.emit for each in backwards if isinstance(each, SizeFunction)}
-        text, functions = single.get(SizeText), single.get(FunctionWriter)
-        self.size_text = text.write if isinstance(text, SizeText) else None
-        self.function_writer = functions.make if isinstance(functions, FunctionWriter) else None
+        self.size_text = next((each.write for each in listed if isinstance(each, SizeText)), None)
+        self.function_writer = next((each.make for each in listed if isinstance(each, FunctionWriter)), None)
+        self.node_checks = [each.make for each in listed if isinstance(each, NodeCheck)]
+        self.explanations = [each.explain for each in listed if isinstance(each, Explanation)]

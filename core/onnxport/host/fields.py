@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from reprlib import repr as brief
 from typing import Any, TypeVar
 
-from onnxport.host.emission import FunctionWriter, Inference, SizeFunction, SizeText
+from onnxport.host.emission import Explanation, FunctionWriter, Inference, NodeCheck, SizeFunction, SizeText
 from onnxport.host.info import PluginInfo
 from onnxport.host.semantics import Assertion, Fill, Folding, Region, Ties, View, Write
 
@@ -76,7 +76,14 @@ LESSONS: Mapping[type, Mapping[str, _Field]] = {
     SizeFunction: {"name": (_is_name, "the name of a sympy class"), "emit": _FUNCTION},
     SizeText: {"write": _FUNCTION},
     FunctionWriter: {"make": _FUNCTION},
+    NodeCheck: {"make": _FUNCTION},
+    Explanation: {"explain": _FUNCTION},
 }
+
+
+def _one(record: Any) -> str:
+    name = type(record).__name__
+    return f"{'an' if name[0] in 'AEIOU' else 'a'} {name}"
 
 
 def records_of(kinds: Mapping[type, Mapping[str, _Field]]) -> Callable[[PluginInfo, Any, frozenset[int]], list[Any]]:
@@ -84,13 +91,13 @@ def records_of(kinds: Mapping[type, Mapping[str, _Field]]) -> Callable[[PluginIn
 
     def looked_at(_info: PluginInfo, value: Any, _kept: frozenset[int]) -> list[Any]:
         if isinstance(value, tuple(kinds)):
-            raise TypeError(f"returned a {type(value).__name__}: return a list of records")
+            raise TypeError(f"returned {_one(value)}: return a list of records")
         items = items_of(value, object)
         for item in items:
             if not isinstance(item, tuple(kinds)):
                 names = ", ".join(kind.__name__ for kind in kinds)
                 raise TypeError(f"expected records of the kinds {names}, got {brief(item)}")
-            owner = f"a {type(item).__name__}"
+            owner = _one(item)
             for field, (is_right, wanted) in kinds[type(item)].items():
                 given = getattr(item, field)
                 expect(is_right(given), owner, field, given, wanted)

@@ -192,7 +192,8 @@ def onnxport_emission() -> Iterable[Record]:  # type: ignore[empty-body]
     """What the builder is taught about ONNX operators and sizes. Called once, when it is first needed.
 
     The first record about something is taken, see :mod:`onnxport.host.emission`: element types and shapes of results,
-    functions that symbolic sizes are made of, the text of dimensions, functions of the model. ::
+    functions that symbolic sizes are made of, the text of dimensions, functions of the model. All checks of nodes are
+    made. ::
 
         @hookimpl
         def onnxport_emission():

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from onnxport.emit.tensor import Tensor
 from onnxport.errors import TranslationError
 from onnxport.host import records
 from onnxport.vocabulary import provenance
@@ -15,10 +13,8 @@ if TYPE_CHECKING:
     import onnx_ir as ir
     import torch.fx
 
+    from onnxport.host.emission import Explain
     from onnxport.host.records import Translation
-
-_OPERATORS = {"add": "Add", "sub": "Sub", "mul": "Mul", "truediv": "Div", "neg": "Neg", "pow": "Pow"}
-_OPERATORS |= {"lt": "Less", "le": "LessOrEqual", "gt": "Greater", "ge": "GreaterOrEqual", "matmul": "MatMul"}
 
 
 def fault(
@@ -47,7 +43,7 @@ def fault(
     lines = [f"{who} of {target} {what}"]
     if record is not None and record.tier:
         lines.append(f"    function: {_place(record)}")
-    if error is not None and (line := provenance.line_of(error)):
+    if error is not None and not isinstance(error, MistakeError) and (line := provenance.line_of(error)):
         lines.append(f"    raised at: {line}")
     lines += [f"    module: {module}", f"    source: {source}", f"    node: {node.format_node()}", _cure(record)]
     return TranslationError(
@@ -64,34 +60,21 @@ class MistakeError(Exception):
     """A mistake of a translation that is found for it; the message goes on behind its name."""
 
 
-def told(error: Exception, emitted: Sequence[ir.Node]) -> str:
+def told(error: Exception, emitted: Sequence[ir.Node], explanations: Iterable[Explain]) -> str:
     """The message for an exception of a translation.
 
     Args:
         error: the exception.
         emitted: the nodes that it had emitted.
+        explanations: what plugins know of such exceptions; the first that says something is taken.
     """
-    text = str(error)
     if isinstance(error, MistakeError):
-        return text
-    if isinstance(error, (TypeError, AttributeError)) and "NoneType" in text:
-        unknown = [v for node in emitted for v in node.outputs if v.shape is None or v.dtype is None]
-        if unknown:
-            node = unknown[-1].producer()
-            kind = "shape" if unknown[-1].shape is None else "element type"
-            name = f"{node.domain}::{node.op_type}" if node.domain else node.op_type  # type: ignore[union-attr]
-            return (
-                f"uses the {kind} of {unknown[-1].name}, the result of {name}, which isn't known: it is None. Take "
-                f"that of an input or of op.result, or compute it with op.Shape(x)"
-            )
-    if "set_value_magic_handler" in text and error.__traceback__ is not None:
-        methods = [frame.f_code.co_name.strip("_") for frame, _ in traceback.walk_tb(error.__traceback__)]
-        names = [name for method in methods for name in (method, method.removeprefix("r")) if name in _OPERATORS]
-        called = _OPERATORS[names[0]] if names else "Add"
-        return f"uses an operator of Python on a tensor: write op.{called}(a, b), numbers may be given as they are"
-    if isinstance(error, NotImplementedError) and not text:
-        text = "it is not finished"
-    return f"raised {type(error).__name__}: {text}" if text else f"raised {type(error).__name__}"
+        return str(error)
+    for explain in explanations:
+        if said := explain(error, emitted):
+            return said
+    name, text = type(error).__name__, str(error)
+    return f"raised {name}: {text}" if text else f"raised {name}"
 
 
 def _cure(record: Translation | None) -> str:
@@ -114,11 +97,3 @@ def _place(record: Translation) -> str:
 def _name(function: Any) -> str:
     function = records.inner(function)
     return f"{function.__module__}.{function.__qualname__}"
-
-
-def described(value: Any) -> str:
-    """A value as ``FLOAT[2, n]``."""
-    if not isinstance(value, Tensor):
-        return repr(value)
-    dims = "..." if value.shape is None else ", ".join(str(dim) for dim in value.shape)
-    return f"{'?' if value.dtype is None else value.dtype.name}[{dims}]"

@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from onnxport.translate.tally import Trial
 
 
+NUMBERS = {torch.SymInt: ir.DataType.INT64, torch.SymFloat: ir.DataType.DOUBLE, torch.SymBool: ir.DataType.BOOL}
+"""The element types of symbolic numbers."""
+
+
 @dataclass
 class Names:
     """The names of the file's inputs, outputs and dimensions.
@@ -102,8 +106,7 @@ def graph_input(op: Builder, node: torch.fx.Node, name: str | None, inputs: list
         if flag:
             op.frame.complexes.append(tensor)
     elif isinstance(fake, SYMBOLIC):
-        kinds = {torch.SymInt: ir.DataType.INT64, torch.SymFloat: ir.DataType.DOUBLE, torch.SymBool: ir.DataType.BOOL}
-        tensor = Tensor(None, kinds[type(fake)], ir.Shape([]))
+        tensor = Tensor(None, NUMBERS[type(fake)], ir.Shape([]))
     else:
         return fake
     tensor.name = name if name is not None else op.unique(node.name)
@@ -221,7 +224,7 @@ class Walk(Protocol):
 
     def is_overridden(self, target: Any) -> bool: ...
 
-    def accept(self, node: torch.fx.Node, value: Any, candidate: Any = None) -> Any: ...
+    def accept(self, node: torch.fx.Node, value: Any) -> Any: ...
 
     def trial(self) -> AbstractContextManager[Trial]: ...
 

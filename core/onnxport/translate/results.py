@@ -16,17 +16,16 @@ from onnxport.emit.tensor import Result, Tensor
 from onnxport.host.records import BUILTIN_TIER
 from onnxport.translate import model
 from onnxport.translate.faults import fault
-from onnxport.translate.validity import Inferred
 from onnxport.vocabulary.dtypes import COMPONENT, SYMBOLIC, component_dtype
 
 if TYPE_CHECKING:
     import torch.fx
 
     from onnxport.emit.builder import Builder
+    from onnxport.host.emission import Inferred
     from onnxport.host.records import Translation
 
 _EXACT = ("aten", "prims")
-_NUMBERS = {torch.SymInt: DataType.INT64, torch.SymFloat: DataType.DOUBLE, torch.SymBool: DataType.BOOL}
 
 
 class Results:
@@ -45,16 +44,16 @@ class Results:
         self,
         node: torch.fx.Node,
         value: Any,
-        candidate: Any = None,
         inferred: Mapping[int, Inferred] | None = None,
+        candidate: Any = None,
     ) -> Any:
         """The results of a node.
 
         Args:
             node: the FX node.
             value: what was returned for it.
+            inferred: what is inferred of the results, for translations that tests don't hold to it.
             candidate: the translation, or a plugin's decomposition; None for one of torch's.
-            inferred: what onnx infers of the results, for translations that tests don't hold to it.
 
         Raises:
             TranslationError: they aren't what torch knows the node to give.
@@ -111,7 +110,7 @@ class Results:
 
     def _hold(self, node: torch.fx.Node, value: Any, fake: Any, candidate: Translation) -> None:
         """Let what reads a number from now on read it from where a table or a third party has computed it."""
-        wanted = _NUMBERS[type(fake)]
+        wanted = model.NUMBERS[type(fake)]
         if isinstance(value, Size):
             return
         if not isinstance(value, Tensor):

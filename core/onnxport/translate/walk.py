@@ -16,37 +16,30 @@ import torch.fx
 from torch.export.graph_signature import InputKind
 
 from onnxport.emit.builder import Builder
-from onnxport.emit.complex_values import any_complex, fake_complex
 from onnxport.emit.tensor import Tensor
 from onnxport.emit.weights import Initializer
 from onnxport.errors import InputError, Refusal, TranslationError, Unsupported
 from onnxport.functional.folding import Folded
-from onnxport.host import records, registry
-from onnxport.host.binding import mistake
+from onnxport.host import records
 from onnxport.translate import model
+from onnxport.translate.candidates import Candidates
 from onnxport.translate.decompose import Decomposer
-from onnxport.translate.faults import MistakeError, fault, told
 from onnxport.translate.model import Names, Translated, Walker
 from onnxport.translate.results import Results
 from onnxport.translate.table_use import TableUse
 from onnxport.translate.tally import Outcome, Tally
-from onnxport.translate.validity import Validity
 from onnxport.vocabulary import keys
 from onnxport.vocabulary.dtypes import SYMBOLIC
-from onnxport.vocabulary.upstream import OpOverload
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from contextlib import AbstractContextManager
 
     from torch.export import ExportedProgram
 
     from onnxport.functional.program import Functionalizer, FunctionalProgram
     from onnxport.host.call import Call
-    from onnxport.host.records import Translation
     from onnxport.host.registry import Registry
     from onnxport.translate.tally import Trial
-    from onnxport.translate.validity import Inferred
 
 
 class Translator:
@@ -92,7 +85,6 @@ class Translator:
         self._decomposer = Decomposer(table.decompositions, functionalizer.graph)
         self._tally = Tally(call.plugins.advice)
         self.table_use = TableUse()
-        self._active: list[Translation] = []
         self._modules: list[torch.nn.Module] = []
         self.env: dict[torch.fx.Node, Any] = {}
         self.op = Builder(
@@ -105,7 +97,7 @@ class Translator:
             walker=self,
         )
         self._results = Results(self.op, functional.graph_module.graph)
-        self._validity = Validity(self.op)
+        self._candidates = Candidates(self.op, self._results, self._tally, self.table_use)
         self.graph_module = functional.graph_module
         self.classes = functions
         self.weights: Sequence[str] = [
@@ -237,7 +229,7 @@ class Translator:
         kwargs = {key: _argument(value, self.env) for key, value in node.kwargs.items()}
         reasons: list[str] = []
         for candidate in candidates:
-            outcome = self._attempt(candidate, node, args, kwargs)
+            outcome = self._candidates.run(candidate, target, args, kwargs, node)
             if not outcome.reasons:
                 self.table_use.note(candidates, candidate, reasons)
                 return outcome.value
@@ -264,71 +256,6 @@ class Translator:
             return self.op.symbols.of_torch(fake)
         return None
 
-    def _attempt(
-        self, candidate: Translation, node: torch.fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Outcome:
-        """Let a candidate translate a node."""
-        if not candidate.complex and fake_complex(node.meta.get("val")):
-            return Outcome(reasons=(f"{candidate.function_name}: {_REAL}",))
-
-        def accept(candidate: Translation, value: Any, inferred: Mapping[int, Inferred] | None) -> Any:
-            result = self._results.accept(node, value, candidate, inferred)
-            self._tally.served[records.name_of(node.target), candidate.function_name, candidate.plugin] += 1
-            return result
-
-        return self._try(candidate, node.target, args, kwargs, accept, self.op.serve)
-
-    def _try(
-        self,
-        candidate: Translation,
-        target: Any,
-        args: Sequence[Any],
-        kwargs: Mapping[str, Any],
-        accept: Callable[[Translation, Any, Mapping[int, Inferred] | None], Any],
-        start: Callable[[Translation], None] = lambda _candidate: None,
-    ) -> Outcome:
-        """Run a candidate; what it emitted is taken back where it declines.
-
-        Raises:
-            TranslationError: it has a mistake.
-        """
-        op = self.op
-        if not candidate.complex and any_complex((args, kwargs)):
-            return Outcome(reasons=(f"{candidate.function_name}: {_REAL}",))
-        mark = op.mark()
-        self._active.append(candidate)
-        try:
-            candidate = candidate.loaded()
-            start(candidate)
-            return Outcome(accept(candidate, *self._run(candidate, target, args, kwargs)))
-        except Unsupported as refusal:
-            op.rollback(mark)
-            self.table_use.note_refusal(candidate, refusal)
-            return Outcome(reasons=(f"{candidate.function_name}: {refusal.reason}",))
-        except Exception as error:
-            if op.node is None or isinstance(error, TranslationError):
-                raise
-            said = told(error, op.frame.nodes[mark[0] :])
-            raise fault(candidate, op.node, said, error, records.name_of(target)) from error
-        finally:
-            self._active.pop()
-
-    def _run(
-        self, candidate: Translation, target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
-    ) -> tuple[Any, Mapping[int, Inferred] | None]:
-        """Run a translation; its value, and for third parties the types that onnx infers of it."""
-        op = self.op
-        if not candidate.tier:
-            positional, keyword = registry.bind(candidate, target, args, kwargs)
-            return candidate.function(op, *positional, **keyword), None
-        if isinstance(target, OpOverload) and (wrong := mistake(candidate.function, target)):
-            raise MistakeError(wrong)
-        emitted = len(op.frame.nodes)
-        positional, keyword = registry.bind(candidate, target, args, kwargs)
-        value = candidate.function(op, *positional, **keyword)
-        results = value if isinstance(value, (list, tuple)) else [value]
-        return value, self._validity.check(op.frame.nodes[emitted:], results)
-
     def _decompose(self, node: torch.fx.Node, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Outcome:
         """Translate a node by the steps of its decomposition."""
         try:
@@ -345,7 +272,8 @@ class Translator:
             needs = [f"decomposition: needs {each.target}: {'; '.join(each.reasons)}" for each in refused]
             return Outcome(reasons=tuple(needs))
         self._tally.decomposed[records.name_of(node.target)] += 1
-        return Outcome(self._results.accept(node, expansion.pack(values), self._table.decompositions.get(node.target)))
+        own = self._table.decompositions.get(node.target)
+        return Outcome(self._results.accept(node, expansion.pack(values), candidate=own))
 
     def inline(self, graph_module: torch.fx.GraphModule, *args: Any) -> list[Any]:
         """Translate a GraphModule's nodes where the builder stands; its flat outputs."""
@@ -375,22 +303,21 @@ class Translator:
             Unsupported: none takes them.
         """
         reasons: list[str] = []
-        candidates = [each for each in self._table.candidates(target) if not each.tier or each not in self._active]
+        run, named = self._candidates, records.operator_named(target)
+        candidates = [each for each in self._table.candidates(target) if not each.tier or not run.is_active(each)]
         for candidate in candidates:
-            named = records.operator_named(target)
-            outcome = self._try(candidate, named, args, kwargs, lambda _candidate, value, _inferred: value)
+            outcome = run.run(candidate, named, args, kwargs)
             if not outcome.reasons:
                 self.table_use.note(candidates, candidate, reasons)
                 return outcome.value
             reasons += outcome.reasons
         raise Unsupported(f"{target}: {'; '.join(reasons) or 'no translation'}")
 
-    def accept(self, node: torch.fx.Node, value: Any, candidate: Translation | None = None) -> Any:
-        """Check a translation's results against the FX node, name them and give them their shapes."""
-        return self._results.accept(node, value, candidate)
+    def accept(self, node: torch.fx.Node, value: Any) -> Any:
+        """Check a value that a walker has for an FX node, name it and give it its shape."""
+        return self._results.accept(node, value)
 
 
-_REAL = "not written for complex tensors"
 _ENDS = ("placeholder", "output")
 
 

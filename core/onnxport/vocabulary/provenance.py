@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from onnxport.text import writable
 from onnxport.vocabulary import keys
+from onnxport.vocabulary.packages import BUILTIN_PACKAGE, STAGE_PACKAGES
 
 if TYPE_CHECKING:
     import torch.fx
@@ -102,16 +103,20 @@ def told(error: BaseException) -> str:
 
 
 def line_of(error: BaseException) -> str:
-    """``file:line: code`` of the innermost frame of an exception that is neither the core's nor a library's."""
-    found = ""
+    """``file:line: code`` of the innermost frame of an exception that is neither the core's nor a library's.
+
+    A frame of a built-in plugin counts where nobody else has one.
+    """
+    found: dict[bool, str] = {}
     for frame, number in traceback.walk_tb(error.__traceback__):
         path = frame.f_code.co_filename
         module = str(frame.f_globals.get("__name__", "")).partition(".")[0]
         if module in _LIBRARIES or _OWN in Path(path).parents:
             continue
         code = linecache.getline(path, number).strip()
-        found = f"{relative(path)}:{number}{f': {code}' if code else ''}"
-    return found
+        is_built_in = module in (BUILTIN_PACKAGE, *STAGE_PACKAGES)
+        found[is_built_in] = f"{relative(path)}:{number}{f': {code}' if code else ''}"
+    return found.get(False) or found.get(True, "")
 
 
 def source_line(node: torch.fx.Node) -> str:

@@ -1,14 +1,21 @@
-"""What the builder is taught: results of ONNX operators, and sizes as nodes and as text."""
+"""What the builder is taught: ONNX operators, sizes, and mistakes of translations."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from onnxport.kit import SizeText
+from onnxport.kit import Explanation, NodeCheck, SizeText
 
-from onnxport_builtin.emission import dimension_text, results, sizes
+from onnxport_builtin.emission import dimension_text, explanations, results, sizes
+
+
+def _node_checks(op: Any) -> Any:
+    from onnxport_builtin.emission.node_checks import NodeChecks  # what only models with third parties need
+
+    return NodeChecks(op)
 
 
 def records() -> list[Any]:
     """All records."""
-    return [*results.records(), *sizes.records(), SizeText(dimension_text.text_of)]
+    text, checks = SizeText(dimension_text.text_of), NodeCheck(_node_checks)
+    return [*results.records(), *sizes.records(), text, checks, Explanation(explanations.explained)]

@@ -8,7 +8,16 @@ import onnxport
 import pytest
 import torch
 from onnxport import DataType, Translation, hookimpl
-from onnxport.kit import FunctionWriter, Inference, SizeFunction, SizeText
+from onnxport.kit import (
+    Explanation,
+    FunctionWriter,
+    Inference,
+    Inferred,
+    MistakeError,
+    NodeCheck,
+    SizeFunction,
+    SizeText,
+)
 from support import FunctionModule
 
 X = torch.randn(4, 3)
@@ -124,3 +133,77 @@ def test_a_function_that_no_plugin_knows_is_named() -> None:
     with pytest.raises(onnxport.Unsupported, match=r"no ONNX form for the symbolic size n \+ 1 \(Add\)"):
         op.symbols.vector(n + 1)
     assert str(op.symbols.size(n + 1)) == "n + 1"
+
+
+def doubled(op: Any, self: Any) -> Any:
+    return op.Add(self, self)
+
+
+def test_a_check_of_nodes_sees_what_a_third_party_emits() -> None:
+    seen: list[list[str]] = []
+
+    def make(op: Any) -> Any:
+        def check(nodes: Any, results: Any) -> dict[int, Inferred]:
+            seen.append([node.op_type for node in nodes])
+            return {}
+
+        return check
+
+    table = {torch.ops.aten.tanh.default: doubled}
+    model = FunctionModule(lambda x: torch.tanh(x.relu()))
+    onnxport.export(model, (X,), custom_translation_table=table, plugins=[Pack(NodeCheck(make))])
+    assert seen == [["Add"]]  # none of the built-in translation of relu
+
+
+def test_what_checks_of_nodes_say_is_told() -> None:
+    def refuse(op: Any) -> Any:
+        def check(nodes: Any, results: Any) -> dict[int, Inferred]:
+            raise MistakeError("emitted an Add, which my runtime lacks")
+
+        return check
+
+    def infer(op: Any) -> Any:
+        return lambda nodes, results: {id(results[0]): Inferred(1, (7, 3))}
+
+    table = {torch.ops.aten.tanh.default: doubled}
+    model = FunctionModule(torch.tanh)
+    for make, said in (
+        (refuse, "doubled.* emitted an Add, which my runtime lacks"),
+        (infer, r"returned shape \[7,3\]"),
+    ):
+        with pytest.raises(onnxport.TranslationError, match=said) as caught:
+            onnxport.export(model, (X,), custom_translation_table=table, plugins=[Pack(NodeCheck(make))])
+        assert "raised at" not in str(caught.value)
+
+
+def test_an_exception_that_a_plugin_explains() -> None:
+    def broken(op: Any, self: Any) -> Any:
+        raise KeyError("no_such_table")
+
+    def explain(error: Exception, nodes: Any) -> str | None:
+        return f"looks for {error.args[0]}: install it" if isinstance(error, KeyError) else None
+
+    table = {torch.ops.aten.tanh.default: broken}
+    for plugins, said in (((), "raised KeyError"), ([Pack(Explanation(explain))], "looks for no_such_table: install")):
+        with pytest.raises(onnxport.TranslationError, match=said) as caught:
+            onnxport.export(FunctionModule(torch.tanh), (X,), custom_translation_table=table, plugins=plugins)
+        assert "raised at: " in str(caught.value)
+        assert 'raise KeyError("no_such_table")' in str(caught.value)
+
+
+def test_the_line_of_a_body_of_a_function_is_told() -> None:
+    def broken(op: Any, self: Any) -> Any:
+        return op.function("my.domain", "Broken", lambda x: x.missing, self)
+
+    table = {torch.ops.aten.tanh.default: broken}
+    with pytest.raises(onnxport.TranslationError) as caught:
+        onnxport.export(FunctionModule(torch.tanh), (X,), custom_translation_table=table)
+    assert "lambda x: x.missing" in str(caught.value).partition("raised at: ")[2].partition("\n")[0]
+
+    def outer(op: Any, self: Any) -> Any:
+        other = op.Neg(self)
+        return op.function("my.domain", "Outer", lambda x: op.Add(x, other), self)  # which sees other
+
+    with pytest.raises(onnxport.TranslationError, match="which is no argument of it") as caught:
+        onnxport.export(FunctionModule(torch.tanh), (X,), custom_translation_table={torch.ops.aten.tanh.default: outer})
+    assert "# which sees other" in str(caught.value).partition("raised at: ")[2].partition("\n")[0]

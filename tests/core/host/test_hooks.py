@@ -15,10 +15,12 @@ from onnxport import Container, hookimpl
 from onnxport.host import discovery
 from onnxport.kit import (
     Assertion,
+    Explanation,
     Fill,
     Folding,
     FunctionWriter,
     Inference,
+    NodeCheck,
     ProgramPass,
     Region,
     Replacement,
@@ -338,7 +340,7 @@ def test_advice_is_one_line(value: Any) -> None:
 @pytest.mark.parametrize(
     ("items", "said"),
     [
-        (Assertion("a::b"), "returned a Assertion: return a list"),
+        (Assertion("a::b"), "returned an Assertion: return a list"),
         ([Assertion("relu")], "op is 'relu', it must be a qualified name"),
         ([View("a::b", None)], "the View of a::b: inverse is None"),
         ([Write("a::b", "b")], "value is 'b'"),
@@ -357,14 +359,16 @@ def test_mistakes_in_semantics(items: Any, said: str) -> None:
 @pytest.mark.parametrize(
     ("items", "said"),
     [
-        (Inference("Relu"), "returned a Inference: return a list"),
-        ([Inference("")], "a Inference: op_type is '', it must be the name of an ONNX operator"),
+        (Inference("Relu"), "returned an Inference: return a list"),
+        ([Inference("")], "an Inference: op_type is '', it must be the name of an ONNX operator"),
         ([Inference("Relu", dims=3)], "the Inference of Relu: dims is 3"),
         ([Inference("Relu", dtypes="float")], "dtypes is 'float'"),
         ([Inference("Relu", domain=None)], "domain is None"),
         ([SizeFunction("FloorDiv", None)], "the SizeFunction of FloorDiv: emit is None"),
         ([SizeText("n")], "a SizeText: write is 'n', it must be a function"),
         ([FunctionWriter(None)], "a FunctionWriter: make is None"),
+        ([NodeCheck(3)], "a NodeCheck: make is 3"),
+        ([Explanation("no")], "an Explanation: explain is 'no'"),
         ([3], "expected records of the kinds Inference, SizeFunction"),
     ],
 )

@@ -9,18 +9,16 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import onnx
 import onnx_ir as ir
 from onnx_ir import AttributeType
-
-from onnxport.emit.graphs import graphs_of, reachable
-from onnxport.emit.tensor import Tensor
-from onnxport.translate.faults import MistakeError, described
+from onnxport import Tensor
+from onnxport.kit import Inferred, MistakeError, graphs_of, reachable
 
 if TYPE_CHECKING:
-    from onnxport.emit.builder import Builder
+    from onnxport import Builder
 
 _SMALL = 1024
 """Bytes: constants up to this size are part of the small model, since shapes may depend on them."""
@@ -28,14 +26,7 @@ _PLACE = re.compile(r"\s*\(op_type:\s*(\w+)(?:,\s*node name:\s*([^)]*))?\):?\s*"
 _LABEL = re.compile(r"\s*\[(?:Type|Shape)InferenceError\]\s*(?:Inference error\(s\):)?\s*")
 
 
-class Inferred(NamedTuple):
-    """The type that onnx infers of a value: its element type, and dimensions as ints, names, or None."""
-
-    dtype: int | None
-    dims: tuple[int | str | None, ...] | None
-
-
-class Validity:
+class NodeChecks:
     """Checks the nodes that were emitted for one FX node.
 
     Args:
@@ -46,7 +37,7 @@ class Validity:
         self._op = op
         self._known: dict[Any, list[Inferred]] = {}
 
-    def check(self, nodes: Sequence[ir.Node], results: Iterable[Any]) -> dict[int, Inferred]:
+    def __call__(self, nodes: Sequence[ir.Node], results: Iterable[Any]) -> dict[int, Inferred]:
         """The types that onnx infers of the nodes' results, by ``id``.
 
         Args:
@@ -216,5 +207,13 @@ def _explained(text: str, nodes: Sequence[ir.Node]) -> str:
     if not name.isdigit() or int(name) >= len(nodes) or nodes[int(name)].op_type != place[1]:
         return f"{place[1]}: {reason}"
     node = nodes[int(name)]
-    inputs = ", ".join("" if value is None else described(value) for value in node.inputs)
+    inputs = ", ".join("" if value is None else _described(value) for value in node.inputs)
     return f"{node.op_type}({inputs}): {reason}"
+
+
+def _described(value: Any) -> str:
+    """A value as ``FLOAT[2, n]``."""
+    if not isinstance(value, Tensor):
+        return repr(value)
+    dims = "..." if value.shape is None else ", ".join(str(dim) for dim in value.shape)
+    return f"{'?' if value.dtype is None else value.dtype.name}[{dims}]"
