@@ -9,6 +9,9 @@ from onnxport_workbench.exportable import ExportableModule as ExportableModule
 from onnxport_workbench.find_mismatch import MismatchResult as MismatchResult
 from onnxport_workbench.find_mismatch import find_mismatch as find_mismatch
 from onnxport_workbench.infer_shapes import infer_dynamic_shapes as infer_dynamic_shapes
+from onnxport_workbench.together import Together as Together
+from onnxport_workbench.together import export_together as export_together
+from onnxport_workbench.together import save_together as save_together
 from onnxport_workbench.torch_onnx import as_torch_onnx as as_torch_onnx
 from onnxport_workbench.verify import VerificationResult as VerificationResult
 from onnxport_workbench.verify import verify as verify

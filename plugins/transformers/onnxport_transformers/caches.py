@@ -120,3 +120,12 @@ def filled(template: Any, found: Sequence[Place], values: Sequence[torch.Tensor]
 def halves(cache: Any) -> list[Any]:
     """The caches of self and cross attention of an encoder-decoder's; the cache itself for others."""
     return [getattr(cache, name) for name in _HALVES] if hasattr(cache, _HALVES[0]) else [cache]
+
+
+def joined(template: Any, own: Any, cross: Any) -> Any:
+    """The cache of an encoder-decoder like the template, with these two; keys of the encoder are there already."""
+    cache = copy.copy(template)
+    for name, half in zip(_HALVES, (own, cross), strict=True):
+        setattr(cache, name, half)
+    cache.is_updated = dict.fromkeys(template.is_updated, True)
+    return cache

@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,14 +51,24 @@ class Graph:
         return {
             "kwargs": self.kwargs,
             "dynamic_shapes": self.dynamic_shapes,
-            "input_names": self.input_names,
-            "output_names": self.output_names,
+            "input_names": self.input_names or None,
+            "output_names": self.output_names or None,
         }
 
 
-def with_forward(model: torch.nn.Module, forward: Any, name: str) -> Any:
-    """The same model, weights and names of weights included, with another forward."""
+def with_forward(model: torch.nn.Module, forward: Any, name: str, parameters: Iterable[str] = ()) -> Any:
+    """The same model, weights and names of weights included, with another forward.
+
+    Args:
+        model: stays as it is.
+        forward: takes the model, and what it is called with.
+        name: of the class.
+        parameters: names of keyword arguments, where the forward takes any.
+    """
     made = copy.copy(model)
+    if parameters:
+        kinds = [inspect.Parameter(each, inspect.Parameter.POSITIONAL_OR_KEYWORD) for each in ("self", *parameters)]
+        forward.__signature__ = inspect.Signature(kinds)
     made.__class__ = type(name, (type(model),), {"forward": forward, "__module__": type(model).__module__})
     return made
 
@@ -131,7 +141,7 @@ def decoder(model: Any, *, last_logits: bool = False) -> Graph:
         "input_ids": torch.randint(0, text_config(model).vocab_size, (batch, new)),
         "attention_mask": torch.ones(batch, past + new, dtype=torch.int64),
         "position_ids": torch.arange(past, past + new).expand(batch, new),
-        "past_key_values": example_states(model, template, found),
+        "past_key_values": example_states(template, found),
     }
     shapes: dict[str, Any] = {
         "input_ids": {0: BATCH, 1: SEQUENCE},
@@ -181,7 +191,7 @@ def fake_mode_of(model: torch.nn.Module) -> Any:
     return contextlib.nullcontext() if fake is None else fake.fake_mode  # type: ignore[attr-defined]
 
 
-def example_states(model: Any, template: Any, found: list[caches.Place]) -> list[torch.Tensor]:
+def example_states(template: Any, found: list[caches.Place]) -> list[torch.Tensor]:
     """The tensors of a cache, with random values where the model has no weights yet."""
     states = caches.tensors(template, found)
     return [torch.randn(tuple(s.shape), dtype=s.dtype) if _is_fake(s) else s.detach().clone() for s in states]
@@ -192,13 +202,19 @@ def _is_fake(tensor: torch.Tensor) -> bool:
 
 
 def state_axes(model: Any, template: Any, found: list[caches.Place]) -> list[dict[int, str]]:
-    """The free axes of a cache: what differs between caches of other batches and lengths."""
+    """The free axes of a decoder's cache."""
     batch, length, _ = _SIZES
-    longer = caches.tensors(example_cache(model, batch, length + 2), found)
-    wider = caches.tensors(example_cache(model, batch + 1, length), found)
+    others = example_cache(model, batch, length + 2), example_cache(model, batch + 1, length)
+    return free_axes(*(caches.tensors(cache, found) for cache in (template, *others)))
+
+
+def free_axes(
+    states: list[torch.Tensor], longer: list[torch.Tensor], wider: list[torch.Tensor], length: str = PAST
+) -> list[dict[int, str]]:
+    """What differs between tensors of a cache after calls of other lengths and batches."""
     axes = []
-    for state, other, more in zip(caches.tensors(template, found), longer, wider, strict=True):
+    for state, other, more in zip(states, longer, wider, strict=True):
         free = {i: BATCH for i, (size, changed) in enumerate(zip(state.shape, more.shape)) if size != changed}
-        free |= {i: PAST for i, (size, changed) in enumerate(zip(state.shape, other.shape)) if size != changed}
+        free |= {i: length for i, (size, changed) in enumerate(zip(state.shape, other.shape)) if size != changed}
         axes.append(free)
     return axes

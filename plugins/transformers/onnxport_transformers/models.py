@@ -39,9 +39,13 @@ class Source:
     folder: Path | None = None
 
     def fill(self, program: ONNXProgram) -> None:
-        """Give an exported program the weights that are on disk."""
-        if self.weights:
-            program.apply_weights(self.weights, strict=False)  # type: ignore[arg-type]
+        """Give an exported program the weights that are on disk, of which each part of a model has some."""
+        tensors = [value.const_value for value in program.model.graph.initializers.values()]
+        leaves = [leaf for tensor in tensors if isinstance(tensor, TorchTensor) for leaf in tensor.leaves()]
+        names = {name for leaf in leaves for name in (leaf.source, *leaf.aliases)}
+        given = {name: tensor for name, tensor in self.weights.items() if name in names}
+        if given:
+            program.apply_weights(given, strict=False)  # type: ignore[arg-type]
 
 
 class ConvertedTensor(TorchTensor):

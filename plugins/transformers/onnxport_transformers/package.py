@@ -14,8 +14,9 @@ import onnxport
 import torch
 from onnxport import InputError
 
-from onnxport_transformers import decoding, genai, models, tasks
+from onnxport_transformers import decoding, inputs, models, seq2seq, tasks
 from onnxport_transformers.decoding import Graph
+from onnxport_transformers.genai import write_config
 from onnxport_transformers.models import Source
 
 _COPIED = (
@@ -156,53 +157,50 @@ def _written(
         raise InputError(f"--genai is for text generation; this is {task.name}. Leave it out.", parameter="genai")
     _make(package.folder)
     tell(f"{type(source.model).__name__} for {task.name}: {_size_of(source.model)}")
-    graphs = {"model": decoding.decoder(source.model, last_logits=last_logits)}
-    for part, graph in graphs.items():
-        _export(source, graph, part, package, tell, runtime, quantize, opset_version, plugins)
+    graphs = _graphs(source.model, task, last_logits)
+    options = {"runtime": runtime, "quantize": quantize, "opset_version": opset_version, "plugins": plugins}
+    programs = {part: _exported(source, graph, part, package, tell, options) for part, graph in graphs.items()}
+    started = time.perf_counter()
+    if len(programs) == 1:
+        for part, program in programs.items():
+            package.files[part] = package.folder / f"{part}.onnx"
+            program.save(package.files[part], external_data=True)
+    else:
+        package.files = onnxport.save_together(programs, package.folder).files
+    package.seconds["save"] = time.perf_counter() - started
     if genai:
         package.others.append(_genai_config(source.model, graphs["model"], package))
     package.others += _copied(source, package.folder)
-    tell(f"{package.folder}: {_bytes(package.bytes)}")
+    tell(f"{package.folder}: {_bytes(package.bytes)}, written in {package.seconds['save']:.1f} s")
     return package
 
 
-def _export(
-    source: Source,
-    graph: Graph,
-    part: str,
-    package: Package,
-    tell: Callable[[str], None],
-    runtime: str,
-    quantize: Any,
-    opset_version: int | None,
-    plugins: Sequence[Any] | None,
-) -> None:
+def _graphs(model: Any, task: tasks.Task, last_logits: bool) -> dict[str, Graph]:
+    """What the files are exported from, by their names."""
+    if last_logits and task.form is not tasks.DECODER:
+        raise InputError(f"last_logits is for text generation; this is {task.name}. Leave it out.")
+    if task.form is tasks.DECODER:
+        return {"model": decoding.decoder(model, last_logits=last_logits)}
+    if task.form is tasks.ENCODER_DECODER:
+        return seq2seq.parts(model)
+    return {"model": inputs.single(model, task.name)}
+
+
+def _exported(
+    source: Source, graph: Graph, part: str, package: Package, tell: Callable[[str], None], options: dict[str, Any]
+) -> onnxport.ONNXProgram:
     started = time.perf_counter()
     with torch.no_grad():
-        program = onnxport.export(
-            graph.model,
-            **graph.options(),
-            runtime=runtime,
-            quantize=quantize,
-            opset_version=opset_version,
-            plugins=plugins,
-            verbose=False,
-        )
-    exported = time.perf_counter()
-    package.seconds[f"export {part}"] = exported - started
-    tell(f"{part}: {len(program.model.graph)} nodes, {exported - started:.1f} s")
+        program = onnxport.export(graph.model, **graph.options(), **options, verbose=False)
+    package.seconds[f"export {part}"] = seconds = time.perf_counter() - started
+    tell(f"{part}: {len(program.model.graph)} nodes, {seconds:.1f} s")
     source.fill(program)
-    path = package.folder / f"{part}.onnx"
-    program.save(path, external_data=True)
-    package.files[part] = path
-    package.seconds[f"save {part}"] = time.perf_counter() - exported
-    data = sum(each.stat().st_size for each in package.folder.glob(f"{part}.onnx*"))
-    tell(f"{path.name}: {_bytes(data)}, {package.seconds[f'save {part}']:.1f} s")
+    return program
 
 
 def _genai_config(model: Any, graph: Graph, package: Package) -> Path:
     shapes = [tensor.shape for tensor in graph.kwargs["past_key_values"]]
-    return genai.write_config(
+    return write_config(
         package.folder, model, graph.input_names, graph.output_names, shapes, package.files["model"].name
     )
 
