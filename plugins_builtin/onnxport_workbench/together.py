@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import IO, Any
 
 import onnx_ir as ir
+import onnxport
 import torch
-from onnxport import ArgumentError, InputError, ONNXProgram, SaveError, export
+from onnxport import ArgumentError, InputError, ONNXProgram, SaveError
 from onnxport.kit import (
     TorchTensor,
     path_argument,
@@ -84,7 +85,7 @@ def export_together(
             raise InputError(f"{name!r} can't be the name of a file: use letters, digits, dots and hyphens.")
     calls = {name: _arguments(name, given) for name, given in models.items()}
     programs = {
-        name: call if isinstance(call, ONNXProgram) else export(**{"verify": verify, **options, **call})
+        name: call if isinstance(call, ONNXProgram) else onnxport.export(**{"verify": verify, **options, **call})
         for name, call in calls.items()
     }
     return save_together(programs, where)
