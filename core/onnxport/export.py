@@ -90,7 +90,7 @@ def export(
         verbose: print the stages and the resolved dimensions; or a function that is called with each stage's name.
         input_names: names of the ONNX inputs, in order.
         output_names: names of the ONNX outputs, in order.
-        opset_version: target opset of the default domain, 18 to the newest that onnx knows; 20 when left out.
+        opset_version: target opset of the default domain, 13 to the newest that onnx knows; 20 when left out.
         dynamo: must be True; there is no other exporter here.
         external_data: with a path as ``f``, save the weights to a file of their own beside it.
         dynamic_shapes: what ``torch.export.export`` takes, with strings allowed as dimension names.

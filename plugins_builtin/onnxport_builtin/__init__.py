@@ -97,7 +97,7 @@ def onnxport_semantics() -> list[Any]:
 
 @hookimpl
 def onnxport_emission() -> list[Any]:
-    """Results of ONNX operators, and sizes as nodes and as text."""
+    """Results of ONNX operators, their forms at older opsets, and sizes as nodes and as text."""
     records: list[Any] = import_module(f"{__name__}.emission").records()
     return records
 

@@ -31,8 +31,8 @@ _FLOAT8 = dict.fromkeys(
     (DataType.FLOAT8E4M3FN, DataType.FLOAT8E4M3FNUZ, DataType.FLOAT8E5M2, DataType.FLOAT8E5M2FNUZ), 19
 )
 _BOTH = {
-    DataType.UINT8: 18,
-    DataType.INT8: 18,
+    DataType.UINT8: 13,
+    DataType.INT8: 13,
     DataType.UINT16: 21,
     DataType.INT16: 21,
     DataType.UINT4: 21,
@@ -42,7 +42,7 @@ _BOTH = {
 }
 #: The opset from which QuantizeLinear gives a type, and DequantizeLinear takes it.
 QUANTIZED = {**_BOTH, **_FLOAT8}
-DEQUANTIZED = {**QUANTIZED, DataType.INT32: 18}
+DEQUANTIZED = {**QUANTIZED, DataType.INT32: 13}
 #: The range of each integer type.
 RANGES = {
     dtype: (0, (1 << dtype.bitwidth) - 1)

@@ -55,7 +55,7 @@ ModelArgument = Annotated[
         "importable or a .py file. Or a saved ExportedProgram.",
     ),
 ]
-OpsetOption = Annotated[int | None, typer.Option("--opset", help="ONNX opset to write, from 18.")]
+OpsetOption = Annotated[int | None, typer.Option("--opset", help="ONNX opset to write, from 13.")]
 RuntimeOption = Annotated[
     str | None,
     typer.Option("--runtime", help="Write for this runtime; `onnxport profiles` lists them. 'onnx' for every runtime."),

@@ -36,7 +36,7 @@ _BAD: dict[str, tuple[type[Exception], str, Any]] = {
     "doubled input names": (onnxport.NamesError, "more than once", {"input_names": ["a", "a"]}),
     "too many output names": (onnxport.NamesError, "output_names", {"output_names": ["a", "b"]}),
     "doubled output names": (onnxport.NamesError, "more than once", {"output_names": ["a", "a"]}),
-    "opset 17": (onnxport.OpsetError, "18 to", {"opset_version": 17}),
+    "opset 12": (onnxport.OpsetError, "13 to", {"opset_version": 12}),
     "opset 999": (onnxport.OpsetError, "999", {"opset_version": 999}),
     "opset of a wrong type": (onnxport.OpsetError, "'20'", {"opset_version": "20"}),
     "another exporter": (onnxport.InputError, "TorchScript", {"dynamo": False}),

@@ -6,6 +6,7 @@ and appending.
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
@@ -47,15 +48,17 @@ class Nodes(Values):
             """The emitter of an ONNX operator; kept as an attribute, so this runs once per operator."""
             if not name[0].isupper():
                 raise AttributeError(f"the builder has no attribute {name!r}; ONNX operators start with a capital")
-            spec = spec_of(name, self.opset)
-            if spec is None:
-                raise missing(name, self.opset)
+            spec, form = spec_of(name, self.opset), self.emission.forms.get(name)
 
-            def emit(*inputs: Any, outputs: int | None = None, **attributes: Any) -> Any:
+            def native(*inputs: Any, outputs: int | None = None, **attributes: Any) -> Any:
                 return self._emit(spec, inputs, outputs, attributes)
 
-            emit.__name__ = name
-            emit.since = spec.since  # type: ignore[attr-defined]
+            emit: Any = native
+            if form is not None and self.opset < form.below:
+                emit = functools.partial(form.write, self, native if spec is not None else None)
+            elif spec is None:
+                raise missing(name, self.opset)
+            emit.since = spec.since if spec is not None else 0
             setattr(self, name, emit)
             return emit
 

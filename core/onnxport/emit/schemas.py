@@ -181,6 +181,10 @@ def first_opset_of_attribute(name: str, attribute: str, domain: str = "") -> int
     return min(versions, default=None)
 
 
-def ir_version(opset: int) -> int:
-    """The ONNX IR version to write for an opset: 10, which runtimes have read since 2024, or what the opset needs."""
-    return max(10, onnx.helper.find_min_ir_version_for([onnx.helper.make_opsetid("", opset)], ignore_unknown=True))
+def ir_version(opset: int, *, has_functions: bool = False) -> int:
+    """The ONNX IR version to write: 10, which runtimes have read since 2024, or what the opset needs.
+
+    Opsets below 18 are for older toolchains: they get the version of their time, or 8 if there are local functions.
+    """
+    lowest = 10 if opset >= 18 else 8 if has_functions else 7
+    return max(lowest, onnx.helper.find_min_ir_version_for([onnx.helper.make_opsetid("", opset)], ignore_unknown=True))

@@ -30,6 +30,25 @@ class Inference:
 
 
 @dataclass(frozen=True, slots=True)
+class Form:
+    """How an operator is written at opsets that don't have it, or have an older form of it.
+
+    Translations write the newest form; this adapts it when it is emitted.
+
+    Attributes:
+        op_type: the operator, such as ``"ReduceMean"``.
+        below: the first opset that has the operator as translations write it; the form is for older ones.
+        write: called as ``(op, native, *inputs, outputs=None, **attributes)`` with what a translation gives
+            ``op.ReduceMean``. ``native`` emits the operator as the target opset has it; it is None if that has none.
+            Raise ``Unsupported("needs opset 18: ...")`` for what can't be written.
+    """
+
+    op_type: str
+    below: int
+    write: Callable[..., Any]
+
+
+@dataclass(frozen=True, slots=True)
 class SizeFunction:
     """A function that symbolic sizes are made of, as ONNX nodes.
 
@@ -104,7 +123,7 @@ class Explanation:
     explain: Explain
 
 
-Record = Inference | SizeFunction | SizeText | FunctionWriter | NodeCheck | Explanation
+Record = Inference | Form | SizeFunction | SizeText | FunctionWriter | NodeCheck | Explanation
 
 
 class Emission:
@@ -115,6 +134,7 @@ class Emission:
 
     Attributes:
         inference: by domain and operator.
+        forms: by operator.
         size_functions: by name.
         size_text: writes dimensions; None where no plugin does.
         function_writer: makes what emits functions of a model; None where no plugin does.
@@ -126,6 +146,7 @@ class Emission:
         listed = list(records)
         backwards = listed[::-1]  # so that the first one stays
         self.inference = {(each.domain, each.op_type): each for each in backwards if isinstance(each, Inference)}
+        self.forms = {each.op_type: each for each in backwards if isinstance(each, Form)}
         self.size_functions = {each.name: each.emit for each in backwards if isinstance(each, SizeFunction)}
         self.size_text = next((each.write for each in listed if isinstance(each, SizeText)), None)
         self.function_writer = next((each.make for each in listed if isinstance(each, FunctionWriter)), None)

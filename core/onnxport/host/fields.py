@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from reprlib import repr as brief
 from typing import Any, TypeVar
 
-from onnxport.host.emission import Explanation, FunctionWriter, Inference, NodeCheck, SizeFunction, SizeText
+from onnxport.host.emission import Explanation, Form, FunctionWriter, Inference, NodeCheck, SizeFunction, SizeText
 from onnxport.host.info import PluginInfo
 from onnxport.host.semantics import Assertion, Fill, Folding, Region, Ties, View, Write
 
@@ -72,6 +72,11 @@ LESSONS: Mapping[type, Mapping[str, _Field]] = {
         "dims": _OPTIONAL,
         "dtypes": _OPTIONAL,
         "domain": (lambda v: isinstance(v, str), "the name of a domain"),
+    },
+    Form: {
+        "op_type": (_is_name, "the name of an ONNX operator"),
+        "below": (lambda v: type(v) is int, "an opset"),
+        "write": _FUNCTION,
     },
     SizeFunction: {"name": (_is_name, "the name of a sympy class"), "emit": _FUNCTION},
     SizeText: {"write": _FUNCTION},

@@ -129,7 +129,7 @@ class Registry:
         records = self._by_key.get(key, [])
         if all(record.tier == TABLE_TIER for record in records):
             records = [*records, *self._resolve(target)]
-        usable = [record for record in records if record.opset <= self.opset]
+        usable = [record for record in records if record.opset <= max(self.opset, LOWEST_OPSET)]
         usable.sort(key=lambda record: (self._order(record), not record.complex), reverse=True)
         ranked: list[Translation] = []
         for _, group in itertools.groupby(usable, lambda record: (self._order(record), record.complex)):
@@ -166,7 +166,8 @@ class Registry:
 
     def rejected(self, key: Key) -> list[tuple[Translation, str]]:
         """Registered translations that are no candidates, with the reason."""
-        above = [record.loaded() for record in self._by_key.get(key, ()) if record.opset > self.opset]
+        served = max(self.opset, LOWEST_OPSET)
+        above = [record.loaded() for record in self._by_key.get(key, ()) if record.opset > served]
         others = [record.loaded() for record in self._others.get(key, ())]
         return [(r, f"needs opset {r.opset}, the target is {self.opset}") for r in above] + [
             (r, f"is for runtime={r.profile!r}, the target is {self.profile!r}") for r in others

@@ -174,7 +174,9 @@ def assemble(op: Builder, inputs: list[Tensor], outputs: list[Tensor], program: 
     properties[keys.PROGRAM_SIGNATURE] = writable(str(program.graph_signature))
     properties[keys.RANGE_CONSTRAINTS] = str(program.range_constraints)
     used = reachable(op.functions, graph)
-    model = ir.Model(graph, ir_version=ir_version(op.opset), producer_name="onnxport", functions=used)
+    model = ir.Model(
+        graph, ir_version=ir_version(op.opset, has_functions=bool(used)), producer_name="onnxport", functions=used
+    )
     if op.profile.name != STANDARD:
         model.metadata_props[keys.RUNTIME] = op.profile.name
     return model

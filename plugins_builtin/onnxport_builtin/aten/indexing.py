@@ -237,7 +237,10 @@ class Advanced:
                     op.Expand(index, self.shape) if isinstance(self.shape, Tensor) else expand(op, index, self.shape)
                 )
             columns.append(op.Unsqueeze(index, [-1]))
-        return concat(op, columns, -1)
+        rows = concat(op, columns, -1)
+        known = [None] * self.rank if isinstance(self.shape, Tensor) else self.shape
+        rows.shape = ir.Shape([*known, len(columns)])
+        return rows
 
 
 @translation(

@@ -1,4 +1,4 @@
-"""What the builder is taught: ONNX operators, sizes, and mistakes of translations."""
+"""What the builder is taught: ONNX operators and their older forms, sizes, and mistakes of translations."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from onnxport.kit import Explanation, NodeCheck, SizeText
 
-from onnxport_builtin.emission import dimension_text, explanations, results, sizes
+from onnxport_builtin.emission import dimension_text, explanations, forms, results, sizes
 
 
 def _node_checks(op: Any) -> Any:
@@ -18,4 +18,4 @@ def _node_checks(op: Any) -> Any:
 def records() -> list[Any]:
     """All records."""
     text, checks = SizeText(dimension_text.text_of), NodeCheck(_node_checks)
-    return [*results.records(), *sizes.records(), text, checks, Explanation(explanations.explained)]
+    return [*results.records(), *forms.FORMS, *sizes.records(), text, checks, Explanation(explanations.explained)]

@@ -62,8 +62,10 @@ def _reduce(inputs: Sequence[Any], attributes: dict[str, Any]) -> Any:
     dims = _dims(inputs[0])
     if dims is None:
         return None
-    if len(inputs) < 2 or inputs[1] is None:
-        axes: list[int] | None = [] if attributes.get("noop_with_empty_axes") else list(range(len(dims)))
+    if attributes.get("axes"):  # below opset 18
+        axes: list[int] | None = sorted(a % max(1, len(dims)) for a in attributes["axes"])
+    elif len(inputs) < 2 or inputs[1] is None:
+        axes = [] if attributes.get("noop_with_empty_axes") else list(range(len(dims)))
     else:
         axes = _axes(inputs, len(dims))
         if axes == [] and not attributes.get("noop_with_empty_axes"):

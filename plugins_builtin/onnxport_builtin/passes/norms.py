@@ -122,7 +122,8 @@ def _rewrite(model: ir.Model, graph: ir.Graph, norm: _Norm, two: list[ir.Value])
     centred = _centred(norm)
     weighted = _weighted(norm, narrow=centred is None)
     if centred is not None:
-        return _layer_norm(norm, centred, weighted) if weighted is not None else 0
+        has_node = model.graph.opset_imports[""] >= 17
+        return _layer_norm(norm, centred, weighted) if weighted is not None and has_node else 0
     if weighted is None:
         return 0
     if model.graph.opset_imports[""] >= 23:

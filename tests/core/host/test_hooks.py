@@ -18,6 +18,7 @@ from onnxport.kit import (
     Explanation,
     Fill,
     Folding,
+    Form,
     FunctionWriter,
     Inference,
     NodeCheck,
@@ -360,6 +361,7 @@ def test_mistakes_in_semantics(items: Any, said: str) -> None:
     ("items", "said"),
     [
         (Inference("Relu"), "returned an Inference: return a list"),
+        ([Form("Relu", "14", print)], "the Form of Relu: below is '14', it must be an opset"),
         ([Inference("")], "an Inference: op_type is '', it must be the name of an ONNX operator"),
         ([Inference("Relu", dims=3)], "the Inference of Relu: dims is 3"),
         ([Inference("Relu", dtypes="float")], "dtypes is 'float'"),
@@ -369,7 +371,7 @@ def test_mistakes_in_semantics(items: Any, said: str) -> None:
         ([FunctionWriter(None)], "a FunctionWriter: make is None"),
         ([NodeCheck(3)], "a NodeCheck: make is 3"),
         ([Explanation("no")], "an Explanation: explain is 'no'"),
-        ([3], "expected records of the kinds Inference, SizeFunction"),
+        ([3], "expected records of the kinds Inference, Form, SizeFunction"),
     ],
 )
 def test_mistakes_in_emission(items: Any, said: str) -> None:
