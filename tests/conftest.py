@@ -16,6 +16,10 @@ import torch
 import torch.utils._pytree as pytree
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--every", type=int, default=1, metavar="N", help="run only every N-th test, as `make versions`")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "slow: takes more than a few seconds")
     config.addinivalue_line("markers", "conformance: runs cases of torch's operator database")
@@ -23,9 +27,13 @@ def pytest_configure(config: pytest.Config) -> None:
     torch.set_num_threads(1)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(trylast=True)  # what `-m` leaves out isn't counted
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Private names of libraries come first: what a release changed is told before the tests that it breaks."""
     items.sort(key=lambda item: item.path.name != "test_private_names.py")
+    if (every := config.getoption("--every")) > 1:
+        config.hook.pytest_deselected(items=[item for number, item in enumerate(items) if number % every])
+        items[:] = items[::every]
 
 
 @pytest.fixture(autouse=True)
