@@ -553,3 +553,33 @@ def test_encoder_decoder_caches(transformers):
         f"x.{kind}_attention_cache.0.{name}" for kind in ("self", "cross") for name in ("key", "value")
     ]
     assert program.module()(*request.args).shape == (2, 2, 3, 4)
+
+
+def test_attributes_of_a_cache_of_any_kind_come_back_after_a_save(transformers, unregistered_caches):
+    """Each kind of value that a cache may hold, through torch's JSON."""
+    cache = transformers.DynamicCache()
+    cache.update(rand(2, 2, 3, 4), rand(2, 2, 3, 4), 0)
+    own = {
+        "number": 3,
+        "text": "eager",
+        "nothing": None,
+        "steps": [1, (2.5, rand(2))],
+        "by_name": {"a": rand(3), 4: "four"},
+        "kind": torch.bfloat16,
+        "place": torch.device("cpu"),
+        "maker": torch.nn.Linear,
+        "_number_tensor": torch.tensor(3),
+    }
+    vars(cache.layers[0]).update(own)
+    captured(Lambda(lambda c: c.layers[0].keys), (cache,))  # registers the class
+    leaves, spec = torch.utils._pytree.tree_flatten(cache)
+    spec = torch.utils._pytree.treespec_loads(torch.utils._pytree.treespec_dumps(spec))
+    layer = torch.utils._pytree.tree_unflatten(leaves, spec).layers[0]
+    assert type(layer) is type(cache.layers[0])
+    steps, by_name = own.pop("steps"), own.pop("by_name")
+    assert {name: vars(layer)[name] for name in own} == own
+    assert layer.steps[0] == 1 and isinstance(layer.steps[1], tuple) and layer.steps[1][0] == 2.5
+    assert torch.equal(layer.steps[1][1], steps[1][1])
+    assert list(layer.by_name) == ["a", 4] and layer.by_name[4] == "four"
+    assert torch.equal(layer.by_name["a"], by_name["a"])
+    assert torch.equal(layer.keys, cache.layers[0].keys)
