@@ -141,9 +141,8 @@ def export(
     )
     check_arguments(export, dynamo, mutation, metadata, artifacts_dir, seed, deprecated)
     model = uncompiled(model)  # of torch.compile, whose forward takes *args
-    classes = classes_of(functions)
     opset, call = call_for(opset_version, custom_translation_table, plugins, prefer, runtime, portable, quantize, model)
-    settings = Settings(opset, call, call.registry, mutation, metadata, optimize, seed, classes)
+    settings = Settings(opset, call, call.registry, mutation, metadata, optimize, seed, classes_of(functions))
     if f is not None:
         external_data = call.plugins.act("check_destination", f, external_data)  # now, and not after an hour
     verifier = _verifier(call) if verify else None  # which is refused before the capture
@@ -167,6 +166,7 @@ def export(
                 run.passes |= pipeline.optimize(translated.model, call.plugins.required_passes(call.profile.name))
         onnx_program = ONNXProgram(translated.model, captured.program)
         onnx_program.plugins, onnx_program.profile = call.plugins, call.profile.name
+        onnx_program.operators = call.profile.operators
         if call.quantization is not None:
             with run.stage("quantize"), unset_fake_temporarily():
                 run.quantization = call.quantization.apply(onnx_program)

@@ -13,6 +13,10 @@ from onnxport.optimize.rewriting import QUANTIZED, all_nodes
 from onnxport_quantization.formats import WeightFormat
 
 
+LOOKUP_DOMAIN, LOOKUP = "com.microsoft", "GatherBlockQuantized"
+"""onnxruntime's operator that looks rows up in a table of 4 bits and dequantizes them."""
+
+
 @dataclass(frozen=True)
 class Mark:
     """One rounded weight.
@@ -63,6 +67,6 @@ def marks_in(model: ir.Model) -> Iterator[tuple[Mark, ir.Node]]:
     """Each mark of a model, with the node that dequantizes."""
     for node in all_nodes(model):
         text = node.metadata_props.get(QUANTIZED)
-        mark = Mark.of(text) if text and node.op_type == "DequantizeLinear" else None
+        mark = Mark.of(text) if text and node.op_type in ("DequantizeLinear", LOOKUP) else None
         if mark is not None:
             yield mark, node

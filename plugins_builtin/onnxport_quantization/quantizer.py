@@ -18,7 +18,7 @@ from torch.utils import _pytree as pytree
 
 from onnxport_quantization import packed, rounding
 from onnxport_quantization.formats import OPSET_OF_BLOCKS, Request, Rule, request_of
-from onnxport_quantization.marks import Mark, marks_in
+from onnxport_quantization.marks import LOOKUP, LOOKUP_DOMAIN, Mark, marks_in
 from onnxport_quantization.products import FLOATS, uses_of
 from onnxport_quantization.restoring import restore
 from onnxport_quantization.tensors import Part, RoundedTensor, StoredWeight, layout_of
@@ -92,7 +92,7 @@ class Plan:
         model = program.model
         self.request.check_opset(model.graph.opset_imports.get("", 0))
         result = Quantization(program)
-        writer = Writer(model)
+        writer = Writer(model, has_lookup=f"{LOOKUP_DOMAIN}::{LOOKUP}" in program.operators)
         served: dict[Rule, list[str]] = {rule: [] for rule in self.request.rules}
         refused: dict[Rule, dict[str, str]] = {rule: {} for rule in self.request.rules}
         self._keep(writer, result, refused)
@@ -300,7 +300,7 @@ class Roundings:
         """The integers (K, N) of weights that were read from a file."""
         for name, nodes in self.nodes.items():
             for node in nodes:
-                value, turned = node.inputs[0], False
+                value, turned = node.inputs[0], node.op_type == LOOKUP
                 producer = None if value is None else value.producer()
                 if producer is not None and producer.op_type == "Transpose":
                     value, turned = producer.inputs[0], True

@@ -10,7 +10,7 @@ import onnx_ir as ir
 import torch
 from onnxport.kit import TorchTensor
 
-from onnxport_quantization.marks import Mark, marks_in
+from onnxport_quantization.marks import LOOKUP, Mark, marks_in
 from onnxport_quantization.tensors import Part, RoundedTensor
 
 
@@ -95,8 +95,10 @@ def _size(parts: list[tuple[Part, ir.Value, bool]], mark: Mark) -> tuple[int, in
 
 def _parts(node: ir.Node, mark: Mark) -> Iterator[tuple[Part, ir.Value, bool]]:
     """The parts that a node dequantizes, the codes first, with the initializer and whether it lies by rows."""
-    for part, value in zip((Part.CODES, Part.SCALES, Part.ZEROS), node.inputs):
-        by_rows = False
+    is_lookup = node.op_type == LOOKUP
+    inputs = [value for i, value in enumerate(node.inputs) if not is_lookup or i != 1]  # its second are the places
+    for part, value in zip((Part.CODES, Part.SCALES, Part.ZEROS), inputs):
+        by_rows = is_lookup
         while value is not None and (producer := value.producer()) is not None:
             if producer.op_type in ("Transpose", "Gather"):
                 by_rows = True

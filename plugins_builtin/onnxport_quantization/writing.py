@@ -15,6 +15,10 @@ Rows are looked up before they are dequantized. ONNX has no lookup of 4-bit type
 
     bytes (V, K / 2) -> Gather -> BitwiseAnd 15, BitShift 4 -> Concat -+
     scales (V, K / block) -> Gather ------------------------------------+-> DequantizeLinear(axis=-1)
+
+A runtime that has an operator for that looks rows up in the integers that a product reads, which are stored once then::
+
+    codes (V, K), scales (V, K / block) -> GatherBlockQuantized
 """
 
 from __future__ import annotations
@@ -40,7 +44,7 @@ from onnxport.optimize.rewriting import (
 )
 
 from onnxport_quantization.formats import WeightFormat
-from onnxport_quantization.marks import Mark
+from onnxport_quantization.marks import LOOKUP, LOOKUP_DOMAIN, Mark
 from onnxport_quantization.packed import KEPT
 from onnxport_quantization.products import Use, Uses
 from onnxport_quantization.tensors import Part, RoundedTensor
@@ -54,10 +58,12 @@ class Writer:
 
     Args:
         model: the model, which is changed.
+        has_lookup: the runtime that the file is for looks rows up in 4 bits.
     """
 
-    def __init__(self, model: ir.Model) -> None:
+    def __init__(self, model: ir.Model, *, has_lookup: bool = False) -> None:
         self.model = model
+        self.has_lookup = has_lookup
         self.unique = FreeNames(model, *bodies(model)).take
 
     def write(self, value: ir.Value, tensor: TorchTensor, uses: Uses, mark: Mark) -> None:
@@ -67,7 +73,10 @@ class Writer:
         for use in uses.products:
             self._product(use, weight)
         for use in uses.lookups:
-            self._lookup(use, weight)
+            if weight.has_lookup:
+                self._lookup_of_codes(use, weight)
+            else:
+                self._lookup(use, weight)
         for node in readers:
             _remove(node)
         if not value.uses() and not value.is_graph_output():
@@ -167,6 +176,30 @@ class Writer:
         made.metadata_props.update(result.metadata_props)
         forward(result, made)
 
+    def _lookup_of_codes(self, use: Use, weight: _Weight) -> None:
+        """Look rows up in the integers that products read, or that are stored for it alone."""
+        gather, result = use.node, use.node.outputs[0]
+        places = gather.inputs[1]
+        tables = [weight.stored(part, by_rows=True) for part in weight.parts]
+        made = self.node(
+            LOOKUP,
+            [tables[0], places, *tables[1:]],
+            [*(places.shape or ()), weight.width],  # type: ignore[union-attr]
+            use.dtype,
+            gather,
+            [
+                ir.AttrInt64("gather_axis", 0),
+                ir.AttrInt64("quantize_axis", 1),
+                ir.AttrInt64("block_size", weight.form.block(weight.width)),
+            ],
+            weight.name,
+            LOOKUP_DOMAIN,
+        )
+        self.model.graph.opset_imports.setdefault(LOOKUP_DOMAIN, 1)
+        made.producer().metadata_props[QUANTIZED] = weight.mark  # type: ignore[union-attr]
+        made.metadata_props.update(result.metadata_props)
+        forward(result, made)
+
     def node(
         self,
         op_type: str,
@@ -176,10 +209,11 @@ class Writer:
         before: ir.Node,
         attributes: Sequence[ir.Attr] = (),
         name: str = "",
+        domain: str = "",
     ) -> ir.Value:
         """Add a node before another one, with that one's metadata; its result."""
         result = self.unique(f"{name or before.outputs[0].name}_{op_type}")
-        made = ir.Node("", op_type, inputs, attributes, name=self.unique(f"node_{result}"))
+        made = ir.Node(domain, op_type, inputs, attributes, name=self.unique(f"node_{result}"))
         made.metadata_props.update(before.metadata_props)
         value = made.outputs[0]
         value.name, value.shape = result, ir.Shape(list(shape))
@@ -217,7 +251,14 @@ class _Weight:
         self._axis = uses.places[0].axis
         self._stored: dict[tuple[Part, bool, int], ir.Value] = {}
         self._products = uses.products
-        self._is_shared = len(uses.products) + (len(uses.lookups) if self.form.bits == 8 else 0) > 1
+        self.has_lookup = (
+            writer.has_lookup
+            and self.form.bits == 4
+            and len(uses.products) < 2  # which read tables with more axes
+            and uses.dtype is not torch.bfloat16
+        )
+        shared = len(uses.lookups) if self.form.bits == 8 or self.has_lookup else 0
+        self._is_shared = len(uses.products) + shared > 1
         self._ones = 0
         while math.comb(self._ones + 2, 2) < len(uses.products):
             self._ones += 1

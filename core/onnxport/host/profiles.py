@@ -27,6 +27,7 @@ class Profile:
         opset: the opset that is written where the caller names none; None for the usual one.
         providers: onnxruntime's execution providers that run such a file, the preferred first.
         kernels: gives the table of kernels, for ``check(runtime=...)``; None where it isn't known.
+        operators: those of its domains that other plugins may write too, such as ``"com.microsoft::GatherBlockQuantized"``.
         choices: by operator, whether files have it and the measurement that decided.
         portable: the call asked for operators of other domains as functions with a standard body.
         plugin: name of the plugin that brought it; filled when the plugin is loaded.
@@ -38,6 +39,7 @@ class Profile:
     opset: int | None = None
     providers: tuple[str, ...] = ()
     kernels: Callable[[], Kernels] | None = None
+    operators: frozenset[str] = frozenset()
     choices: Mapping[str, str] = field(default_factory=dict)
     portable: bool = False
     plugin: str = field(default="", compare=False)
@@ -95,4 +97,4 @@ def chosen_profile(runtime: object, portable: object, profiles: Callable[[], Map
             f"{', '.join(map(repr, known))}.{hint}{cure}",
             parameter="runtime",
         )
-    return replace(known[runtime], portable=portable)
+    return replace(known[runtime], portable=portable, operators=frozenset() if portable else known[runtime].operators)

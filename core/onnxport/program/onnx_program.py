@@ -42,6 +42,7 @@ class ONNXProgram:
     Attributes:
         plugins: those of its export, whose passes `optimize` and `apply_weights` use; None for the installed ones.
         profile: name of the profile that it was written for.
+        operators: those of the profile's runtime that plugins may still write into it; none of a loaded file.
         session_options: an `onnxruntime.SessionOptions` for sessions that are given none; None for the defaults.
         model: the model, as onnx_ir represents it.
         exported_program: the program that was exported; None for a model that was loaded from a file or unpickled.
@@ -59,7 +60,7 @@ class ONNXProgram:
         self._spec: tuple[object, CallSpec | None] = None, None
         self.path = ""
         self.plugins: Plugins | None = None
-        self.profile = STANDARD
+        self.profile, self.operators = STANDARD, frozenset[str]()
         self.session_options: ort.SessionOptions | None = None
         self._session: ort.InferenceSession | None = None
         self._remove_files: Callable[[], object] | None = None
@@ -281,7 +282,7 @@ class ONNXProgram:
     def __copy__(self) -> ONNXProgram:
         copied = type(self)(self.model, self.exported_program)
         copied._spec, copied.path, copied.session_options = self._spec, self.path, self.session_options
-        copied.plugins, copied.profile = self.plugins, self.profile
+        copied.plugins, copied.profile, copied.operators = self.plugins, self.profile, self.operators
         return copied
 
     def __deepcopy__(self, memo: dict[int, Any]) -> ONNXProgram:
