@@ -12,7 +12,6 @@ from onnxport.optimize.rewriting import QUANTIZED, all_nodes
 
 from onnxport_quantization.formats import WeightFormat
 
-
 LOOKUP_DOMAIN, LOOKUP = "com.microsoft", "GatherBlockQuantized"
 """onnxruntime's operator that looks rows up in a table of 4 bits and dequantizes them."""
 

@@ -27,7 +27,7 @@ class Profile:
         opset: the opset that is written where the caller names none; None for the usual one.
         providers: onnxruntime's execution providers that run such a file, the preferred first.
         kernels: gives the table of kernels, for ``check(runtime=...)``; None where it isn't known.
-        operators: those of its domains that other plugins may write too, such as ``"com.microsoft::GatherBlockQuantized"``.
+        operators: those of its domains that other plugins may write too: ``"com.microsoft::GatherBlockQuantized"``.
         choices: by operator, whether files have it and the measurement that decided.
         portable: the call asked for operators of other domains as functions with a standard body.
         plugin: name of the plugin that brought it; filled when the plugin is loaded.
@@ -61,8 +61,7 @@ def by_name(profiles: Iterable[Profile]) -> dict[str, Profile]:
     """
     named = {STANDARD: DEFAULT}
     for profile in profiles:
-        other = named.setdefault(profile.name, profile)
-        if other is not profile:
+        if (other := named.setdefault(profile.name, profile)) is not profile:
             raise PluginError(
                 f"The plugins {other.plugin or 'onnxport'!r} and {profile.plugin!r} both have a profile "
                 f"{profile.name!r}: leave one out of plugins=[...], or rename one.",
