@@ -19,6 +19,11 @@ from onnxport_builtin.program.data_file import absolute as absolute
 from onnxport_builtin.program.data_file import folder_of as folder_of
 from onnxport_builtin.program.data_file import inside as inside
 from onnxport_builtin.program.reweight import names_of as names_of
+from onnxport_workbench.cli_models import Example as Example
+from onnxport_workbench.cli_models import load_example as load_example
+from onnxport_workbench.cli_options import UsageError as UsageError
+from onnxport_workbench.cli_output import PlainConsole as PlainConsole
+from onnxport_workbench.cli_output import guarded as guarded
 from onnxport_workbench.cli_output import print_json as print_json
 
 from onnxport.capture.arguments import example_arguments_of as example_arguments_of

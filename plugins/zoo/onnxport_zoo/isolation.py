@@ -1,0 +1,231 @@
+"""A fresh process for each case, with limits: a crash, a hang and a lack of memory are results.
+
+Processes are forked from a server that has imported what an export needs, and nothing else. Systems that can't fork
+start an interpreter for each.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import faulthandler
+import multiprocessing
+import os
+import resource
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+from onnxport_zoo.cases import Case
+from onnxport_zoo.results import Status
+
+_STARTING = threading.Lock()  # multiprocessing reads the exit codes of all processes when it starts one
+ATTEMPTS = 3  # for what the machine is to blame for
+_PAUSE = 0.05  # seconds between looks at the memory of a process
+_OUTPUT = 2000  # characters of what a process printed that a result keeps
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """A case as engines pass it on.
+
+    Attributes:
+        case: what to export.
+        key: what its result is stored under.
+        verified: the folder of known verifications, or None.
+        memory: how many bytes the process may have.
+        estimate: how many it will take, as far as is known.
+    """
+
+    case: Case
+    key: str
+    verified: Path | None
+    memory: int
+    estimate: int = 0
+
+
+def isolated(task: Task, cpus: Sequence[int] = (), stop: Callable[[], bool] = lambda: False) -> dict[str, Any]:
+    """Perform a task in a process of its own, and give its record.
+
+    A process that was killed from outside, not for memory, is started again.
+
+    Args:
+        task: what to do.
+        cpus: the processors that the process may use; all where it is empty. It has a thread for each.
+        stop: asked now and then whether to give up.
+    """
+    start = time.time()
+    attempts, result = 1, _attempt(task, cpus, stop)
+    while result.pop("machine", False) and attempts < ATTEMPTS:
+        attempts, result = attempts + 1, _attempt(task, cpus, stop)
+    facts: dict[str, Any] = {"case": task.case.name, "key": task.key, "settings": task.case.settings()}
+    facts |= {"limits": {"seconds": task.case.seconds, "memory": task.case.memory}, "attempts": attempts}
+    return {**facts, **result, "start": start, "seconds": round(time.time() - start, 3)}
+
+
+def warm() -> None:
+    """Start the server of processes, so that its imports are no part of the first case's time."""
+    process = fresh().Process(target=_nothing)
+    process.start()
+    process.join()
+
+
+def _nothing() -> None:
+    pass
+
+
+def _attempt(task: Task, cpus: Sequence[int], stop: Callable[[], bool]) -> dict[str, Any]:
+    folder = Path(tempfile.mkdtemp(prefix="onnxport-zoo-"))
+    try:
+        return _watched(task, folder, cpus, stop)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _watched(task: Task, folder: Path, cpus: Sequence[int], stop: Callable[[], bool]) -> dict[str, Any]:
+    context = fresh()
+    receiver, sender = context.Pipe(duplex=False)
+    kills = _kills_for_memory()
+    process = context.Process(target=_child, args=(sender, task, str(folder), tuple(cpus)))
+    with _STARTING:
+        process.start()
+    sender.close()
+    state: dict[str, Any] = {"stage": "", "peak": 0}
+    verdict: tuple[Status, str] | None = None
+    end = time.monotonic() + task.case.seconds
+    while "result" not in state and verdict is None:
+        ready = wait([receiver, process.sentinel], timeout=_PAUSE)
+        if receiver in ready and not _heard(receiver, state):
+            break
+        if process.sentinel in ready and not receiver.poll():
+            break
+        state["peak"] = max(state["peak"], resident_bytes(process.pid))
+        if state["peak"] > task.memory:
+            verdict = Status.MEMORY, f"It took {_size(state['peak'])} of memory; it may have {_size(task.memory)}."
+        elif time.monotonic() > end:
+            verdict = Status.TIMEOUT, f"It took longer than the {task.case.seconds:g} s that it has."
+        elif stop():
+            verdict = Status.STOPPED, "The run was stopped."
+    ended = _ended(process, patience=5.0 if verdict is None else 0.0)
+    receiver.close()
+    if "result" in state:
+        result: dict[str, Any] = state["result"]
+        return {**result, "peak": max(result.get("peak", 0), state["peak"])}
+    result = {"stage": state["stage"], "stages": {}, "peak": state["peak"]}
+    if verdict is None:
+        verdict = _death(ended, _kills_for_memory() > kills)
+        result["machine"] = verdict[0] is Status.CRASHED and ended == -signal.SIGKILL
+    return {**result, "status": verdict[0], "message": verdict[1], "output": _tail(folder / "output.txt")}
+
+
+def _heard(receiver: Connection, state: dict[str, Any]) -> bool:
+    """Whether the process said something; it says its stages, and then its result."""
+    try:
+        name, value = receiver.recv()
+    except (EOFError, OSError):
+        return False
+    state[name] = value
+    return True
+
+
+def _ended(process: Any, patience: float) -> int:
+    """End a process and all that it started; give its exit code."""
+    ended = bool(wait([process.sentinel], timeout=patience))
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    if not ended:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process.pid, signal.SIGKILL)  # it may not lead its group yet
+        wait([process.sentinel])
+    with _STARTING:
+        process.join()
+        return int(process.exitcode)
+
+
+def _death(code: int, for_memory: bool) -> tuple[Status, str]:
+    if code == -signal.SIGKILL and for_memory:
+        return Status.MEMORY, "The system ended it, since memory was short."
+    if code < 0:
+        try:
+            name = signal.Signals(-code).name
+        except ValueError:
+            name = f"signal {-code}"
+        return Status.CRASHED, f"It was ended by {name}."
+    return Status.CRASHED, f"It ended with exit code {code}, without a result."
+
+
+def _tail(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace")[-_OUTPUT:].strip() if path.exists() else ""
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**30:.2f} GiB"
+
+
+def resident_bytes(pid: int | None) -> int:
+    """The memory of a process; 0 where it has ended, or the system doesn't tell."""
+    try:
+        with open(f"/proc/{pid}/statm", encoding="ascii") as file:
+            return int(file.read().split()[1]) * resource.getpagesize()
+    except (OSError, IndexError, ValueError):
+        return 0
+
+
+def _kills_for_memory() -> int:
+    """How often the system has ended a process since memory was short."""
+    try:
+        lines = Path("/proc/vmstat").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
+
+
+# The server and the process -----------------------------------------------------------------------------------------
+
+
+def fresh() -> Any:
+    """The way in which processes are made."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["onnxport_zoo.preload"])  # before the server starts; later calls change nothing
+    return context
+
+
+def _child(sender: Connection, task: Task, folder: str, cpus: tuple[int, ...]) -> None:
+    if hasattr(os, "setsid"):
+        os.setsid()  # so that what it starts can be ended with it
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    output = os.open(os.path.join(folder, "output.txt"), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    for descriptor in (1, 2):
+        os.dup2(output, descriptor)
+    faulthandler.enable()
+    import torch
+
+    from onnxport_zoo.task import perform
+
+    if cpus and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, cpus)
+    torch.set_num_threads(max(len(cpus), 1))
+    files = Path(folder) / "files"
+    files.mkdir()
+    result = perform(task.case, files, task.verified, lambda stage: sender.send(("stage", stage)))
+    factor = 1 if sys.platform == "darwin" else 1024
+    result["peak"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * factor
+    sender.send(("result", result))
+    sys.stdout.flush()
+    os._exit(0)  # threads of a model are no matter any more
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os.killpg(os.getpgid(0), signal.SIGKILL)
