@@ -7,9 +7,9 @@ import copy
 import os
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import onnx
 import torch
@@ -48,6 +48,11 @@ from onnxport_workbench.weight_check import WeightCheck, check_weights
 
 if TYPE_CHECKING:
     import onnxruntime as ort
+
+Kind: TypeAlias = Callable[
+    [ONNXProgram, Any], Iterable[tuple[str, Mapping[str, torch.Tensor], Mapping[str, torch.Tensor]]]
+]
+"""Takes the program and the torch model; yields a label, and by name what torch gives and what the file gives."""
 
 _LAYOUT = re.compile(r"Guard failed: .*(stride|storage_offset|is_contiguous)")
 
@@ -196,6 +201,7 @@ def verify(
     *,
     other_inputs: Sequence[tuple[Sequence[Any], Mapping[str, Any] | None]] = (),
     generate: bool = True,
+    kind: Kind | None = None,
     rtol: float | None = None,
     atol: float | None = None,
     plugins: Sequence[Any] | None = None,
@@ -220,6 +226,8 @@ def verify(
         kwargs: keyword inputs.
         other_inputs: further `(args, kwargs)` to compare at.
         generate: whether to compare at generated shapes.
+        kind: what is compared instead of the outputs at some inputs, such as ``onnxport_transformers.Generation()``,
+            the tokens of a language model.
         rtol: relative tolerance for all floating-point outputs; by default that of the dtype in `TOLERANCES`.
         atol: absolute tolerance, likewise; if given, it is taken as it is.
         plugins: op packs that know the containers among inputs and outputs, as `export` takes them.
@@ -239,6 +247,8 @@ def verify(
     tolerances = tolerance_argument("rtol", rtol), tolerance_argument("atol", atol)
     require_flags(generate=generate)
     _check_reference(model)
+    if kind is not None:
+        callable_argument("kind", kind, "a function of the program and the model that yields cases, or left out")
     positional, keywords = call_arguments(args, kwargs)
     others = _other_inputs(other_inputs)
     if plugins is not None:
@@ -253,7 +263,7 @@ def verify(
         raise InputError(
             "An .onnx file can only be verified against a model: pass the torch model as `model`.", parameter="model"
         )
-    if not positional and not keywords:
+    if not positional and not keywords and kind is None:
         if exported is not None and exported.example_inputs is not None:
             positional, keywords = exported.example_inputs
         elif opened.model.graph.inputs:
@@ -274,6 +284,9 @@ def verify(
             result.weights = check_weights(opened.model, opened.exported_program, reference)
             if rounding is not None:
                 result.weights.add(rounding.compared, rounding.differing())
+        if kind is not None:
+            comparing.compare_kind(kind)
+            return result
         comparing.compare("example", positional, keywords)
         for i, other in enumerate(others, 1):
             comparing.compare(f"inputs {i}", *other)
@@ -356,6 +369,18 @@ class _Verification:
             self._run(comparison, args, kwargs)
         self.result.comparisons.append(comparison)
         return comparison
+
+    def compare_kind(self, kind: Kind) -> None:
+        """Compare what a kind of verification yields. The torch model has rounded weights where the file has."""
+        if self.unusable:
+            self.result.comparisons.append(Comparison("example", error=self.unusable))
+            return
+        with torch.no_grad(), replaced(self._function, self._weights):
+            for label, expected, found in kind(self._program, self._function):
+                comparison = Comparison(label)
+                for name, tensor in expected.items():
+                    comparison.outputs.append(compare(name, tensor, found[name], *self._tolerances))
+                self.result.comparisons.append(comparison)
 
     def compare_generated(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Compare at the example's inputs in other sizes."""

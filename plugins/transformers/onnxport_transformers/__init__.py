@@ -7,13 +7,14 @@ from typing import Any
 from onnxport import hookimpl
 
 _HOMES = {
+    "Generation": "generation",
     "Package": "package",
     "export_folder": "package",
     "export_model": "package",
 }
 """Public names, and the files that they are in: transformers is imported when one is first asked for."""
 
-__all__ = ["Package", "export_folder", "export_model"]
+__all__ = ["Generation", "Package", "export_folder", "export_model"]
 
 
 def __getattr__(name: str) -> Any:

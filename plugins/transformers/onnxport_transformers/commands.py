@@ -40,6 +40,9 @@ def transformers(
     last_logits: Annotated[
         bool, typer.Option("--last-logits", help="For text generation: logits of the last token alone.")
     ] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Compare what was written with the model; it is loaded for that.")
+    ] = False,
     opset: Annotated[int | None, typer.Option("--opset", help="ONNX opset to write, from 18.")] = None,
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Run the code that the folder has for its model.")
@@ -65,6 +68,7 @@ def transformers(
         genai=genai,
         from_config=from_config,
         last_logits=last_logits,
+        verify=verify,
         opset_version=opset,
         trust_remote_code=trust_remote_code,
         plugins=plugin,

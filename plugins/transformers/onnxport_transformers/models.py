@@ -120,7 +120,12 @@ def build(
         if weights is not None:
             _without_data(model)
             return Source(model, weights, folder)
-    return Source(factory.from_pretrained(folder, config=config, dtype=dtype, **options).eval(), folder=folder)
+    return Source(loaded(factory, folder, config=config, dtype=dtype, **options), folder=folder)
+
+
+def loaded(factory: Any, folder: Path, **options: Any) -> Any:
+    """The model of a folder in memory, in eval mode."""
+    return factory.from_pretrained(folder, **options).eval()
 
 
 def _checkpoint(folder: Path) -> Mapping[str, TorchTensor] | None:

@@ -17,6 +17,7 @@ from onnxport import InputError
 from onnxport_transformers import decoding, inputs, models, seq2seq, tasks
 from onnxport_transformers.decoding import Graph
 from onnxport_transformers.genai import write_config
+from onnxport_transformers.generation import Generation
 from onnxport_transformers.models import Source
 
 _COPIED = (
@@ -25,6 +26,10 @@ _COPIED = (
     *("processor_config.json", "video_preprocessor_config.json", "sentencepiece*"),
 )
 """Files of a model's folder that whoever runs the package needs too."""
+
+
+def _untold(line: str) -> None:
+    """Say nothing."""
 
 
 @dataclass
@@ -70,6 +75,7 @@ def export_folder(
     dtype: str = "float32",
     from_config: bool = False,
     trust_remote_code: bool = False,
+    verify: bool = False,
     **options: Any,
 ) -> Package:
     """Export the model of a folder.
@@ -81,28 +87,48 @@ def export_folder(
         dtype: ``"float32"``, ``"float16"`` or ``"bfloat16"``.
         from_config: build the model with random weights, without those of the folder.
         trust_remote_code: run the code that the folder has for its model.
+        verify: compare what was written with the model, which is loaded into memory for that.
         options: those of :func:`export_model`.
 
     Raises:
         InputError: the folder has no model that this transformers can read, or an option can't be used.
+        VerificationError: with `verify`, a file computes something else. The package is written.
         OnnxExporterError: the model can't be exported.
     """
     if dtype not in models.DTYPES:
         raise InputError(f"dtype={dtype!r}: give one of {', '.join(models.DTYPES)}.", parameter="dtype")
     folder = Path(folder)
     started = time.perf_counter()
+    factory: dict[str, Any] = {"dtype": models.DTYPES[dtype], "trust_remote_code": trust_remote_code}
     config = models.read_config(folder, trust_remote_code=trust_remote_code)
     chosen = tasks.task_of(config, task)
-    source = models.build(
-        tasks.factory_of(chosen),
-        config,
-        None if from_config else folder,
-        dtype=models.DTYPES[dtype],
-        trust_remote_code=trust_remote_code,
-    )
+    source = models.build(tasks.factory_of(chosen), config, None if from_config else folder, **factory)
     source.folder = folder
     package = Package(Path(output), chosen.name, seconds={"read": time.perf_counter() - started})
-    return _written(source, chosen, package, **options)
+    _written(source, chosen, package, **options)
+    if verify:
+        model = source.model if not source.weights else models.loaded(tasks.factory_of(chosen), folder, **factory)
+        verify_package(package, model, tell=options.get("tell", _untold))
+    return package
+
+
+def verify_package(package: Package, model: Any, tell: Callable[[str], None] = _untold) -> None:
+    """Compare the files of a package with their model: a decoder's tokens, the outputs of all others.
+
+    Raises:
+        VerificationError: what differs, and where.
+    """
+    task = tasks.TASKS[package.task]
+    started = time.perf_counter()
+    if task.form is tasks.DECODER:
+        checks = {"model": onnxport.verify(package.files["model"], model, kind=Generation())}
+    else:
+        graphs = _graphs(model, task, False)
+        checks = {part: onnxport.verify(package.files[part], g.model, (), g.kwargs) for part, g in graphs.items()}
+    package.seconds["verify"] = time.perf_counter() - started
+    for part, result in checks.items():
+        result.raise_on_failure()
+        tell(f"{part}: equal in {len(result.comparisons)} cases")
 
 
 def export_model(model: Any, output: str | os.PathLike[str], *, task: str | None = None, **options: Any) -> Package:
@@ -120,10 +146,15 @@ def export_model(model: Any, output: str | os.PathLike[str], *, task: str | None
             plugins: likewise.
             genai: also write ``genai_config.json``.
             last_logits: for text generation, logits of the last token alone.
+            verify: compare what was written with the model.
             tell: is called with a line for each step.
     """
     chosen = tasks.task_of(model.config, task or _task_of_class(model))
-    return _written(Source(model.eval()), chosen, Package(Path(output), chosen.name), **options)
+    verify = options.pop("verify", False)
+    package = _written(Source(model.eval()), chosen, Package(Path(output), chosen.name), **options)
+    if verify:
+        verify_package(package, model, tell=options.get("tell", _untold))
+    return package
 
 
 def _task_of_class(model: Any) -> str | None:
@@ -151,7 +182,7 @@ def _written(
     plugins: Sequence[Any] | None = None,
     genai: bool = False,
     last_logits: bool = False,
-    tell: Callable[[str], None] = lambda line: None,
+    tell: Callable[[str], None] = _untold,
 ) -> Package:
     if genai and task.form is not tasks.DECODER:
         raise InputError(f"--genai is for text generation; this is {task.name}. Leave it out.", parameter="genai")
