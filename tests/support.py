@@ -12,60 +12,7 @@ import onnx
 import onnxport
 import onnxruntime
 import torch
-import torch.utils._pytree as pytree
-
-#: (rtol, atol) by dtype of an output
-TOLERANCES: dict[torch.dtype, tuple[float, float]] = {
-    torch.float32: (1e-4, 1e-5),
-    torch.float64: (1e-7, 1e-9),
-    torch.float16: (2e-2, 1e-3),
-    torch.bfloat16: (5e-2, 1e-2),
-    torch.complex64: (1e-4, 1e-5),
-    torch.complex128: (1e-7, 1e-9),
-}
-
-
-class FunctionModule(torch.nn.Module):
-    """A function as a module."""
-
-    def __init__(self, function: Callable[..., Any]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
-        return self.function(*args, **kwargs)
-
-
-def as_module(model: torch.nn.Module | Callable[..., Any]) -> torch.nn.Module:
-    """The model itself, or a function wrapped, in eval mode."""
-    return model.eval() if isinstance(model, torch.nn.Module) else FunctionModule(model).eval()
-
-
-def flat_tensors(value: Any) -> list[torch.Tensor]:
-    """The tensors of a model's return value, in order; numbers become 0-d tensors (a Python float is a double)."""
-    leaves = [
-        torch.tensor(leaf, dtype=torch.float64) if isinstance(leaf, float) else leaf
-        for leaf in pytree.tree_leaves(value)
-    ]
-    return [leaf if isinstance(leaf, torch.Tensor) else torch.tensor(leaf) for leaf in leaves if leaf is not None]
-
-
-def expect_equal(
-    actual: torch.Tensor, expected: torch.Tensor, rtol: float | None = None, atol: float | None = None
-) -> None:
-    """Check dtype, shape and values; NaN and infinities must stand in the same places."""
-    assert actual.dtype == expected.dtype, f"dtype {actual.dtype}, expected {expected.dtype}"
-    assert tuple(actual.shape) == tuple(expected.shape), (
-        f"shape {tuple(actual.shape)}, expected {tuple(expected.shape)}"
-    )
-    default = TOLERANCES.get(expected.dtype, (0.0, 0.0))
-    torch.testing.assert_close(
-        actual.detach().cpu(),
-        expected.detach().cpu().resolve_conj().resolve_neg(),
-        rtol=default[0] if rtol is None else rtol,
-        atol=default[1] if atol is None else atol,
-        equal_nan=True,
-    )
+from onnxport.testing import TOLERANCES, FunctionModule, as_module, compare_with_eager, expect_equal, flat_tensors
 
 
 def run_model(
@@ -75,47 +22,26 @@ def run_model(
     return list(program(*args, **(kwargs or {})))
 
 
-def _copied(value: Any) -> Any:
-    return pytree.tree_map(lambda leaf: leaf.clone() if isinstance(leaf, torch.Tensor) else leaf, value)
-
-
 def export_and_compare(
     model: torch.nn.Module | Callable[..., Any],
     args: Sequence[Any],
     kwargs: Mapping[str, Any] | None = None,
     *,
-    dynamic_shapes: Any = None,
     other_args: Sequence[Any] | None = None,
     other_kwargs: Mapping[str, Any] | None = None,
-    rtol: float | None = None,
-    atol: float | None = None,
     **options: Any,
 ) -> onnxport.ONNXProgram:
     """Export, check with onnx.checker, run on onnxruntime, compare every output with eager.
 
     Args:
         other_args: a second set of inputs, to show that dynamic dimensions are.
-        options: more arguments of ``onnxport.export``.
+        options: more arguments of ``onnxport.testing.compare_with_eager`` and ``onnxport.export``.
     """
-    module = as_module(model)
-    kwargs = dict(kwargs or {})
-    program = onnxport.export(
-        module, tuple(_copied(args)), kwargs=_copied(kwargs), dynamic_shapes=dynamic_shapes, **options
-    )
-    onnx.checker.check_model(program.model_proto, full_check=True)
-    sets = [(args, kwargs)]
+    others = []
     if other_args is not None or other_kwargs is not None:
-        sets.append(
-            (args if other_args is None else other_args, kwargs if other_kwargs is None else dict(other_kwargs))
-        )
-    for given_args, given_kwargs in sets:
-        with torch.no_grad():
-            expected = flat_tensors(module(*_copied(given_args), **_copied(given_kwargs)))
-        actual = run_model(program, _copied(given_args), _copied(given_kwargs))
-        assert len(actual) == len(expected), f"{len(actual)} outputs, expected {len(expected)}"
-        for got, want in zip(actual, expected):
-            expect_equal(got, want, rtol, atol)
-    return program
+        others = [(args if other_args is None else other_args, kwargs if other_kwargs is None else other_kwargs)]
+    (case,) = compare_with_eager(model, args, kwargs, other_inputs=others, generate=False, **options)
+    return case.program
 
 
 MOVING = frozenset(["Unsqueeze", "Squeeze", "Transpose", "Expand", "Reshape"])
@@ -149,6 +75,9 @@ def optimized_types(program: onnxport.ONNXProgram) -> list[str]:
 
 
 __all__ = [
+    "TOLERANCES",
+    "FunctionModule",
+    "as_module",
     "computing_types",
     "expect_equal",
     "export_and_compare",

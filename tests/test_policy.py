@@ -32,7 +32,7 @@ BUILTIN_IMPORTS = {
 PUBLIC = {"onnxport", "onnxport.authoring", "onnxport.kit", "onnxport.optimize.rewriting"}
 BUILTIN_NAMES = {path.name for path in (ROOT / "plugins_builtin").iterdir() if (path / "__init__.py").exists()}
 # fit_tables.py is the program that made tables.npz; only running it needs mpmath.
-TOOL_IMPORTS = {"fit_tables.py": {"mpmath"}}
+TOOL_IMPORTS = {"fit_tables.py": {"mpmath"}, "pytest_plugin.py": {"pytest"}}
 
 
 def python_files(*folders: Path) -> list[Path]:

@@ -16,10 +16,6 @@ from onnxport.lazy import attached as _attached
 __all__, __getattr__ = _attached(__file__)
 
 
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
-
-
 class _Package(ModuleType):
     """Keeps ``onnxport.export`` and ``onnxport.verify`` the functions, though modules of these names are imported."""
 

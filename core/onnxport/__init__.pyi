@@ -15,6 +15,7 @@ from onnxport_workbench.together import save_together as save_together
 from onnxport_workbench.torch_onnx import as_torch_onnx as as_torch_onnx
 from onnxport_workbench.verify import VerificationResult as VerificationResult
 from onnxport_workbench.verify import verify as verify
+from onnxport_workbench.version import __version__ as __version__
 from onnxport_workbench.view import view as view
 
 from onnxport.emit.builder import Builder as Builder
@@ -43,6 +44,7 @@ from onnxport.errors import UnsupportedOperatorsError as UnsupportedOperatorsErr
 from onnxport.errors import VerificationError as VerificationError
 from onnxport.errors import WeightError as WeightError
 from onnxport.export import export as export
+from onnxport.host.hookspecs import API_VERSION as API_VERSION
 from onnxport.host.hookspecs import hookimpl as hookimpl
 from onnxport.host.profiles import Profile as Profile
 from onnxport.host.records import Deferred as Deferred

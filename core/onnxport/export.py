@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import onnx_ir as ir
 import torch
@@ -34,16 +33,19 @@ from onnxport.host.semantics import using
 from onnxport.optimize import pipeline
 from onnxport.program.onnx_program import ONNXProgram
 from onnxport.run import Run
-from onnxport.settings import Settings, call_for, check_arguments
+from onnxport.settings import Mutation, Settings, call_for, check_arguments
 from onnxport.translate.model import Names, Translated
 from onnxport.translate.overrides import Overrides
 from onnxport.translate.walk import Translator
 from onnxport.vocabulary import keys
 from onnxport.vocabulary.callers import warn
 from onnxport.vocabulary.checks import classes_of, is_empty, observer_of, require_flags
+from onnxport.vocabulary.provenance import Level
 from onnxport.vocabulary.upstream import uncompiled, unset_fake_temporarily, without_autocast
 
-logger = logging.getLogger("onnxport")
+if TYPE_CHECKING:
+    # A stub: names that type checkers know, so that they find others.
+    from onnxport.deprecated import Deprecated, Unpack
 
 
 def export(
@@ -70,15 +72,15 @@ def export(
     keep_initializers_as_inputs: bool = False,
     dynamic_axes: Mapping[str, Any] | None = None,
     plugins: Sequence[Any] | None = None,
-    mutation: str = "outputs",
+    mutation: Mutation = "outputs",
     functions: Sequence[type[torch.nn.Module] | str] = (),
-    metadata: str = "full",
+    metadata: Level = "full",
     seed: int | None = None,
     runtime: str = "onnx",
     portable: bool = False,
     prefer: Mapping[Any, str] | None = None,
     quantize: Any = None,
-    **deprecated: Any,
+    **deprecated: Unpack[Deprecated],
 ) -> ONNXProgram:
     """Export a model to ONNX.
 
@@ -158,12 +160,10 @@ def export(
         translated.expect_complete()
         # What traces nodes again may fix sizes: a vmap's linear does in torch 2.11.
         check_dynamic(captured.program, request)
-        if optimize:
-            with run.stage("optimize"), _without_collection(), unset_fake_temporarily():
-                run.passes |= pipeline.optimize(translated.model, call.plugins.ir_passes(call.profile.name))
-        else:
-            with unset_fake_temporarily():
-                run.passes |= pipeline.optimize(translated.model, call.plugins.required_passes(call.profile.name))
+        passes = call.plugins.ir_passes if optimize else call.plugins.required_passes
+        stage = run.stage("optimize") if optimize else contextlib.nullcontext()
+        with stage, _without_collection(), unset_fake_temporarily():
+            run.passes |= pipeline.optimize(translated.model, passes(call.profile.name))
         onnx_program = ONNXProgram(translated.model, captured.program)
         onnx_program.plugins, onnx_program.profile = call.plugins, call.profile.name
         onnx_program.operators = call.profile.operators

@@ -25,6 +25,8 @@ from onnxport_workbench.cli_options import UsageError as UsageError
 from onnxport_workbench.cli_output import PlainConsole as PlainConsole
 from onnxport_workbench.cli_output import guarded as guarded
 from onnxport_workbench.cli_output import print_json as print_json
+from onnxport_workbench.json_results import JsonResult as JsonResult
+from onnxport_workbench.observing import watching as watching
 
 from onnxport.capture.arguments import example_arguments_of as example_arguments_of
 from onnxport.capture.arguments import prepare as prepare

@@ -17,16 +17,19 @@ _IMPORT = re.compile(r"^from (\S+) import (\w+) as \2$", re.MULTILINE)
 
 
 def attached(file: str) -> tuple[list[str], Callable[[str], Any]]:
-    """The ``__all__`` and ``__getattr__`` of a module with a stub.
+    """The ``__all__`` and ``__getattr__`` of a module with a stub. ``dir`` of the module lists these names alone.
 
     Args:
         file: the module's ``__file__``.
     """
     module = os.path.splitext(os.path.basename(file))[0]
     homes = homes_in(module)
+    full = "onnxport" if module == "__init__" else f"onnxport.{module}"
+    own = vars(sys.modules[full])
+    own["__dir__"] = lambda: sorted({*homes, *(name for name in own if name.startswith("__"))})
 
     def get(name: str) -> Any:
-        return loaded("onnxport" if module == "__init__" else f"onnxport.{module}", name, homes)
+        return loaded(full, name, homes)
 
     return sorted(homes), get
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import logging
-import resource
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from onnxport.translate.model import Translated
 
 logger = logging.getLogger("onnxport")
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
 
 
 @dataclass
@@ -91,11 +95,6 @@ class Run:
             if self.verbose:
                 print(f"[onnxport] {name}: {record.seconds:.2f} s", flush=True)
 
-    @property
-    def seconds(self) -> dict[str, float]:
-        """Seconds by stage."""
-        return {stage.name: stage.seconds for stage in self.stages}
-
     def show_interface(self) -> None:
         """Print the resolved inputs and outputs, when the run is verbose."""
         if not self.verbose or self.captured is None:
@@ -150,4 +149,6 @@ class Run:
 
 
 def _peak_bytes() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    """The process's peak resident memory; 0 where the system doesn't tell. macOS counts bytes, others kilobytes."""
+    usage = 0 if resource is None else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return usage if sys.platform == "darwin" else usage * 1024

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 from onnxport.errors import InputError, OpsetError
 from onnxport.host.call import Call
@@ -17,9 +17,9 @@ from onnxport.host.table import table_records
 from onnxport.vocabulary.callers import warn
 from onnxport.vocabulary.checks import path_argument, shown
 from onnxport.vocabulary.opsets import DEFAULT_OPSET, MAX_OPSET, MIN_OPSET
-from onnxport.vocabulary.provenance import LEVELS
+from onnxport.vocabulary.provenance import Level
 
-_MUTATIONS = ("outputs", "error", "drop")
+Mutation = Literal["outputs", "error", "drop"]
 _DEPRECATED = {
     "training": "set the mode of the model itself (model.eval()) before exporting",
     "operator_export_type": "only ONNX operators are written",
@@ -37,8 +37,8 @@ class Settings:
     opset: int
     call: Call
     registry: Registry
-    mutation: str = "outputs"
-    metadata: str = "full"
+    mutation: Mutation = "outputs"
+    metadata: Level = "full"
     optimize: bool = True
     seed: int | None = None
     functions: tuple[type | str, ...] = ()
@@ -107,7 +107,7 @@ def check_arguments(
     metadata: str,
     artifacts: Any,
     seed: Any,
-    deprecated: dict[str, Any],
+    deprecated: Mapping[str, Any],
 ) -> None:
     """Check the arguments that are looked at before anything is done.
 
@@ -122,12 +122,10 @@ def check_arguments(
             "dynamo=False asks for the TorchScript exporter, which onnxport doesn't have: leave it out.",
             parameter="dynamo",
         )
-    if not isinstance(mutation, str) or mutation not in _MUTATIONS:
-        listed = ", ".join(map(repr, _MUTATIONS))
-        raise InputError(f"mutation={shown(mutation)}: it must be one of {listed}.", parameter="mutation")
-    if not isinstance(metadata, str) or metadata not in LEVELS:
-        listed = ", ".join(map(repr, LEVELS))
-        raise InputError(f"metadata={shown(metadata)}: it must be one of {listed}.", parameter="metadata")
+    for name, value, choices in (("mutation", mutation, Mutation), ("metadata", metadata, Level)):
+        if not isinstance(value, str) or value not in get_args(choices):
+            listed = ", ".join(map(repr, get_args(choices)))
+            raise InputError(f"{name}={shown(value)}: it must be one of {listed}.", parameter=name)
     path_argument("artifacts_dir", artifacts, "the path of a folder")
     if seed is not None and (not isinstance(seed, int) or isinstance(seed, bool)):
         raise InputError(f"seed={shown(seed)}: give an int, or leave it out.", parameter="seed")

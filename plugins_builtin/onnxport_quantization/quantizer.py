@@ -11,7 +11,7 @@ from typing import Any
 import onnx_ir as ir
 import torch
 from onnxport import DataType, InputError, ONNXProgram, WeightError
-from onnxport.kit import ONNX_TO_TORCH, TorchTensor, keys, markdown, optional, wrong
+from onnxport.kit import ONNX_TO_TORCH, JsonResult, TorchTensor, keys, markdown, optional, wrong
 from onnxport.optimize.rewriting import QUANTIZED, all_nodes
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.utils import _pytree as pytree
@@ -359,7 +359,7 @@ def _table(errors: Iterable[RoundingError]) -> str:
 
 
 @dataclass
-class Quantization:
+class Quantization(JsonResult):
     """What was rounded in a program.
 
     Attributes:

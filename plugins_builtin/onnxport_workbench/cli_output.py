@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
-import math
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +18,7 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 from onnxport_workbench.cli_options import UsageError
+from onnxport_workbench.json_results import finite
 
 OK, REFUSED, USAGE, INTERNAL = 0, 1, 2, 3
 
@@ -41,16 +41,7 @@ _details: ContextVar[dict[str, Any] | None] = ContextVar("_details", default=Non
 
 def print_json(data: Any) -> None:
     """Print to the standard output, also while all else that is printed goes to standard error."""
-    print(json.dumps(_finite(data), indent=2, default=str, allow_nan=False), file=_output.get() or sys.stdout)
-
-
-def _finite(data: Any) -> Any:
-    """The data without NaN and infinities, which JSON doesn't have: as text."""
-    if isinstance(data, float) and not math.isfinite(data):
-        return str(data)
-    if isinstance(data, dict):
-        return {str(key): _finite(value) for key, value in data.items()}
-    return [_finite(value) for value in data] if isinstance(data, (list, tuple)) else data
+    print(json.dumps(finite(data), indent=2, default=str, allow_nan=False), file=_output.get() or sys.stdout)
 
 
 @contextlib.contextmanager

@@ -30,6 +30,7 @@ from torch.fx import Graph, GraphModule, Node
 
 from onnxport_workbench import reproduction
 from onnxport_workbench.inlining import inlined
+from onnxport_workbench.json_results import JsonResult
 from onnxport_workbench.reference import Reference, may_tie, precisions, same_choice
 from onnxport_workbench.rounded_weights import roundings_of
 from onnxport_workbench.sessions import exact_options
@@ -103,7 +104,7 @@ class Mismatch:
 
 
 @dataclass
-class MismatchResult:
+class MismatchResult(JsonResult):
     """What :func:`find_mismatch` found.
 
     Attributes:

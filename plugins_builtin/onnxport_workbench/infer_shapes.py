@@ -26,9 +26,11 @@ from onnxport.kit import (
 )
 from torch.export import Dim
 
+from onnxport_workbench.json_results import JsonResult
+
 
 @dataclass
-class InferredShapes:
+class InferredShapes(JsonResult):
     """What :func:`infer_dynamic_shapes` found; unpacks as ``args, kwargs, dynamic_shapes``.
 
     Attributes:
@@ -43,6 +45,18 @@ class InferredShapes:
 
     def __iter__(self) -> Iterator[Any]:
         return iter((self.args, self.kwargs, self.dynamic_shapes))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Give everything as JSON types; of tensors, dtype and shape."""
+
+        def described(leaf: Any) -> Any:
+            if isinstance(leaf, torch.Tensor):
+                return {"dtype": str(leaf.dtype).removeprefix("torch."), "shape": list(leaf.shape)}
+            return leaf if leaf is None or isinstance(leaf, (bool, int, float, str)) else str(leaf)
+
+        args, kwargs = pytree.tree_map(described, (list(self.args), self.kwargs))
+        shapes = pytree.tree_map(described, self.dynamic_shapes)
+        return {"args": args, "kwargs": kwargs, "dynamic_shapes": shapes}
 
 
 def infer_dynamic_shapes(model: torch.nn.Module, inputs: Sequence[Any] | Callable[[], Any]) -> InferredShapes:

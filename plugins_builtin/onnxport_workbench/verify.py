@@ -39,6 +39,7 @@ from torch.export.graph_signature import InputKind
 from torch.utils import _pytree as pytree
 
 from onnxport_workbench.comparing import TOLERANCES, OutputCheck, compare, tolerance
+from onnxport_workbench.json_results import JsonResult
 from onnxport_workbench.reference import precisions
 from onnxport_workbench.resize import resized_inputs, with_small_integers
 from onnxport_workbench.rounded_weights import replaced, roundings_of
@@ -80,7 +81,7 @@ class Comparison:
 
 
 @dataclass
-class VerificationResult:
+class VerificationResult(JsonResult):
     """What `verify` found.
 
     Attributes:

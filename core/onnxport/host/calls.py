@@ -18,7 +18,7 @@ from typing import Any
 import pluggy
 
 from onnxport.errors import PluginError
-from onnxport.host.hookspecs import PROJECT
+from onnxport.host.hookspecs import API_VERSION, PROJECT
 from onnxport.host.info import PluginInfo
 
 Check = Callable[[PluginInfo, Any, frozenset[int]], Any]
@@ -57,10 +57,14 @@ class Hooks:
         """Add a plugin; the one that is added last is called first.
 
         Raises:
-            PluginError: its hooks are unknown, or not as pluggy wants them; or it has none.
+            PluginError: its hooks are unknown, or not as pluggy wants them; or it has none, or is for other versions
+                of the plugin API (``ONNXPORT_API``, a number, or several).
         """
         seen = _Implementations(info)
         try:
+            wanted = getattr(plugin, "ONNXPORT_API", API_VERSION)
+            if API_VERSION not in ((wanted,) if isinstance(wanted, int) else wanted):
+                raise ValueError(f"it is for plugin API {wanted}, and onnxport has {API_VERSION}: update one of them")
             for name in dir(plugin):
                 self._take(plugin, name, seen)
             if len(vars(seen)) == 1:

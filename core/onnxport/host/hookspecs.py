@@ -36,6 +36,11 @@ if TYPE_CHECKING:
     from onnxport.vocabulary.upstream import OpOverload
 
 PROJECT = "onnxport"
+API_VERSION = 1
+"""The version of what plugins may use: the hooks, the records, and the names of ``onnxport``, ``onnxport.authoring``,
+``onnxport.kit`` and ``onnxport.testing``. It grows when one of these is removed or means something else; not when some
+are added.
+"""
 
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)

@@ -52,7 +52,7 @@ class Translator:
         names: see :class:`Names`.
         weights: the program's parameters, buffers and constants.
         folded: FX nodes that were evaluated at export time, with their values.
-        level: how much provenance is written (``metadata.LEVELS``).
+        level: how much provenance is written (``provenance.Level``).
         call: the plugins that take part, and the runtime that is written for.
         seed: seed of random nodes; ``op.seed`` for translations.
         functions: the module classes whose calls become functions.

@@ -15,7 +15,7 @@ import sys
 import sysconfig
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from onnxport.text import writable
 from onnxport.vocabulary import keys
@@ -24,7 +24,7 @@ from onnxport.vocabulary.packages import BUILTIN_PACKAGE, STAGE_PACKAGES
 if TYPE_CHECKING:
     import torch.fx
 
-LEVELS = ("full", "module", "none")
+Level = Literal["full", "module", "none"]
 
 _GENERATED = "<eval_with_key>"  # code that torch.fx wrote; its number is another one each time
 _OWN = Path(__file__).parent.parent

@@ -162,22 +162,7 @@ def contained() -> Iterator[None]:
 
 
 __all__ = [
-    "BatchNorm",
-    "CeilDiv",
-    "CleanDiv",
-    "Dropout",
-    "FakeTensor",
-    "FakeTensorMode",
-    "FloorDiv",
-    "GuardOnDataDependentSymNode",
-    "HigherOrderOperator",
-    "Mod",
-    "OpOverload",
-    "OpOverloadPacket",
-    "PythonMod",
-    "PythonPrinter",
-    "decomposition_table",
-    "make_fx",
-    "pytree",
-    "unset_fake_temporarily",
-]
+    "BatchNorm", "CeilDiv", "CleanDiv", "Dropout", "FakeTensor", "FakeTensorMode", "FloorDiv",
+    "GuardOnDataDependentSymNode", "HigherOrderOperator", "Mod", "OpOverload", "OpOverloadPacket", "PythonMod",
+    "PythonPrinter", "decomposition_table", "make_fx", "pytree", "unset_fake_temporarily",
+]  # fmt: skip
