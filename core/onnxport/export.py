@@ -129,6 +129,7 @@ def export(
     Raises:
         OnnxExporterError: one of its subclasses, which name what can't be exported, where and why.
     """
+    asked = dict(locals())  # what a report tells of the call
     require_flags(
         verbose=None if callable(verbose) else verbose,
         dynamo=dynamo,
@@ -149,7 +150,8 @@ def export(
         external_data = call.plugins.act("check_destination", f, external_data)  # now, and not after an hour
     verifier = _verifier(call) if verify else None  # which is refused before the capture
     observer = observer_of(verbose) if callable(verbose) else None
-    run = Run(verbose=bool(verbose) and observer is None, artifacts=Path(artifacts_dir), observer=observer)
+    shown = bool(verbose) and observer is None
+    run = Run(verbose=shown, artifacts=Path(artifacts_dir), observer=observer, asked=asked)
     try:
         request, captured = capture_model(
             run, settings, model, args, kwargs, dynamic_shapes, dynamic_axes, input_names, output_names

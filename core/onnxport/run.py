@@ -58,6 +58,7 @@ class Run:
         artifacts: folder for reports.
         notes: what plugins said by :func:`note`.
         observer: called with each stage's name when it starts; for progress displays.
+        asked: the arguments of the call, by parameter.
     """
 
     verbose: bool = False
@@ -75,6 +76,7 @@ class Run:
     quantization: Any = None
     verification: Any = None
     error: BaseException | None = None
+    asked: dict[str, Any] = field(default_factory=dict)
 
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[None]:

@@ -503,6 +503,27 @@ def plugins(
 
 @app.command()
 @guarded
+def new_pack(
+    name: Annotated[str, typer.Argument(help="Of the library whose operators it is for, such as mylib.")],
+    folder: Annotated[
+        Path | None, typer.Option("--folder", help="Where to write it; by default onnxport-NAME, here.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a new pack: a distribution with an operator, its translation, tests and a page, to start from."""
+    from onnxport_workbench.new_pack import write_pack
+
+    files = write_pack(name, folder)
+    if as_json:
+        print_json({"files": [str(file) for file in files]})
+        return
+    for file in files:
+        console.print(str(file))
+    console.print(f"Next: cd {files[0].parent}, pip install -e '.[test]', pytest")
+
+
+@app.command()
+@guarded
 def profiles(
     name: Annotated[str, typer.Argument(help="A profile; all are listed when it is left out.")] = "",
     plugin: PluginsOption = None,

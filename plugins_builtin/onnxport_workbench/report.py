@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import inspect
 import json
 import logging
 import platform
@@ -11,8 +12,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import importlib_metadata
+import onnxport
 from onnxport import SaveError, UnsupportedOperatorsError
 from onnxport.kit import fenced, keys, markdown
+
+from onnxport_workbench.report_parts import (
+    folded,
+    given_inputs,
+    graph_text,
+    model_of,
+    options_of,
+    relative,
+    skeletons,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -96,6 +108,9 @@ class Report:
         return {
             "succeeded": error is None,
             "error": None if error is None else f"{type(error).__name__}: {error}",
+            "model": model_of(self._run),
+            "options": options_of(self._run, _defaults()),
+            "given_inputs": given_inputs(self._run),
             "versions": versions(),
             "opset": None if translated is None else translated.model.opset_imports.get(""),
             "stages": [
@@ -131,12 +146,19 @@ class Report:
             for name in sorted({*self._run.nodes_before, *self._run.nodes_after})
         ]
         used = [[t["operator"], t["translation"], t["plugin"], str(t["nodes"])] for t in data["translations"]]
-        refused = "\n\n".join(fenced(refusal) for refusal in getattr(self._run.error, "refusals", []))
+        refused = "\n\n".join(fenced(relative(str(refusal))) for refusal in getattr(self._run.error, "refusals", []))
+        graph = graph_text(self._run)
+        inputs = self._input_rows(full=True)
         sections = {
+            "Model": self._model(data["model"]),
+            "Options": _table(["option", "value"], [list(item) for item in data["options"].items()]),
             "Checks": "\n".join(f"- {name}: {markdown(result)}" for name, result in self._checks()),
             "Stages": self._stage_table(),
-            "Inputs": _table(
-                ["name", "path", "kind", "dtype", "shape", "value or dynamic axes"], self._input_rows(full=True)
+            "Inputs": _table(["name", "path", "kind", "dtype", "shape", "value or dynamic axes"], inputs)
+            if inputs
+            else _table(
+                ["path", "dtype", "shape", "value"],
+                [[i["path"], i["dtype"], i["shape"], i["value"]] for i in data["given_inputs"]],
             ),
             "Outputs": _table(
                 ["name", "path", "kind", "dtype", "shape"],
@@ -157,19 +179,37 @@ class Report:
             ),
             "Calls kept inline": _table(["call", "reason"], [list(item) for item in data["kept_inline"].items()]),
             "Refusals": refused or "None.",
+            **self._skeletons(),
             "Baked constants": _table(["argument", "value"], [list(item) for item in data["baked_constants"].items()]),
             "Dropped assertions": "\n".join(f"- {markdown(text)}" for text in self._run.dropped_assertions) or "None.",
             "Notes": "\n".join(f"- {markdown(text)}" for text in self._run.notes) or "None.",
             "Passes": _table(["pass", "changes"], [[name, str(count)] for name, count in self._run.passes.items()]),
             "Quantization": "Not asked for." if self._run.quantization is None else self._run.quantization.table(),
             "Verification": "Not run." if self._run.verification is None else self._run.verification.table(),
+            "Captured graph": folded("The graph that was translated", graph) if graph else "None.",
             "Versions": _table(["package", "version"], [list(item) for item in data["versions"].items()]),
         }
-        outcome = "Succeeded." if data["succeeded"] else f"Failed:\n\n{fenced(data['error'])}"
+        outcome = "Succeeded." if data["succeeded"] else f"Failed:\n\n{fenced(relative(data['error']))}"
         if self._run.fallback:
             outcome += f"\n\nThe program was traced a second time: {markdown(self._run.fallback)}"
         body = "\n\n".join(f"## {title}\n\n{text}" for title, text in sections.items())
         return f"# onnxport report\n\n{outcome}\n\n{body}\n"
+
+    def _model(self, model: dict[str, Any]) -> str:
+        """The class of the model, and its weights."""
+        rows = [[w["dtype"], str(w["tensors"]), f"{w['elements']:,}", f"{w['bytes']:,}"] for w in model["weights"]]
+        rows += [["all", *(f"{sum(w[key] for w in model['weights']):,}" for key in ("tensors", "elements", "bytes"))]]
+        mode = ", in training mode" if model["training"] else ""
+        title = f"`{markdown(model['class'])}`{mode}\n\n" if model["class"] else ""
+        return title + _table(["parameters and buffers", "tensors", "elements", "bytes"], rows)
+
+    def _skeletons(self) -> dict[str, str]:
+        """A section with a translation to start from for each operator that was refused; none without one."""
+        targets = [refusal.target for refusal in getattr(self._run.error, "refusals", [])]
+        if not targets:
+            return {}
+        how = "Write what computes the operator, and pass it in `custom_translation_table`, or publish it as a pack."
+        return {"Translations to write": f"{how}\n\n{skeletons(targets)}"}
 
     def html(self) -> str:
         """The page that shows the model, with what was verified."""
@@ -232,6 +272,12 @@ class Report:
             }
             for value in self._run.translated.model.graph.outputs
         ]
+
+
+@functools.cache
+def _defaults() -> dict[str, Any]:
+    """The defaults of the parameters of ``export``."""
+    return {name: each.default for name, each in inspect.signature(onnxport.export).parameters.items()}
 
 
 @functools.cache

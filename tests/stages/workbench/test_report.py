@@ -179,3 +179,54 @@ def test_two_reports_do_not_overwrite_each_other(tmp_path: Path) -> None:
     for _ in range(2):
         _reports(tmp_path)
     assert len(list(tmp_path.glob("*.md"))) == len(list(tmp_path.glob("*.json"))) == 2
+
+
+def test_it_tells_model_options_weights_and_graph(tmp_path: Path) -> None:
+    markdown, data = _reports(tmp_path, opset_version=21, dynamic_shapes=({0: "batch"}, None))
+    assert data["model"]["weights"] == [{"dtype": "float32", "tensors": 2, "elements": 16, "bytes": 64}]
+    assert data["model"]["class"].endswith(".Model")
+    assert sorted(data["options"]) == ["artifacts_dir", "dynamic_shapes", "opset_version", "report"]
+    assert data["options"]["opset_version"] == "21"
+    assert "| float32 | 2 | 16 | 64 |" in markdown and "| opset_version | 21 |" in markdown
+    graph = markdown.partition("## Captured graph")[2].partition("\n## ")[0]
+    assert "<details>" in graph and "torch.ops.aten.relu.default" in graph
+
+
+def test_a_failed_capture_tells_the_inputs_that_were_given(tmp_path: Path) -> None:
+    class Branch(nn.Module):
+        def forward(self, x: torch.Tensor, options: dict[str, Any]) -> torch.Tensor:
+            return x if x.sum() > 0 else options["y"]
+
+    inputs = (torch.randn(2, 3), {"n": 3, "y": torch.ones(4, dtype=torch.int64)})
+    with pytest.raises(onnxport.CaptureError):
+        onnxport.export(Branch(), inputs, report=True, artifacts_dir=tmp_path)
+    data = json.loads(next(tmp_path.glob("*.json")).read_text())
+    assert data["inputs"] == []
+    assert [(i["path"], i["dtype"], i["shape"], i["value"]) for i in data["given_inputs"]] == [
+        ("args[0]", "float32", "[2, 3]", ""),
+        ("args[1]['n']", "int", "", "3"),
+        ("args[1]['y']", "int64", "[4]", ""),
+    ]
+    markdown = next(tmp_path.glob("*.md")).read_text()
+    assert "| args[1]['y'] | int64 | [4] |" in markdown
+    assert str(Path(torch.__file__).parents[1]) not in markdown
+
+
+def test_a_refusal_comes_with_a_translation_to_start_from(tmp_path: Path) -> None:
+    class Unserved(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.ops.report.unserved(x)
+
+    args = (torch.randn(3, 3),)
+    with pytest.raises(onnxport.UnsupportedOperatorsError):
+        onnxport.export(Unserved(), args, report=True, artifacts_dir=tmp_path)
+    markdown = next(tmp_path.glob("*.md")).read_text()
+    code = markdown.partition("```python\n")[2].partition("```")[0]
+    assert "report::unserved(Tensor x) -> Tensor" in code
+    operator = torch.ops.report.unserved.default
+    made: dict[str, Any] = {}
+    exec(code, made)
+    with pytest.raises(onnxport.UnsupportedOperatorsError, match="write its ONNX nodes"):
+        onnxport.export(Unserved(), args, custom_translation_table={operator: made["unserved"]})
+    exec(code.replace("raise Unsupported(", "return op.Add(x, x)  # "), made)
+    onnxport.export(Unserved(), args, custom_translation_table={operator: made["unserved"]}, verify=True)
