@@ -35,6 +35,8 @@ class TableUse:
             chosen: the one that served, or the words for what did; empty where nothing did, which is an error.
             reasons: of those that didn't.
         """
+        if not reasons and not (candidates and candidates[0].tier == TABLE_TIER):
+            return  # as for nearly all nodes: no table is asked, and nobody declines
         self._met.update(each.target for each in candidates if each.tier == TABLE_TIER)
         chosen = chosen if isinstance(chosen, str) else chosen.loaded()
         plugin = getattr(chosen, "plugin", "")
