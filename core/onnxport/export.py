@@ -25,9 +25,8 @@ from onnxport.capture.request import Request
 from onnxport.capture.tracing import TRACING
 from onnxport.emit.weights import initializers_of
 from onnxport.errors import InputError, MutationError
-from onnxport.functional.folding import fold_constants, folded_weights
 from onnxport.functional.passes import with_passes, with_program_passes
-from onnxport.functional.program import FunctionalProgram, chosen_functionalizer
+from onnxport.functional.program import Folded, FunctionalProgram, chosen_functionalizer, folded_weights
 from onnxport.host.call import Call
 from onnxport.host.semantics import using
 from onnxport.optimize import pipeline
@@ -263,8 +262,10 @@ def _translated(captured: Captured, settings: Settings, run: Run) -> Translated:
         functional = _with_mutations(functional, settings.mutation)
         functional = with_passes(functional, host.fx_passes(settings.call.profile.name), run.passes)
         run.fallback, run.dropped_assertions = functional.fallback, functional.dropped_assertions
-        overrides = Overrides(settings.registry, functionalizer)
-        folded = fold_constants(functional, program, host.semantics, overrides.of) if settings.optimize else {}
+        folded = Folded({}, functional.skipped)
+        if settings.optimize and (folders := host.items("onnxport_folders")):
+            overrides = Overrides(settings.registry, functionalizer)
+            folded = folders[0](functional, program, host.semantics, overrides.of)
     with run.stage("translate"), using(host.semantics):
         translator = Translator(
             program,

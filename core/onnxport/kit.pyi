@@ -65,6 +65,7 @@ from onnxport.export import capture_model as capture_model
 from onnxport.export import translate_program as translate_program
 from onnxport.functional.passes import weights_behind as weights_behind
 from onnxport.functional.passes import with_program_passes as with_program_passes
+from onnxport.functional.program import Folded as Folded
 from onnxport.functional.program import Functionalizer as Functionalizer
 from onnxport.functional.program import FunctionalProgram as FunctionalProgram
 from onnxport.functional.program import Mutation as Mutation

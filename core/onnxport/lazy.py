@@ -22,7 +22,8 @@ def attached(file: str) -> tuple[list[str], Callable[[str], Any]]:
     Args:
         file: the module's ``__file__``.
     """
-    module = os.path.splitext(os.path.basename(file))[0]
+    path = os.path.relpath(os.path.splitext(file)[0], os.path.dirname(__file__))
+    module = path.replace(os.sep, ".")
     homes = homes_in(module)
     full = "onnxport" if module == "__init__" else f"onnxport.{module}"
     own = vars(sys.modules[full])
@@ -36,7 +37,7 @@ def attached(file: str) -> tuple[list[str], Callable[[str], Any]]:
 
 def homes_in(module: str) -> dict[str, str]:
     """The module that has each name, as a module's stub lists them."""
-    stub = pkgutil.get_data("onnxport", f"{module}.pyi") or b""
+    stub = pkgutil.get_data("onnxport", f"{module.replace('.', '/')}.pyi") or b""
     return {name: home for home, name in _IMPORT.findall(stub.decode())}
 
 

@@ -95,6 +95,16 @@ def onnxport_semantics() -> list[Any]:
     return records
 
 
+def _fold(*arguments: Any) -> Any:
+    return import_module(f"{__name__}.folding").fold_constants(*arguments)
+
+
+@hookimpl
+def onnxport_folders() -> list[Callable[..., Any]]:
+    """Masks, tables of positions, ranges: what depends on constants alone is computed by torch."""
+    return [_fold]
+
+
 @hookimpl
 def onnxport_emission() -> list[Any]:
     """Results of ONNX operators, their forms at older opsets, and sizes as nodes and as text."""

@@ -1,15 +1,16 @@
 """The contract of functionalization: a program as a graph of pure operators, and who makes it.
 
 A plugin does the work (``onnxport_functionalizers``). Without one, torch's own decomposition serves, at the price of a
-second trace.
+second trace. What nodes may be computed at export time, plugins say too (``onnxport_folders``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
+import torch
 from torch.export import ExportedProgram
 from torch.export.graph_signature import OutputKind
 from torch.fx import GraphModule, Node
@@ -48,6 +49,31 @@ class FunctionalProgram:
     dropped_assertions: tuple[str, ...]
     skipped: frozenset[Node] = frozenset()
     """Nodes of the graph that mean nothing: assertions, and what is computed for these or for nobody."""
+
+
+class Folded(dict[Node, torch.Tensor]):
+    """The constants that stand for nodes: a tensor for each node that others, or the outputs, still use.
+
+    Attributes:
+        interior: nodes that only folded nodes use: they need no translation.
+    """
+
+    def __init__(self, values: Mapping[Node, torch.Tensor], interior: frozenset[Node]) -> None:
+        super().__init__(values)
+        self.interior = interior
+
+
+def folded_weights(nodes: Iterable[Node], program: ExportedProgram) -> frozenset[str]:
+    """The state-dict names of the weights that the nodes' values depend on."""
+    names = {spec.arg.name: spec.target for spec in program.graph_signature.input_specs}
+    pending, seen = list(nodes), set()
+    while pending:
+        node = pending.pop()
+        if node not in seen:
+            seen.add(node)
+            pending += node.all_input_nodes
+    targets = (names.get(node.name) for node in seen if node.op == "placeholder")
+    return frozenset(target for target in targets if target is not None)
 
 
 def results_of(program: ExportedProgram, returned: Any) -> tuple[tuple[Mutation, ...], tuple[UserOutput, ...]]:

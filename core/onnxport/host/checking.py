@@ -286,6 +286,7 @@ CHECKS: Mapping[str, Callable[[PluginInfo, Any, frozenset[int]], Any]] = {
     **dict.fromkeys(
         (
             "onnxport_walkers",
+            "onnxport_folders",
             "onnxport_checkpoints",
             "onnxport_verify",
             "onnxport_check",

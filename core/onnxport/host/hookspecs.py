@@ -220,6 +220,16 @@ def onnxport_functionalizers() -> Iterable[Any]:  # type: ignore[empty-body]
 
 
 @hookspec
+def onnxport_folders() -> Iterable[Callable[..., Any]]:  # type: ignore[empty-body]
+    """What computes nodes at export time, with ``optimize=True``. Called once, when it is first needed.
+
+    The first one is used. It takes the :class:`onnxport.functional.program.FunctionalProgram`, the captured program,
+    the records of ``onnxport_semantics``, and a function that tells the nodes that a table or a third party translates.
+    It returns :class:`onnxport.functional.program.Folded`.
+    """
+
+
+@hookspec
 def onnxport_walkers() -> Iterable[Callable[..., Any]]:  # type: ignore[empty-body]
     """Other orders in which the nodes of a graph are translated. Called once, when they are first needed.
 

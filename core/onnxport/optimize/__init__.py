@@ -1,1 +1,1 @@
-"""The pipeline of passes over an ONNX model, and the steps that passes are made of."""
+"""The pipeline of passes over an ONNX model, and the names of the steps that passes are made of."""

@@ -19,7 +19,6 @@ from onnxport.emit.builder import Builder
 from onnxport.emit.tensor import Tensor
 from onnxport.emit.weights import Initializer
 from onnxport.errors import InputError, Refusal, TranslationError, Unsupported
-from onnxport.functional.folding import Folded
 from onnxport.host import records
 from onnxport.translate import model
 from onnxport.translate.candidates import Candidates
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
 
     from torch.export import ExportedProgram
 
-    from onnxport.functional.program import Functionalizer, FunctionalProgram
+    from onnxport.functional.program import Folded, Functionalizer, FunctionalProgram
     from onnxport.host.call import Call
     from onnxport.host.registry import Registry
     from onnxport.translate.tally import Trial
@@ -67,7 +66,7 @@ class Translator:
         *,
         names: Names,
         weights: Sequence[Initializer],
-        folded: Mapping[torch.fx.Node, torch.Tensor] | None = None,
+        folded: Folded,
         level: str = "full",
         call: Call,
         seed: int | None = None,
@@ -79,9 +78,8 @@ class Translator:
         self._table = table
         self._names = names
         self._weights = weights
-        self._folded = folded or {}
+        self._folded = folded
         self.skipped = functional.skipped
-        self._interior = folded.interior if isinstance(folded, Folded) else self.skipped
         self._decomposer = Decomposer(table.decompositions, functionalizer.graph)
         self._tally = Tally(call.plugins.advice)
         self.table_use = TableUse()
@@ -129,7 +127,7 @@ class Translator:
         return translated
 
     def _walk(self, graph_module: torch.fx.GraphModule) -> None:
-        nodes = [n for n in graph_module.graph.nodes if n.op not in _ENDS and n not in self._interior]
+        nodes = [n for n in graph_module.graph.nodes if n.op not in _ENDS and n not in self._folded.interior]
         if self.functions is not None:
             self.functions.walk(nodes)
             return
@@ -138,7 +136,7 @@ class Translator:
 
     def is_constant(self, node: torch.fx.Node) -> bool:
         """The node was evaluated at export time."""
-        return node in self._folded or node in self._interior
+        return node in self._folded or node in self._folded.interior
 
     def is_overridden(self, target: Any) -> bool:
         """A translation other than a built-in one is tried first for the operator."""

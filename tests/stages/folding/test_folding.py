@@ -7,11 +7,13 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import onnxport
 import pytest
 import torch
 from functional_support import Model
-from onnxport.functional.folding import Folded, fold_constants
 from onnxport.host.discovery import load
+from onnxport.kit import Folded
+from onnxport_builtin.folding import fold_constants
 from onnxport_functional.functionalize import functionalize
 from torch.fx import Node
 
@@ -147,7 +149,7 @@ def test_failing_evaluation_leaves_the_node(caplog: pytest.LogCaptureFixture) ->
         library.impl("onnxport_fails", lambda x: torch.empty_like(x), "Meta")
         library.impl("onnxport_fails", _fail, "CPU")
         program = torch.export.export(Model(lambda x: x + torch.ops.aten.onnxport_fails(torch.ones(6))), (X,))
-        with caplog.at_level(logging.DEBUG, logger="onnxport.functional.folding"):
+        with caplog.at_level(logging.DEBUG, logger="onnxport.folding"):
             folded = fold_constants(functionalize(program), program, load(()).semantics)
     assert [str(node.target) for node in folded] == ["aten.ones.default"]
     assert "left to the model" in caplog.text
@@ -170,3 +172,19 @@ def test_microseconds_a_node() -> None:
     folded = fold_constants(functional, program, load(()).semantics)
     assert len(folded) == 1
     assert time.perf_counter() - start < 0.5
+
+
+def test_a_third_party_folds_in_its_own_way() -> None:
+    class Pack:
+        @onnxport.hookimpl
+        def onnxport_folders(self) -> list[Callable[..., Any]]:
+            def fold_nothing(functional: Any, program: Any, semantics: Any, is_kept: Any) -> Folded:
+                return Folded({}, functional.skipped)
+
+            return [fold_nothing]
+
+    model = Model(lambda x: x + torch.arange(6.0).roll(1).cumsum(0))
+    for plugins, is_computed in (((), True), ([Pack()], False)):
+        program = onnxport.export(model, (X,), plugins=plugins)
+        assert ({node.op_type for node in program.model.graph} == {"Add"}) is is_computed
+        torch.testing.assert_close(program(X)[0], model(X))

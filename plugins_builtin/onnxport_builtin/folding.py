@@ -10,24 +10,21 @@ from __future__ import annotations
 import logging
 import math
 import operator
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+import torch.utils._pytree as pytree
+from onnxport.kit import Fill, Folded, Folding, has_data
+from torch._ops import OpOverload
 from torch.export.graph_signature import InputKind
 from torch.fx import Node, map_arg
 
-from onnxport.host.semantics import Fill, Folding
-from onnxport.vocabulary.storage import has_data
-from onnxport.vocabulary.upstream import OpOverload, pytree
-
 if TYPE_CHECKING:
+    from onnxport.kit import FunctionalProgram, Semantics
     from torch.export import ExportedProgram
 
-    from onnxport.functional.program import FunctionalProgram
-    from onnxport.host.semantics import Semantics
-
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("onnxport.folding")
 
 _OF_WEIGHTS = 16 * 1024
 """Bytes: results made of parameters and buffers are kept up to here, if no larger than what they are made of."""
@@ -35,18 +32,6 @@ _OF_CONSTANTS = 1024 * 1024
 """Bytes: other results are kept up to here, or while they are no larger than what they are made of."""
 _EVALUATED = 4 * 1024 * 1024
 """Bytes: nothing larger is computed on the way, which bounds what the search costs."""
-
-
-class Folded(dict[Node, torch.Tensor]):
-    """The constants that stand for nodes: a tensor for each node that others, or the outputs, still use.
-
-    Attributes:
-        interior: nodes that only folded nodes use: they need no translation.
-    """
-
-    def __init__(self, values: Mapping[Node, torch.Tensor], interior: frozenset[Node]) -> None:
-        super().__init__(values)
-        self.interior = interior
 
 
 class _Known(NamedTuple):
@@ -188,16 +173,3 @@ def _is_worth_keeping(result: _Known) -> bool:
     if result.is_weight:
         return result.value.nbytes <= min(_OF_WEIGHTS, result.source)
     return result.value.nbytes <= max(_OF_CONSTANTS, result.source)
-
-
-def folded_weights(nodes: Iterable[Node], program: ExportedProgram) -> frozenset[str]:
-    """The state-dict names of the weights that the nodes' values depend on."""
-    names = {spec.arg.name: spec.target for spec in program.graph_signature.input_specs}
-    pending, seen = list(nodes), set()
-    while pending:
-        node = pending.pop()
-        if node not in seen:
-            seen.add(node)
-            pending += node.all_input_nodes
-    targets = (names.get(node.name) for node in seen if node.op == "placeholder")
-    return frozenset(target for target in targets if target is not None)
