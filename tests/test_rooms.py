@@ -14,13 +14,14 @@ CORE = BASE / "onnxport"
 BELOW = {
     "text": set(),
     "portable": set(),
+    "lazy": set(),
     "errors": {"text", "portable"},
     "vocabulary": {"text", "errors"},
     "host": {"text", "errors", "vocabulary"},
     "emit": {"text", "errors", "vocabulary", "host"},
     "capture": {"text", "errors", "vocabulary", "host"},
     "functional": {"text", "errors", "vocabulary", "host", "emit"},
-    "optimize": {"text", "errors", "vocabulary", "host", "emit"},
+    "optimize": {"lazy", "text", "errors", "vocabulary", "host", "emit"},
     "translate": {"text", "errors", "vocabulary", "host", "emit", "functional", "optimize"},
     "program": {"text", "errors", "vocabulary", "host", "emit", "functional", "optimize", "capture"},
 }
