@@ -7,6 +7,7 @@ and appending.
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
     from onnxport.host.records import Translation
 
 
+_Wider = Mapping[Any, DataType]
+
+
 class Nodes(Values):
     """Emits nodes, those of the default domain by ``op.Name(inputs…, attribute=…)``, others by ``op.call``."""
 
@@ -50,8 +54,10 @@ class Nodes(Values):
                 raise AttributeError(f"the builder has no attribute {name!r}; ONNX operators start with a capital")
             spec, form = spec_of(name, self.opset), self.emission.forms.get(name)
 
+            wider = self._wider(spec)
+
             def native(*inputs: Any, outputs: int | None = None, **attributes: Any) -> Any:
-                return self._emit(spec, inputs, outputs, attributes)
+                return self._emit(spec, wider, inputs, outputs, attributes)
 
             emit: Any = native
             if form is not None and self.opset < form.below:
@@ -62,19 +68,26 @@ class Nodes(Values):
             setattr(self, name, emit)
             return emit
 
-    def _emit(self, spec: OpSpec, inputs: tuple[Any, ...], outputs: int | None, attributes: dict[str, Any]) -> Any:
+    def _wider(self, spec: OpSpec | None) -> _Wider:
+        """The types that an operator is computed in a wider one for, as plugins tell."""
+        tell = self.emission.wider_types
+        return {} if spec is None or tell is None else tell(spec.name, spec.since, spec.domain)
+
+    def _emit(
+        self, spec: OpSpec, wider: _Wider, inputs: tuple[Any, ...], outputs: int | None, attributes: dict[str, Any]
+    ) -> Any:
         given = attributes
         attrs = [literals.attribute(spec, key, value) for key, value in given.items() if value is not None]
         attributes = literals.by_name(attrs)
         values, types = self._bind(spec, inputs)
-        if not spec.without.keys().isdisjoint(types.items()):
-            return self._in_wider(spec, values, types, outputs, given)
+        if wider and not wider.keys().isdisjoint(types.items()):
+            return self._in_wider(spec, wider, values, types, outputs, given)
         count = literals.count(spec.name, outputs) if outputs is not None else self._count(spec, attributes)
         dtypes = self._output_types(spec, types, attributes, count, values)
-        kind, own = (spec.outputs[0], dtypes[0]) if dtypes else ("", None)
-        wide = spec.without.get((kind, own)) if isinstance(kind, str) and own is not None else None
-        if wide is not None and own is not None and kind not in types and spec.makes_of_attributes:
-            made = self._emit(spec, tuple(values), outputs, literals.of_type(spec, given, wide))
+        kind, own = (spec.outputs[0], dtypes[0]) if wider and dtypes else ("", None)
+        wide = wider.get((kind, own)) if kind not in types else None  # of an element type that an attribute asks for
+        if wide is not None and own is not None:
+            made = self._emit(spec, wider, tuple(values), outputs, literals.of_type(spec, given, wide))
             return self._cast_all(made, own)
         return self._append("", spec.name, values, attrs, dtypes, self._shape("", spec.name, values, attributes))
 
@@ -96,23 +109,29 @@ class Nodes(Values):
         return None if dims is None else self.symbols.shared(dims)
 
     def _in_wider(
-        self, spec: OpSpec, values: list[Any], types: dict[str, DataType], outputs: int | None, attrs: dict[str, Any]
+        self,
+        spec: OpSpec,
+        wider: _Wider,
+        values: list[Any],
+        types: dict[str, DataType],
+        outputs: int | None,
+        attrs: dict[str, Any],
     ) -> Any:
-        """An operator that this opset doesn't define for a type, between two casts, of which the first is exact."""
+        """An operator that isn't to be had for a type, between two casts, of which the first is exact."""
         last = len(spec.inputs) - 1
         wide = [
-            self.cast(value, spec.without[spec.inputs[min(i, last)], value.dtype])  # type: ignore[index]
-            if isinstance(value, Tensor) and (spec.inputs[min(i, last)], value.dtype) in spec.without
+            self.cast(value, wider[spec.inputs[min(i, last)], value.dtype])
+            if isinstance(value, Tensor) and (spec.inputs[min(i, last)], value.dtype) in wider
             else value
             for i, value in enumerate(values)
         ]
-        results = self._emit(spec, tuple(wide), outputs, attrs)
+        results = self._emit(spec, wider, tuple(wide), outputs, attrs)
         kinds, end = spec.outputs, len(spec.outputs) - 1
         narrow = []
         for i, result in enumerate(results if isinstance(results, tuple) else (results,)):
             kind = kinds[min(i, end)]
             own = types.get(kind) if isinstance(kind, str) else None
-            narrow.append(self.cast(result, own) if own is not None and (kind, own) in spec.without else result)
+            narrow.append(self.cast(result, own) if own is not None and (kind, own) in wider else result)
         return narrow[0] if len(narrow) == 1 else tuple(narrow)
 
     def _cast_all(self, results: Any, dtype: DataType) -> Any:

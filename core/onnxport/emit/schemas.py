@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import difflib
 import functools
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import onnx
 import onnx_ir as ir
@@ -33,26 +32,6 @@ _ELEMENT_TYPES = {
 }
 
 
-_FLOAT8 = frozenset(
-    {DataType.FLOAT8E4M3FN, DataType.FLOAT8E4M3FNUZ, DataType.FLOAT8E5M2, DataType.FLOAT8E5M2FNUZ, DataType.FLOAT8E8M0}
-)
-#: What converts, or passes its operands to a body: there the narrow type itself is meant.
-_BODIES = frozenset({"If", "Loop", "Scan"})
-_CONVERTS = _BODIES | {"Cast", "CastLike", "BitCast", "Constant", "QuantizeLinear", "DequantizeLinear"}
-#: What else onnxruntime 1.32 has kernels for, from the version of the operator on; none of them for float8e8m0.
-_MOVES_FLOAT8 = {"Identity": 19, "Shape": 19, "Reshape": 21, "Transpose": 21}
-_WHOLE = (DataType.INT32, DataType.INT64)
-#: The types that hold every number of a type, the preferred one first.
-_WIDER = {
-    DataType.FLOAT16: (DataType.FLOAT,),
-    DataType.BFLOAT16: (DataType.FLOAT,),
-    DataType.FLOAT: (DataType.DOUBLE,),
-    **dict.fromkeys((DataType.INT8, DataType.UINT8, DataType.INT16, DataType.UINT16), _WHOLE),
-    DataType.INT32: (DataType.INT64,),
-    DataType.UINT32: (DataType.INT64,),
-}
-
-
 @dataclass(frozen=True, slots=True)
 class OpSpec:
     """An operator's schema, reduced to what emitting a node needs.
@@ -65,8 +44,6 @@ class OpSpec:
         outputs: type of each output, as for ``inputs``.
         min_outputs: results to make when the caller doesn't say.
         attributes: the attribute's type by name.
-        without: type variables with the types that they don't take at this opset, such as bfloat16, and the wider
-            type that holds the same numbers and is computed in instead.
     """
 
     name: str
@@ -80,12 +57,6 @@ class OpSpec:
     min_outputs: int
     attributes: dict[str, ir.AttributeType]
     since: int
-    without: Mapping[tuple[str, DataType], DataType] = field(default_factory=dict)
-
-    @property
-    def makes_of_attributes(self) -> bool:
-        """Its result's type is an attribute's, and no conversion is what it is for."""
-        return self.name not in ("Cast", "CastLike", "BitCast")
 
 
 def _types(schema: onnx.defs.OpSchema) -> dict[str, str | DataType]:
@@ -129,23 +100,7 @@ def spec_of(name: str, opset: int, domain: str = "") -> OpSpec | None:
             for key, attr in schema.attributes.items()
         },
         since=schema.since_version,
-        without=dict(_without(schema)),
     )
-
-
-def _without(schema: onnx.defs.OpSchema) -> Iterator[tuple[tuple[str, DataType], DataType]]:
-    """See :attr:`OpSpec.without`; float8 also where onnxruntime lacks the kernel."""
-    taken = _FLOAT8 if schema.name in _CONVERTS else frozenset()
-    if schema.since_version >= _MOVES_FLOAT8.get(schema.name, 1 << 30):
-        taken = _FLOAT8 - {DataType.FLOAT8E8M0}
-    for constraint in schema.type_constraints:
-        kind, allowed = constraint.type_param_str, {_ELEMENT_TYPES.get(text) for text in constraint.allowed_type_strs}
-        if DataType.FLOAT in allowed:
-            yield from (((kind, dtype), DataType.FLOAT) for dtype in _FLOAT8 - taken)
-        for dtype, wider in {} if schema.name in _BODIES else _WIDER.items():
-            found = next((wide for wide in wider if wide in allowed), None)
-            if found is not None and dtype not in allowed:
-                yield (kind, dtype), found
 
 
 @functools.cache

@@ -75,6 +75,18 @@ class SizeText:
 
 
 @dataclass(frozen=True, slots=True)
+class Widening:
+    """Operators that are computed in a wider element type, between casts, where a narrow one isn't to be had.
+
+    Attributes:
+        types: called with an operator's name, version and domain; gives the wider type by type variable of its schema
+            and element type, such as ``{("T", DataType.BFLOAT16): DataType.FLOAT}``.
+    """
+
+    types: Callable[[str, int, str], Mapping[Any, Any]]
+
+
+@dataclass(frozen=True, slots=True)
 class FunctionWriter:
     """How ``op.function`` writes functions of the model.
 
@@ -123,7 +135,7 @@ class Explanation:
     explain: Explain
 
 
-Record = Inference | Form | SizeFunction | SizeText | FunctionWriter | NodeCheck | Explanation
+Record = Inference | Form | SizeFunction | SizeText | Widening | FunctionWriter | NodeCheck | Explanation
 
 
 class Emission:
@@ -137,6 +149,7 @@ class Emission:
         forms: by operator.
         size_functions: by name.
         size_text: writes dimensions; None where no plugin does.
+        wider_types: tells the types that operators are computed in a wider one for; None where no plugin does.
         function_writer: makes what emits functions of a model; None where no plugin does.
         node_checks: make what looks at the nodes of third parties.
         explanations: tell what exceptions of translations mean.
@@ -149,6 +162,7 @@ class Emission:
         self.forms = {each.op_type: each for each in backwards if isinstance(each, Form)}
         self.size_functions = {each.name: each.emit for each in backwards if isinstance(each, SizeFunction)}
         self.size_text = next((each.write for each in listed if isinstance(each, SizeText)), None)
+        self.wider_types = next((each.types for each in listed if isinstance(each, Widening)), None)
         self.function_writer = next((each.make for each in listed if isinstance(each, FunctionWriter)), None)
         self.node_checks = [each.make for each in listed if isinstance(each, NodeCheck)]
         self.explanations = [each.explain for each in listed if isinstance(each, Explanation)]

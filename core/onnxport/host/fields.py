@@ -6,7 +6,16 @@ from collections.abc import Callable, Iterable, Mapping
 from reprlib import repr as brief
 from typing import Any, TypeVar
 
-from onnxport.host.emission import Explanation, Form, FunctionWriter, Inference, NodeCheck, SizeFunction, SizeText
+from onnxport.host.emission import (
+    Explanation,
+    Form,
+    FunctionWriter,
+    Inference,
+    NodeCheck,
+    SizeFunction,
+    SizeText,
+    Widening,
+)
 from onnxport.host.info import PluginInfo
 from onnxport.host.semantics import Assertion, Fill, Folding, Region, Ties, View, Write
 
@@ -80,6 +89,7 @@ LESSONS: Mapping[type, Mapping[str, _Field]] = {
     },
     SizeFunction: {"name": (_is_name, "the name of a sympy class"), "emit": _FUNCTION},
     SizeText: {"write": _FUNCTION},
+    Widening: {"types": _FUNCTION},
     FunctionWriter: {"make": _FUNCTION},
     NodeCheck: {"make": _FUNCTION},
     Explanation: {"explain": _FUNCTION},

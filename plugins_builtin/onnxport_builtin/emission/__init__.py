@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from onnxport.kit import Explanation, NodeCheck, SizeText
+from onnxport.kit import Explanation, NodeCheck, SizeText, Widening
 
-from onnxport_builtin.emission import dimension_text, explanations, forms, results, sizes
+from onnxport_builtin.emission import dimension_text, explanations, forms, results, sizes, widening
 
 
 def _node_checks(op: Any) -> Any:
@@ -17,5 +17,12 @@ def _node_checks(op: Any) -> Any:
 
 def records() -> list[Any]:
     """All records."""
-    text, checks = SizeText(dimension_text.text_of), NodeCheck(_node_checks)
-    return [*results.records(), *forms.FORMS, *sizes.records(), text, checks, Explanation(explanations.explained)]
+    return [
+        *results.records(),
+        *forms.FORMS,
+        *sizes.records(),
+        SizeText(dimension_text.text_of),
+        Widening(widening.wider_types),
+        NodeCheck(_node_checks),
+        Explanation(explanations.explained),
+    ]

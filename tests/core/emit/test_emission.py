@@ -17,6 +17,7 @@ from onnxport.kit import (
     NodeCheck,
     SizeFunction,
     SizeText,
+    Widening,
 )
 from support import FunctionModule
 
@@ -46,6 +47,15 @@ class Pack:
         return [Translation("aten::tanh", tanh)]
 
 
+class OnlyRecords:
+    def __init__(self, *records: Any) -> None:
+        self.records = records
+
+    @hookimpl
+    def onnxport_emission(self) -> tuple[Any, ...]:
+        return self.records
+
+
 def export(pack: Pack, function: Any = torch.tanh) -> onnxport.ONNXProgram:
     return onnxport.export(FunctionModule(function), (X,), plugins=[pack], dynamic_shapes=(({0: "n"},),))
 
@@ -68,6 +78,20 @@ def test_a_record_of_another_domain_is_not_for_an_operator_of_onnx() -> None:
     wrong = Inference("Tanh", lambda inputs, attributes: [1], domain="my.domain")
     program = export(Pack(wrong))
     torch.testing.assert_close(program(X)[0], X.tanh())
+
+
+def test_an_operator_between_casts_to_a_wider_type() -> None:
+    def types(name: str, version: int, domain: str) -> dict[tuple[str, DataType], DataType]:
+        return {("T", DataType.FLOAT): DataType.DOUBLE} if (name, domain) == ("Sin", "") and version >= 7 else {}
+
+    model = FunctionModule(lambda x: torch.sin(x) + torch.tanh(x))
+    program = onnxport.export(model, (X,), plugins=[OnlyRecords(Widening(types))])
+    by_output = {node.outputs[0]: node for node in program.model.graph}
+    (sine,) = (node for node in program.model.graph if node.op_type == "Sin")
+    assert sine.inputs[0].dtype == DataType.DOUBLE and by_output[sine.inputs[0]].op_type == "Cast"
+    (other,) = (node for node in program.model.graph if node.op_type == "Tanh")
+    assert other.inputs[0].dtype == DataType.FLOAT
+    torch.testing.assert_close(program(X)[0], model(X))
 
 
 def test_a_function_of_sizes() -> None:

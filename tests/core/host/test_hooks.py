@@ -31,6 +31,7 @@ from onnxport.kit import (
     Ties,
     Turn,
     View,
+    Widening,
     Write,
 )
 from onnxport.vocabulary import patching
@@ -369,6 +370,7 @@ def test_mistakes_in_semantics(items: Any, said: str) -> None:
         ([SizeFunction("FloorDiv", None)], "the SizeFunction of FloorDiv: emit is None"),
         ([SizeText("n")], "a SizeText: write is 'n', it must be a function"),
         ([FunctionWriter(None)], "a FunctionWriter: make is None"),
+        ([Widening({})], "a Widening: types is {}"),
         ([NodeCheck(3)], "a NodeCheck: make is 3"),
         ([Explanation("no")], "an Explanation: explain is 'no'"),
         ([3], "expected records of the kinds Inference, Form, SizeFunction"),
