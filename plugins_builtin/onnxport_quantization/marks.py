@@ -23,9 +23,10 @@ class Mark:
     Attributes:
         weight: its name in the state dict.
         aliases: its other names there.
-        axis: the axis of the state dict's tensor along which blocks run.
+        axis: the axis of the state dict's tensor, or of its matrix, along which blocks run.
         dtype: the float type that it is cast to before it is rounded, as torch names it.
         format: how it is rounded.
+        index: which matrix of a stack it is; None for a weight that is a matrix.
     """
 
     weight: str
@@ -33,6 +34,12 @@ class Mark:
     axis: int
     dtype: str
     format: WeightFormat
+    index: int | None = None
+
+    @property
+    def key(self) -> str:
+        """What reports call it."""
+        return self.weight if self.index is None else f"{self.weight}[{self.index}]"
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -48,7 +55,8 @@ class Mark:
     def text(self) -> str:
         """The mark as a line."""
         fields = {"weight": self.weight, "aliases": self.aliases, "axis": self.axis, "dtype": self.dtype}
-        return json.dumps({**fields, **self.format.as_dict()})
+        place = {} if self.index is None else {"index": self.index}
+        return json.dumps({**fields, **place, **self.format.as_dict()})
 
     @classmethod
     def of(cls, text: str) -> Mark | None:
@@ -57,7 +65,9 @@ class Mark:
             fields = json.loads(text)
             form = WeightFormat(fields["bits"], fields["block_size"], fields["symmetric"])
             names = tuple(str(name) for name in fields["aliases"])
-            return cls(str(fields["weight"]), names, int(bool(fields["axis"])), str(fields["dtype"]), form)
+            index = fields.get("index")
+            index = None if index is None else max(0, int(index))
+            return cls(str(fields["weight"]), names, int(bool(fields["axis"])), str(fields["dtype"]), form, index)
         except (ValueError, KeyError, TypeError):  # the file may come from anywhere
             return None
 

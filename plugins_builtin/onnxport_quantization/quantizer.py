@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import onnx_ir as ir
@@ -16,7 +16,7 @@ from onnxport.optimize.rewriting import QUANTIZED, all_nodes
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.utils import _pytree as pytree
 
-from onnxport_quantization import packed, rounding
+from onnxport_quantization import experts, packed, rounding
 from onnxport_quantization.formats import OPSET_OF_BLOCKS, Request, Rule, request_of
 from onnxport_quantization.marks import LOOKUP, LOOKUP_DOMAIN, Mark, marks_in
 from onnxport_quantization.products import FLOATS, uses_of
@@ -24,6 +24,8 @@ from onnxport_quantization.restoring import restore
 from onnxport_quantization.tensors import Part, RoundedTensor, StoredWeight, layout_of
 from onnxport_quantization.writing import Writer, lookup_problem, size_of
 
+_Place = tuple[str, int | None]
+"""The name of a weight, and the place of a matrix in it where it is a stack."""
 _TURNED = ".T"  # what a transposed weight's name ends with
 
 
@@ -57,14 +59,19 @@ class Quantizer:
         """What a model has in place of some weights, given by name; None where it has none rounded."""
         found = Roundings(weights)
         for mark, node in marks_in(model):
-            name = next((name for name in mark.names if name in weights and weights[name].dim() == 2), None)
+            name = next((name for name in mark.names if name in weights and _has_matrix(weights[name], mark)), None)
             if name is not None:
-                found.marks[name] = mark
-                found.nodes.setdefault(name, []).append(node)
+                found.marks[name, mark.index] = mark
+                found.nodes.setdefault((name, mark.index), []).append(node)
             elif mark.weight not in found.missing:
                 found.missing.append(mark.weight)
         kept = any(node.metadata_props.get(QUANTIZED) == packed.KEPT for node in all_nodes(model))
         return found if kept or found.marks or found.missing else None
+
+
+def _has_matrix(weight: torch.Tensor, mark: Mark) -> bool:
+    """A weight may be what a mark means: a matrix, or a stack of enough matrices."""
+    return weight.dim() == 2 if mark.index is None else weight.dim() == 3 and mark.index < weight.shape[0]
 
 
 @dataclass(frozen=True)
@@ -96,6 +103,7 @@ class Plan:
         served: dict[Rule, list[str]] = {rule: [] for rule in self.request.rules}
         refused: dict[Rule, dict[str, str]] = {rule: {} for rule in self.request.rules}
         self._keep(writer, result, refused)
+        self._separate(writer)
         for value in tuple(model.graph.initializers.values()):
             weight = _weight_of(value)
             if weight is None:
@@ -115,6 +123,19 @@ class Plan:
                 _refuse(rule, refused[rule])
         program.release()
         return result
+
+    def _separate(self, writer: Writer) -> None:
+        """Make weights of the matrices of stacks that are to be rounded."""
+        for value in tuple(writer.model.graph.initializers.values()):
+            tensor = value.const_value
+            if not isinstance(tensor, TorchTensor) or isinstance(tensor, (RoundedTensor, packed.KeptTensor)):
+                continue
+            if len(tensor.shape) != 3 or tensor.dtype not in FLOATS or 0 in tensor.shape.numpy():
+                continue
+            rule = self.request.rule_of(_names_of(tensor))
+            is_wanted = rule is not None and rule.format is not None and bool(_names_of(tensor))
+            if is_wanted and experts.layout_in_stack(tensor.derive(partial(experts.one_of, index=0))) is not None:
+                experts.separate(writer, value, tensor)
 
     def _keep(self, writer: Writer, result: Quantization, refused: dict[Rule, dict[str, str]]) -> None:
         """Let products read the integers that the model brought, where they have a form of its own."""
@@ -157,7 +178,7 @@ class Plan:
         if size_of(shape, axis, form, uses.dtype) >= weight.tensor.nbytes:
             return "it would take as much memory as before"
         name = str(uses.dtype).removeprefix("torch.")
-        mark = Mark(weight.names[0], weight.names[1:], weight.order[axis], name, form)
+        mark = Mark(weight.names[0], weight.names[1:], weight.order[axis], name, form, weight.index)
         writer.write(weight.value, weight.tensor, uses, mark)
         return None
 
@@ -190,6 +211,7 @@ class _Weight:
         order: which axis of the state dict's tensor each axis of the matrix is.
         problem: why it can't be rounded.
         is_expected: somebody who asks for all products may expect it.
+        index: which matrix of a stack it is; None for a weight that is a matrix.
     """
 
     value: ir.Value
@@ -198,6 +220,7 @@ class _Weight:
     order: tuple[int, ...] = (0, 1)
     problem: str = ""
     is_expected: bool = False
+    index: int | None = None
 
 
 def _weight_of(value: ir.Value) -> _Weight | None:
@@ -208,13 +231,14 @@ def _weight_of(value: ir.Value) -> _Weight | None:
         return None
     is_matrix = len(tensor.shape) == 2 and tensor.dtype in FLOATS
     if isinstance(tensor, TorchTensor):
-        leaves = [leaf for leaf in tensor.leaves() if leaf.source is not None]
-        if not leaves:
+        names = _names_of(tensor)
+        if not names:
             return None
-        names = tuple(dict.fromkeys(each for leaf in leaves for each in (str(leaf.source), *leaf.aliases)))
         if not is_matrix:
             return _Weight(value, names, problem=_unfit(tensor), is_expected=_is_double(tensor))
         layout = layout_of(tensor)
+        if layout is None and (place := experts.layout_in_stack(tensor)) is not None:
+            return _Weight(value, names, tensor, tuple(place[1]), index=place[2])
         if layout is None:
             return _Weight(value, names, problem="it is computed of other weights", is_expected=True)
         return _Weight(value, names, tensor, tuple(layout[1]))
@@ -225,13 +249,19 @@ def _weight_of(value: ir.Value) -> _Weight | None:
     return _Weight(value, names, StoredWeight(tensor, name), (1, 0) if turned else (0, 1))
 
 
+def _names_of(tensor: TorchTensor) -> tuple[str, ...]:
+    """The names of the weights that a tensor is, or is made of."""
+    leaves = [leaf for leaf in tensor.leaves() if leaf.source is not None]
+    return tuple(dict.fromkeys(each for leaf in leaves for each in (str(leaf.source), *leaf.aliases)))
+
+
 def _is_double(tensor: ir.TensorProtocol) -> bool:
     return len(tensor.shape) == 2 and tensor.dtype == DataType.DOUBLE
 
 
 def _unfit(tensor: ir.TensorProtocol) -> str:
     if len(tensor.shape) != 2:
-        return f"it has {len(tensor.shape)} axes, and only matrices are rounded"
+        return f"it has {len(tensor.shape)} axes, and only matrices and the experts of mixtures are rounded"
     return f"it is {ir.DataType(tensor.dtype).name.lower()}, which DequantizeLinear doesn't give"
 
 
@@ -261,44 +291,56 @@ class Roundings:
 
     Attributes:
         weights: the torch model's, by name.
-        marks: of those that are rounded.
+        marks: of those that are rounded, by name and place in a stack.
         nodes: which dequantize them.
         missing: rounded weights that the torch model doesn't have.
     """
 
     weights: Mapping[str, torch.Tensor]
-    marks: dict[str, Mark] = field(default_factory=dict)
-    nodes: dict[str, list[ir.Node]] = field(default_factory=dict)
+    marks: dict[_Place, Mark] = field(default_factory=dict)
+    nodes: dict[_Place, list[ir.Node]] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
 
     def items(self) -> Iterator[tuple[str, torch.Tensor]]:
         """Each rounded weight by its name, computed when it is asked for; of a tied one, by all its names."""
-        for name, mark in self.marks.items():
-            weight = self.weights[name]
-            numbers = _as_rounded(weight, mark)
+        for name in dict.fromkeys(name for name, _ in self.marks):
+            weight, names = self.weights[name], {name}
+            numbers = weight.detach().clone() if weight.dim() == 3 else weight
+            for place, mark in self.marks.items():
+                if place[0] == name:
+                    names.update(mark.names)
+                    rounded = _as_rounded(self._matrix(place), mark)
+                    if mark.index is None:
+                        numbers = rounded
+                    else:
+                        numbers[mark.index] = rounded
             for each, other in self.weights.items():
-                if each in mark.names or _is_one(weight, other):
+                if each in names or _is_one(weight, other):
                     yield each, numbers
+
+    def _matrix(self, place: _Place) -> torch.Tensor:
+        weight = self.weights[place[0]]
+        return weight if place[1] is None else weight[place[1]]
 
     @property
     def compared(self) -> int:
         """How many weights `differing` compares: those that a file has, and that products read."""
-        return len({name for name, _ in self._stored()})
+        return len({name for (name, _), _ in self._stored()})
 
     def differing(self) -> list[str]:
         """Names of weights whose integers in the file aren't those that the torch model's are rounded to."""
         found = {}
-        for name, codes in self._stored():
-            mark, weight = self.marks[name], self.weights[name]
+        for place, codes in self._stored():
+            mark, weight, name = self.marks[place], self._matrix(place), place[0]
             tensor = TorchTensor(weight.detach().to(mark.torch_dtype), name)
             expected = RoundedTensor(tensor, mark.format, Part.CODES, mark.axis, False, mark.torch_dtype, name).numpy()
             if codes.shape != expected.shape or not (codes == expected).all():
                 found[name] = True
         return list(found)
 
-    def _stored(self) -> Iterator[tuple[str, Any]]:
+    def _stored(self) -> Iterator[tuple[_Place, Any]]:
         """The integers (K, N) of weights that were read from a file."""
-        for name, nodes in self.nodes.items():
+        for place, nodes in self.nodes.items():
             for node in nodes:
                 value, turned = node.inputs[0], node.op_type == LOOKUP
                 producer = None if value is None else value.producer()
@@ -307,12 +349,12 @@ class Roundings:
                 tensor = None if value is None else value.const_value
                 if tensor is not None and not isinstance(tensor, TorchTensor):
                     array = tensor.numpy()
-                    yield name, array.T if turned else array
+                    yield place, array.T if turned else array
 
     @cached_property
     def errors(self) -> list[RoundingError]:
         """The error of each weight."""
-        return [_error(self.weights[name], mark) for name, mark in self.marks.items()]
+        return [_error(self._matrix(place), mark) for place, mark in self.marks.items()]
 
     def as_dict(self) -> list[dict[str, Any]]:
         """The errors as JSON types."""
@@ -350,7 +392,7 @@ def _error(weight: torch.Tensor, mark: Mark) -> RoundingError:
             squares += float(difference.square().sum(dtype=torch.float64))
             reference += float(exact.square().sum(dtype=torch.float64))
     relative = (squares / reference) ** 0.5 if reference else 0.0
-    return RoundingError(mark.weight, str(mark.format), largest, relative)
+    return RoundingError(mark.key, str(mark.format), largest, relative)
 
 
 def _table(errors: Iterable[RoundingError]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import onnx_ir as ir
 import torch
 from onnxport.kit import TorchTensor
 
+from onnxport_quantization.experts import one_of
 from onnxport_quantization.marks import LOOKUP, Mark, marks_in
 from onnxport_quantization.tensors import Part, RoundedTensor
 
@@ -65,24 +67,40 @@ class StoredPart(RoundedTensor):
 def restore(model: ir.Model) -> None:
     """Put tensors that know their weight in the place of those that were read from a file."""
     weights: dict[str, TorchTensor] = {}
+    stacks: dict[str, TorchTensor] = {}
+    counts: dict[str, int] = {}
+    for mark, _ in marks_in(model):
+        counts[mark.weight] = max(counts.get(mark.weight, 0), (mark.index or 0) + 1)
     for mark, node in marks_in(model):
         parts = list(_parts(node, mark))
         read = [each for each in parts if not isinstance(each[1].const_value, TorchTensor)]
         if not read:
             continue
-        weight = weights.get(mark.weight)
+        weight = weights.get(mark.key)
         if weight is None:
             width, columns = _size(parts, mark)
             dims = (width, columns) if mark.axis == 0 else (columns, width)
-            weight = TorchTensor(torch.empty(dims, dtype=mark.torch_dtype, device="meta"), mark.weight)
-            weight.aliases = mark.aliases
-            weights[mark.weight] = weight
+            if mark.index is None:
+                weight = _float_weight(mark, dims)
+            else:
+                stack = stacks.setdefault(mark.weight, _float_weight(mark, (counts[mark.weight], *dims)))
+                if stack.shape.numpy()[1:] != dims:
+                    continue
+                weight = stack.derive(partial(one_of, index=mark.index))
+            weights[mark.key] = weight
         for part, value, by_rows in read:
             shape = () if value.shape is None else value.shape.numpy()
             arguments = weight, mark.format, part, mark.axis, by_rows, mark.torch_dtype, value.name
             made = StoredPart(value.const_value, *arguments, max(0, len(shape) - 2))  # type: ignore[arg-type]
             if tuple(made.shape.numpy()) == shape and made.dtype == value.dtype:
                 value.const_value = made
+
+
+def _float_weight(mark: Mark, dims: tuple[int, ...]) -> TorchTensor:
+    """A weight without data, by the name that the state dict has for it."""
+    weight = TorchTensor(torch.empty(dims, dtype=mark.torch_dtype, device="meta"), mark.weight)
+    weight.aliases = mark.aliases
+    return weight
 
 
 def _size(parts: list[tuple[Part, ir.Value, bool]], mark: Mark) -> tuple[int, int]:

@@ -177,3 +177,24 @@ def test_without_a_table_of_kernels_every_node_is_cast(monkeypatch: pytest.Monke
     monkeypatch.setattr(widening, "installed_kernels", dict)
     model = as_module(lambda a: (a.T * 2).reshape(-1))
     expect_same(onnxport.export(model, (values(3, 4),), **OWN), model, (values(3, 4),))
+
+
+def test_experts_in_4_bits() -> None:
+    class Mixture(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.manual_seed(0)
+            self.experts = nn.Parameter(torch.randn(3, 96, 64))
+
+        def forward(self, x: torch.Tensor, ends: torch.Tensor) -> torch.Tensor:
+            return torch._grouped_mm(x, self.experts.transpose(1, 2), offs=ends)
+
+    model = Mixture().to(BF16)
+    program = onnxport.export(
+        model, (values(6, 64), torch.tensor([2, 2, 6], dtype=torch.int32)), quantize="int4", **OWN
+    )
+    assert optimized_types(program).count("MatMulNBits") == 3
+    for ends in ([2, 2, 6], [0, 5, 6]):
+        places = torch.tensor(ends, dtype=torch.int32)
+        found, expected = program(values(6, 64), places)[0].float(), model(values(6, 64), places).float()
+        assert (found - expected).norm() / expected.norm() < 0.15
