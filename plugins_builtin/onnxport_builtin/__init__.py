@@ -61,6 +61,7 @@ _PATCHES: tuple[tuple[Any, ...], ...] = (
     ("capture.data_attribute", "data_attribute"),
     ("capture.quantized_modules", "quantized_models", True),
     ("capture.broadcasts", "broadcasts"),
+    ("capture.shapes_of_views", "shapes_of_views"),
     ("capture.autocast", "autocast_in_forward", True),
     ("capture.pools", "pools"),
     ("capture.parts", "parts"),

@@ -30,6 +30,9 @@ _PERIOD = 2**10 * 3**2 * 5 * 7 * 11 * 13
 #: Functions of torch that compare sizes to choose a layout, which is no limit.
 _LAYOUT = re.compile("contiguous|dense|strides|_reshape_view")
 
+#: Files that ask for an operator's sake. Others that aren't a model's, such as NumPy's, decide for the model's line.
+_OPERATORS = re.compile(r"[/\\](torch|sympy|onnxport\w*)[/\\]")
+
 
 def pinned(program: ExportedProgram, request: Request) -> list[tuple[str, str]]:
     """The equations with a number that leave next to no sizes, each with the line of the model it comes from."""
@@ -80,9 +83,9 @@ def _broken(program: ExportedProgram, request: Request) -> Iterator[tuple[str, s
         skipped = not place and (isinstance(expression, sympy.Ne) or _LAYOUT.search(function))
         if not symbols or not symbols <= hints.keys() or skipped or expression.xreplace(names) == sympy.true:
             continue
-        held = sum(_value(expression, at) == sympy.true for at in far)
         number = equation and (expression.lhs.is_number or expression.rhs.is_number)
-        pin = held == 0 and number and (len(symbols) == 1 or bool(expression.atoms(sympy.Function)))
+        pin = number and (len(symbols) == 1 or bool(expression.atoms(sympy.Function)))
+        pin = pin and not any(_value(expression, at) == sympy.true for at in far)
         sizes = [at for symbol in free if symbol in symbols for at in near[symbol]]
         broken = {(*at.items(),) for at in [*allowed, *sizes] if _value(expression, at) == sympy.false}
         if pin or not broken <= told:
@@ -112,4 +115,5 @@ def _place(location: Any) -> tuple[str, str]:
     if not isinstance(frame, traceback.FrameSummary):
         return "", ""
     text = location.maybe_user_loc if "_dynamo" in frame.filename else None
-    return text or innermost([frame]), frame.name
+    foreign = "" if _OPERATORS.search(frame.filename) else getattr(location, "model_line", "")
+    return text or innermost([frame]) or foreign, frame.name

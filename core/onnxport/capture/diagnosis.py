@@ -116,10 +116,8 @@ def user_line(error: BaseException) -> str:
 
 
 def innermost(frames: Iterable[traceback.FrameSummary]) -> str:
-    for frame in reversed(list(frames)):
-        if frame.lineno is not None and not is_library(frame.filename):
-            return _place(frame.filename, frame.lineno)
-    return ""
+    places = [(frame.filename, frame.lineno) for frame in frames if frame.lineno and not is_library(frame.filename)]
+    return _place(*places[-1]) if places else ""
 
 
 def _place(file: str, number: int) -> str:

@@ -41,6 +41,8 @@ def _replaced(model: torch.nn.Module) -> Iterator[Replacement]:
         if original := getattr(math, name, None):
             wrapped[original] = functools.partial(_on_numbers, function)
             yield Replacement(math, name, wrapped[original])
+    for name, function in _EXTREMES.items():
+        yield Replacement(np, name, functools.partial(_on_elements, function))
     for module in _modules(model):
         for name, value in list(vars(module).items()):
             if isinstance(value, types.BuiltinFunctionType) and value in wrapped:
@@ -71,11 +73,16 @@ def _on_numbers(function: Callable[..., Any], original: Callable[..., Any]) -> C
     """The function for symbolic numbers, the original for all others."""
 
     def chosen(*args: Any, **kwargs: Any) -> Any:
-        is_symbolic = not kwargs and any(isinstance(arg, _NUMBERS) for arg in args)
+        is_symbolic = not kwargs and any(_is_symbolic(arg) for arg in args)
         result = function(*args) if is_symbolic else NotImplemented
         return original(*args, **kwargs) if result is NotImplemented else result
 
     return chosen
+
+
+def _is_symbolic(value: Any) -> bool:
+    """Whether it is a symbolic number, or a list that has one."""
+    return isinstance(value, _NUMBERS) or (isinstance(value, (list, tuple)) and any(map(_is_symbolic, value)))
 
 
 # Numbers --------------------------------------------------------------------------------------------------------------
@@ -129,6 +136,21 @@ def _divided(a: Any, b: Any) -> Any:
     return quotient, a - quotient * b
 
 
+def _remainder_of_magnitudes(a: Any, b: Any) -> Any:
+    """The remainder of C's ``fmod``, which has the sign of the first number."""
+    a, b = torch.sym_float(a), torch.sym_float(b)
+    return a - b * torch.sym_float(math.trunc(a / b))
+
+
+def _signed(x: Any, sign: float) -> Any:
+    return math.copysign(1.0, sign) * abs(torch.sym_float(x))
+
+
+def _split(x: Any) -> tuple[Any, Any]:
+    whole = torch.sym_float(math.trunc(x))
+    return x - whole, whole
+
+
 def _rounded(n: Any, digits: int | None = None) -> Any:
     """Half of a unit goes to the even one, as in Python."""
     if digits is None or digits >= 0:
@@ -164,6 +186,13 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "radians": lambda x: x * (math.pi / 180),
     "fabs": lambda x: abs(torch.sym_float(x)),
     "hypot": _length,
+    "dist": lambda p, q: _length(*(a - b for a, b in zip(p, q, strict=True))),
+    "fmod": _remainder_of_magnitudes,
+    "remainder": lambda a, b: torch.sym_float(a) - b * torch.sym_float(round(a / b)),
+    "ldexp": lambda x, exponent: x * 2.0**exponent,
+    "copysign": lambda x, sign: _signed(x, sign) if isinstance(sign, (int, float)) else NotImplemented,
+    "modf": _split,
+    "fsum": lambda numbers: torch.sym_float(sum(numbers)),
     "isqrt": lambda n: math.trunc(torch.sym_sqrt(torch.sym_float(n))),
     "comb": _combinations,
     "perm": _permutations,
@@ -244,6 +273,26 @@ _UFUNCS: dict[str, Callable[..., Any]] = {
     **{f"{name}_equal": getattr(operator, name[0] + "e") for name in ("less", "greater", "not")},
     **{name: getattr(operator, short) for name, short in (("less", "lt"), ("greater", "gt"), ("equal", "eq"))},
 }
+
+
+#: NumPy compares the elements of a list one by one, and would fix the order that they have in the example.
+_EXTREMES = {"max": torch.sym_max, "amax": torch.sym_max, "min": torch.sym_min, "amin": torch.sym_min}
+
+
+def _on_elements(function: Callable[..., Any], original: Callable[..., Any]) -> Callable[..., Any]:
+    def reduced(a: Any, *args: Any, **kwargs: Any) -> Any:
+        elements = (
+            np.ravel(np.asarray(a, dtype=object)).tolist() if _has_symbolic(a) and not args and not kwargs else []
+        )
+        return functools.reduce(function, elements) if elements else original(a, *args, **kwargs)
+
+    return reduced
+
+
+def _has_symbolic(a: Any) -> bool:
+    if isinstance(a, np.ndarray):
+        return a.dtype == object and any(isinstance(element, _NUMBERS) for element in a.flat)
+    return _is_symbolic(a)
 
 
 def _ufunc(self: Any, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:

@@ -169,6 +169,8 @@ _RULES = {
     "GreaterThan": lambda op, a, b: _compare(op, "GreaterOrEqual", a, b),
     "And": lambda op, *args: _fold(op, "And", *args),
     "Or": lambda op, *args: _fold(op, "Or", *args),
+    "BitwiseFn_bitwise_and": lambda op, *args: _fold(op, "BitwiseAnd", *args),
+    "BitwiseFn_bitwise_or": lambda op, *args: _fold(op, "BitwiseOr", *args),
     "Not": lambda op, a: op.Not(_value(op, a)),
     **{
         f"OpaqueUnaryFn_{name.lower()}": (lambda op, a, name=name: getattr(op, name)(_float(op, a)))
