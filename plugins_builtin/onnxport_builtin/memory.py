@@ -5,9 +5,11 @@ from __future__ import annotations
 from functools import cache
 from typing import Any, NamedTuple
 
+import sympy
 import torch
 from torch._ops import OpOverload
 from torch.fx.experimental.symbolic_shapes import statically_known_true
+from torch.utils._sympy.functions import FloorDiv
 
 
 class Written(NamedTuple):
@@ -50,10 +52,25 @@ def may_overlap(val: torch.Tensor) -> bool:
     reach: Any = 0
     axes = [(stride, size) for stride, size in zip(val.stride(), val.shape) if not statically_known_true(size <= 1)]
     for stride, size in sorted(axes, key=lambda axis: _hint(axis[0])):
-        if not statically_known_true(stride > reach):
+        if not _is_beyond(stride, reach):
             return True
         reach = reach + stride * (size - 1)
     return False
+
+
+def _is_beyond(stride: Any, reach: Any) -> bool:
+    """Whether a step is longer than what the axes with shorter steps reach, at every size."""
+    if statically_known_true(stride > reach):
+        return True
+    if not isinstance(reach, torch.SymInt):
+        return False
+    most = sympy.expand(reach.node.expr)
+    for quotient in most.atoms(FloorDiv):  # 3 * ((n - 2) // 3) of windows with gaps is at most n - 2
+        number, divisor = quotient.args
+        if divisor.is_Integer and divisor > 0 and most.coeff(quotient).is_nonnegative:
+            most = most.xreplace({quotient: number / divisor})
+    step = stride.node.expr if isinstance(stride, torch.SymInt) else stride
+    return bool(sympy.expand(step - most).is_positive)
 
 
 def _hint(size: Any) -> int:

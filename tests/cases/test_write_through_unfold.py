@@ -247,3 +247,24 @@ def test_the_data_of_a_tensor(name: str) -> None:
     for kept in ("weight", "kept"):
         if f"{kept}_out" in outputs:
             expect_equal(outputs[f"{kept}_out"], getattr(model, kept).detach())
+
+
+DYNAMIC: Mapping[str, Callable[[Tensor], Any]] = {
+    "windows with gaps": lambda y: y.unfold(1, 2, 3).mul_(2),
+    "windows side by side": lambda y: y.unfold(1, 2, 2).mul_(2),
+    "one element of each window": lambda y: y.unfold(1, 2, 3)[..., 0].add_(1),
+    "windows of two axes": lambda y: y.unfold(0, 1, 2).unfold(1, 2, 3).mul_(3),
+}
+
+
+@pytest.mark.parametrize("name", DYNAMIC)
+def test_windows_of_a_dynamic_length(name: str) -> None:
+    def written(x: Tensor) -> Tensor:
+        y = x.clone()
+        DYNAMIC[name](y)
+        return y
+
+    program = export_and_compare(written, (torch.randn(5, 9),), dynamic_shapes=({0: "n", 1: "t"},))
+    for shape in ((3, 11), (1, 7), (4, 12), (2, 13), (6, 2)):
+        x = torch.randn(shape)
+        expect_equal(program(x)[0], written(x))
