@@ -4,12 +4,13 @@ VENV ?= .venv
 PYTHON ?= python3
 PYTEST_ARGS ?=
 FUZZ_ARGS ?=
+SWEEP_ARGS ?=
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PACKS := $(patsubst plugins/%/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml))
 PACKS_INSTALLED := $(PACKS:%=$(VENV)/.installed-pack-%)
 
-.PHONY: example test lint bench conformance fuzz grid versions promises docs clean
+.PHONY: example test lint bench conformance fuzz grid versions promises docs transformers clean
 
 example: $(INSTALLED) $(PACKS_INSTALLED)  ## export a torchvision model, check it, and run it against eager torch
 	$(BIN)/python docs/example.py
@@ -42,6 +43,9 @@ docs: $(INSTALLED)  ## the site, in site/; dead links fail
 
 promises: $(INSTALLED)  ## docs/promises.md, from the marks of the tests
 	$(BIN)/python tests/api/promises.py
+
+transformers: $(INSTALLED) $(PACKS_INSTALLED)  ## every model type of transformers, and docs/transformers-models.md; goes on where it was stopped
+	$(BIN)/python tests/plugins/transformers_pack/transformers_sweep.py --page docs/transformers-models.md $(SWEEP_ARGS)
 
 clean:
 	rm -rf $(VENV) .versions .ci-venv build dist site core/*.egg-info plugins/*/build plugins/*/*.egg-info

@@ -97,7 +97,9 @@ def decoder(model: Any, *, last_logits: bool = False) -> Graph:
         last_logits: whether logits are those of the last token alone.
 
     Raises:
-        InputError: its forward takes no cache, or no tokens, or can't give the logits of the last token.
+        InputError: its forward takes no cache, or no tokens, or can't give the logits of the last token; or its state
+            can't be continued.
+        NeedsWeightsError: it has states whose continuation has to be tried, and no weights yet.
     """
     takes = parameters_of(model)
     cache = cache_parameter(model)
@@ -152,13 +154,56 @@ def decoder(model: Any, *, last_logits: bool = False) -> Graph:
     if not has_positions:
         del kwargs["position_ids"], shapes["position_ids"]
     names = [name for name in kwargs if name != "past_key_values"]
-    return Graph(
+    graph = Graph(
         with_forward(model, forward, type(model).__name__),
         kwargs,
         shapes,
         [*names, *(place.past() for place in found)],
         ["logits", *(place.present() for place in found)],
     )
+    if any(place.name not in ("key", "value") for place in found):
+        _expect_continuation(model, graph, axes, last_logits)
+    return graph
+
+
+class NeedsWeightsError(InputError):
+    """A model without data can't show that its state is one to go on from."""
+
+
+def _expect_continuation(model: Any, graph: Graph, axes: list[dict[int, str]], last_logits: bool) -> None:
+    """Try that a text in two calls gives the logits of one call, the first from a state of zeros.
+
+    Keys and values can always be continued. A layer with another state may begin in another way than it goes on, or
+    may go on by single tokens alone; one file can't do both.
+
+    Raises:
+        NeedsWeightsError: the model's weights aren't loaded.
+        InputError: the model can't go on like that.
+    """
+    if not isinstance(fake_mode_of(model), contextlib.nullcontext):
+        raise NeedsWeightsError("The weights have to be loaded first. Build the model with from_pretrained.")
+    ids = torch.randint(0, text_config(model).vocab_size, (2, 7))
+    states = graph.kwargs["past_key_values"]
+    empty = [
+        torch.zeros([0 if free.get(i) == PAST else size for i, size in enumerate(state.shape)], dtype=state.dtype)
+        for state, free in zip(states, axes, strict=True)
+    ]
+    logits = []
+    with torch.no_grad():
+        expected = model(input_ids=ids, use_cache=False, return_dict=True).logits
+        for start, end in ((0, 4), (4, 7)):
+            positions = torch.arange(start, end).expand(2, -1)
+            call = {"attention_mask": torch.ones(2, end, dtype=torch.int64), "position_ids": positions}
+            given = {name: value for name, value in call.items() if name in graph.kwargs}
+            result, *empty = graph.model(input_ids=ids[:, start:end], past_key_values=empty, **given)
+            logits.append(result)
+    found = torch.cat(logits, 1)
+    expected = expected[:, [3, 6]] if last_logits else expected
+    if not torch.allclose(found, expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max())):
+        raise InputError(
+            f"{type(model).__name__} doesn't go on from its state as one file has to: a text in two calls has other "
+            "logits than in one. Export the prompt and the step by onnxport.export_together, each with its own example."
+        )
 
 
 def example_cache(model: Any, batch: int = _SIZES[0], length: int = _SIZES[1]) -> Any:

@@ -33,7 +33,8 @@ def example(model: Any, task: str = "") -> tuple[dict[str, Any], dict[str, Any]]
     apart = task.startswith("zero-shot")
     if "input_ids" in takes:
         found |= _text(model, takes, "text_batch_size" if apart else BATCH)
-    if "pixel_values" in takes:
+    reads_text = "input_ids" in found
+    if "pixel_values" in takes and not (reads_text and _config_value(model, "image_token_id", "image_token_index")):
         found["pixel_values"] = _image(model, "image_batch_size" if apart else BATCH)
     if "input_values" in takes and "input_ids" not in takes:
         found["input_values"] = _sound(model)

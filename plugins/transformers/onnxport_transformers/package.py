@@ -105,7 +105,11 @@ def export_folder(
     source = models.build(tasks.factory_of(chosen), config, None if from_config else folder, **factory)
     source.folder = folder
     package = Package(Path(output), chosen.name, seconds={"read": time.perf_counter() - started})
-    _written(source, chosen, package, **options)
+    try:
+        _written(source, chosen, package, **options)
+    except decoding.NeedsWeightsError:
+        source = Source(models.loaded(tasks.factory_of(chosen), folder, **factory), folder=folder)
+        _written(source, chosen, package, **options)
     if verify:
         model = source.model if not source.weights else models.loaded(tasks.factory_of(chosen), folder, **factory)
         verify_package(package, model, tell=options.get("tell", _untold))
