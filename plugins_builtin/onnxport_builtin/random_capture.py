@@ -1,7 +1,7 @@
 """Capturing random operators: what ``torch.export`` of torch 2.14 refuses of them, see the list.
 
-- ``generator=`` with sizes that are symbolic: the overloads that take one want plain numbers. The file's numbers are
-  the runtime's own, so that a generator says nothing about them.
+- ``generator=`` with sizes that are symbolic: the overloads that take one want plain numbers. torch 2.11 can't record a
+  generator at all. The file's numbers are the runtime's own, so that a generator says nothing about them.
 - ``Tensor.random_(from, to)`` is an operator overload called ``from``, which torch can't write as Python code.
 - ``binomial`` and ``_sample_dirichlet`` have no meta kernel; in torch 2.11 nor has ``_standard_gamma``.
 - ``torch.distributions`` checks its parameters and values, and raises where one is wrong: a branch on data. In a file
@@ -20,7 +20,12 @@ from torch.distributions import Distribution
 
 from onnxport_builtin.meta_kernels import meta_kernels
 
-_SIZED = ("rand", "randn", "randint", "randperm", "normal")
+#: Functions and methods that take a generator.
+_DRAWING = ("rand", "randn", "randint", "randperm", "normal", "bernoulli", "binomial", "multinomial", "poisson")
+_DRAWING_METHODS = (
+    *("bernoulli", "multinomial"),
+    *("bernoulli_", "cauchy_", "exponential_", "geometric_", "log_normal_", "normal_", "random_", "uniform_"),
+)
 
 
 @contextlib.contextmanager
@@ -46,15 +51,17 @@ _WITHOUT_META: dict[str, Callable[..., Any]] = {
 
 
 def _replaced() -> Iterator[Replacement]:
-    yield from (Replacement(torch, name, _without_generator) for name in _SIZED)
+    yield from (Replacement(torch, name, _without_generator) for name in _DRAWING)
+    yield from (Replacement(torch.Tensor, name, _without_generator) for name in _DRAWING_METHODS)
     yield Replacement(torch.Tensor, "random_", _random_between)
     yield Replacement(Distribution, "__init__", _unchecked)
 
 
 def _without_generator(original: Callable[..., Any]) -> Callable[..., Any]:
     def drawn(*args: Any, **kwargs: Any) -> Any:
-        if kwargs.get("generator") is not None and torch.compiler.is_exporting():
-            del kwargs["generator"]
+        if torch.compiler.is_exporting():
+            args = tuple(arg for arg in args if not isinstance(arg, torch.Generator))
+            kwargs = {name: arg for name, arg in kwargs.items() if name != "generator"}
         return original(*args, **kwargs)
 
     return drawn

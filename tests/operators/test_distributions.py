@@ -102,7 +102,16 @@ GENERATED: dict[str, Callable[..., torch.Tensor]] = {
     "normal": lambda x, g: torch.normal(1.0, 2.0, x.shape, generator=g),
     "normal of a tensor": lambda x, g: torch.normal(x, 2.0, generator=g),
     "uniform_": lambda x, g: torch.empty_like(x).uniform_(1, 2, generator=g),
+    "normal_": lambda x, g: torch.empty_like(x).normal_(1, 2, generator=g),
+    "exponential_": lambda x, g: torch.empty_like(x).exponential_(2, generator=g),
+    "bernoulli_": lambda x, g: torch.empty_like(x).bernoulli_(0.3, generator=g),
+    "random_": lambda x, g: torch.empty_like(x).random_(3, 9, generator=g),
+    "bernoulli": lambda x, g: torch.bernoulli(x, generator=g),
+    "bernoulli, the method": lambda x, g: x.bernoulli(generator=g),
+    "poisson, by position": lambda x, g: torch.poisson(x, g),
+    "binomial": lambda x, g: torch.binomial(x.round() + 4, x, generator=g),
     "multinomial": lambda x, g: torch.multinomial(x, 5, generator=g),
+    "multinomial, the method": lambda x, g: x.multinomial(5, generator=g),
 }
 
 

@@ -76,7 +76,8 @@ def _of_expression(expression: Any, env: Any) -> Any:
         return _of_expression(expression.args[0], env)
     if not expression.is_integer:
         raise UnknownElementsError
-    return env.create_symintnode(expression, hint=env.guarding_hint_or_throw(expression))
+    hint_of = getattr(env, "guarding_hint_or_throw", None) or env.size_hint  # torch 2.11 has the other name
+    return env.create_symintnode(expression, hint=hint_of(expression))
 
 
 def _fraction(number: float) -> Fraction:
