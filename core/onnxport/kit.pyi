@@ -32,14 +32,16 @@ from onnxport.capture.arguments import example_arguments_of as example_arguments
 from onnxport.capture.arguments import prepare as prepare
 from onnxport.capture.call import call_of as call_of
 from onnxport.capture.diagnosis import guards as guards
-from onnxport.capture.diagnosis import has_no_shapes as has_no_shapes
+from onnxport.capture.diagnosis import is_constraint as is_constraint
 from onnxport.capture.diagnosis import is_data_dependent as is_data_dependent
 from onnxport.capture.diagnosis import is_library as is_library
 from onnxport.capture.diagnosis import is_repeated as is_repeated
 from onnxport.capture.diagnosis import needs_gradients as needs_gradients
+from onnxport.capture.diagnosis import user_line as user_line
 from onnxport.capture.dimensions import asked_for as asked_for
 from onnxport.capture.dimensions import torch_shapes as torch_shapes
 from onnxport.capture.pytrees import recognize as recognize
+from onnxport.capture.pytrees import register_dataclasses_in as register_dataclasses_in
 from onnxport.capture.request import Asked as Asked
 from onnxport.capture.request import Leaf as Leaf
 from onnxport.capture.request import Request as Request

@@ -115,8 +115,11 @@ def onnxport_emission() -> list[Any]:
 
 @hookimpl
 def onnxport_strategies() -> list[Strategy]:
-    """A trace below autograd, for derivatives and transforms."""
-    return [import_module(f"{__name__}.capture.below_autograd").below_autograd()]
+    """A trace below autograd, for derivatives and transforms; and the errors that no other capture changes."""
+    below_autograd, final_errors = (
+        import_module(f"{__name__}.capture.{n}") for n in ("below_autograd", "final_errors")
+    )
+    return [below_autograd.below_autograd(), final_errors.final_errors()]
 
 
 @hookimpl

@@ -13,6 +13,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -32,7 +33,7 @@ from onnxport.capture.contract import (
     ties,
     unadvised,
 )
-from onnxport.capture.diagnosis import brief, frozen, is_repeated, requested_sizes, user_line, watched
+from onnxport.capture.diagnosis import brief, frozen, is_repeated, is_text, requested_sizes, user_line, watched
 from onnxport.capture.dimensions import torch_shapes
 from onnxport.capture.examples import Sizes, example_of
 from onnxport.capture.interface import Captured, interface_of
@@ -94,6 +95,7 @@ def capture(
         check_dynamic(model, request)
         return Captured(model, interface_of(model, request))
     modes = [(module, module.training) for module in model.modules()]
+    tensors = [(leaf.value, set(vars(leaf.value))) for leaf in request.leaves if isinstance(leaf.value, torch.Tensor)]
     try:
         with contextlib.ExitStack() as stack:
             stack.enter_context(TRACING)
@@ -109,6 +111,9 @@ def capture(
     finally:
         for module, mode in modes:
             module.training = mode
+        for tensor, names in tensors:
+            for name in vars(tensor).keys() - names:  # marks of dynamic axes, which torch leaves where it fails
+                delattr(tensor, name)
     program.example_inputs = example_of(request, {})
     for leaf in request.leaves:
         if isinstance(leaf.value, torch.Tensor) and dense(leaf.value) is not leaf.value:
@@ -121,11 +126,6 @@ def capture(
                 f"The captured program doesn't accept the additional inputs: {error}", parameter="dynamic_shapes"
             ) from error
     return Captured(program, interface_of(program, request), attempts.limits)
-
-
-def _is_of_outputs(error: Exception) -> bool:
-    """torch.export doesn't know what forward returns; torch 2.11 asks a dataclass for its hash first."""
-    return "not a known type" in str(error) or str(error).startswith("unhashable type")
 
 
 class _Capture:
@@ -168,7 +168,7 @@ class _Capture:
         if plan.purpose is Purpose.AS_GIVEN:
             check_dynamic(program, self._request, lambda _: self._first_place(), self._advise)
         else:
-            program = self._unpinned(program, plan.sizes)
+            program = self._unpinned(program, plan)
             program = self._untied(program, sizes, plan.sizes)
             check_arithmetic(program, self._request)
         self._warn_limits(program)
@@ -188,8 +188,10 @@ class _Capture:
         else:
             self._announce(plan)
             outcome = self._captured(plan, args, kwargs, shapes)
-            if outcome.error is not None and _is_of_outputs(outcome.error) and self._register_outputs(args, kwargs):
-                outcome = self._captured(plan, args, kwargs, shapes)
+            if outcome.error is not None and not plan.is_strict:
+                known, outcome = pytrees.count(), self._judged(outcome, outcome.error, own)
+                if pytrees.count() > known and not outcome.is_final:
+                    outcome = self._captured(plan, args, kwargs, shapes)
         self._outcomes.append(outcome)
         return outcome
 
@@ -220,21 +222,11 @@ class _Capture:
         elif self._tell is not None and len(self._started) > 1:
             self._tell(message)
 
-    def _register_outputs(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-        """Register the dataclasses that the forward returns; True when there were any."""
-        before = pytrees.count()
-
-        def look(_module: Any, _args: Any, output: Any) -> None:
-            pytrees.register_dataclasses_in(output)
-
-        handle = self._model.register_forward_hook(look)
-        try:
-            torch.export.export(self._model, args, kwargs, strict=False)
-        except Exception as error:  # only the hook matters here; the next attempt tells
-            logger.debug("capture while looking for the outputs' classes: %s", error)
-        finally:
-            handle.remove()
-        return pytrees.count() > before
+    def _judged(self, outcome: Outcome, error: Exception, own: Sequence[torch.Tensor]) -> Outcome:
+        """Ask plugins whether an error is final. They may register classes with pytree, for another try."""
+        is_bound = all(asked.contract for leaf in self._request.leaves for asked in leaf.asked.values())
+        call = (self._model, *example_of(self._request, {}, own), is_bound, error)
+        return replace(outcome, is_final=any(each.final(*call) for each in self._strategies if each.final is not None))
 
     def _relaxed(self, sizes: Sizes, last: Outcome) -> ExportedProgram:
         """After Dims contradicted the model: capture with hints, and see whether what the caller asked holds."""
@@ -278,7 +270,7 @@ class _Capture:
                 f"these hold only:\n    {listed}"
             )
 
-    def _unpinned(self, program: ExportedProgram, sizes: Mapping[Any, int]) -> ExportedProgram:
+    def _unpinned(self, program: ExportedProgram, plan: Plan) -> ExportedProgram:
         """Make sure that no size, and nothing made of sizes, is a number only because the example has it.
 
         Python's ``int()`` and ``len()`` ask for a number in a non-strict capture; a strict one follows them. It doesn't
@@ -287,10 +279,13 @@ class _Capture:
         request = self._request
         if not (pins := pinned(program, request)) and not any(frozen(program, request)):
             return program
-        inherent = {symbol for symbol, line, by_operator in self._watched if by_operator or is_repeated(line)}
+        inherent = {
+            symbol for symbol, line, by_operator in self._watched if by_operator or is_repeated(line) or is_text(line)
+        }
         if any(size.node._expr in inherent for *_, size, _ in frozen(program, request) if hasattr(size, "node")):
             check_dynamic(program, request, self._line, self._advise)
-        strict = self._attempt(Plan(Purpose.NUMBERS, sizes, is_strict=True)).program
+        numbers = Plan(Purpose.NUMBERS, plan.sizes, is_strict=True)
+        strict = None if plan.is_strict else self._attempt(numbers).program
         if strict is not None and not pinned(strict, request) and not any(frozen(strict, request)):
             return strict
         if any(frozen(program, request)):

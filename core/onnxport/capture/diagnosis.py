@@ -167,33 +167,6 @@ def is_data_dependent(error: Exception) -> bool:
     return isinstance(error, GuardOnDataDependentSymNode) or "data-dependent" in str(error).lower()
 
 
-def is_final(error: Exception) -> bool:
-    """Whether no other way to capture gives another answer.
-
-    An operator without shapes, inputs of another structure, and a branch or loop over data depend neither on the
-    example's sizes, nor on who follows the code.
-    """
-    return "Detected mismatch between the structure" in str(error) or has_no_shapes(error) or _branches_on_data(error)
-
-
-def _branches_on_data(error: Exception) -> bool:
-    """Whether forward asked a value of data for a truth value, or how often to repeat something.
-
-    A strict capture follows an assertion.
-    """
-    place = innermost(frames := traceback.extract_tb(error.__traceback__))
-    if not isinstance(error, GuardOnDataDependentSymNode) or not place or ": assert " in place:
-        return False
-    behind = list(itertools.takewhile(lambda frame: is_library(frame.filename), reversed(frames)))
-    is_inside = any(frame.filename.endswith("fake_tensor.py") for frame in behind)  # an operator
-    return is_repeated(place) or (not is_inside and "guard_bool" in {frame.name for frame in behind})
-
-
-def has_no_shapes(error: Exception) -> bool:
-    """Whether an operator has neither a meta kernel nor another function of shapes."""
-    return type(error).__name__ == "UnsupportedOperatorException" or "no fake impl" in str(error)
-
-
 def constraint_message(error: Exception) -> str:
     text = (
         str(error)
@@ -224,17 +197,10 @@ _PLACE = re.compile(r"(?P<file>.+?):(?P<line>\d+): (?P<code>.*)")
 
 def is_repeated(place: str) -> bool:
     """Whether a line of the model, ``file:line: code``, says how often a loop goes on."""
-    match = _PLACE.match(place)
-    if match is None:
-        return False
-    line = int(match["line"])
-    try:
-        tree = ast.parse("".join(linecache.getlines(match["file"])))
-    except (SyntaxError, ValueError):  # a cell of a notebook may hold more than Python
-        return False
-    around = [node for node in ast.walk(tree) if isinstance(node, (ast.For, ast.While)) and _covers(node, line)]
+    nodes, line = _parsed(place)
+    around = [node for node in nodes if isinstance(node, (ast.For, ast.While)) and _covers(node, line)]
     heads = [node.iter if isinstance(node, ast.For) else node.test for node in around]
-    heads += [node.iter for node in ast.walk(tree) if isinstance(node, ast.comprehension)]
+    heads += [node.iter for node in nodes if isinstance(node, ast.comprehension)]
     ends = [
         node.test
         for loop in around
@@ -242,6 +208,23 @@ def is_repeated(place: str) -> bool:
         if isinstance(node, ast.If) and any(isinstance(n, (ast.Break, ast.Return)) for n in ast.walk(node))
     ]
     return any(_covers(each, line) for each in (*heads, *ends))
+
+
+def is_text(place: str) -> bool:
+    """Whether a line of the model writes numbers into a text by ``%``, which no capture follows."""
+    nodes, line = _parsed(place)
+    written = [n for n in nodes if isinstance(n, ast.BinOp) and isinstance(n.op, ast.Mod) and _covers(n, line)]
+    return any(isinstance(n.left, ast.Constant) and isinstance(n.left.value, str) for n in written)
+
+
+def _parsed(place: str) -> tuple[list[ast.AST], int]:
+    """The syntax of the file of ``file:line: code``, where it is Python, and the line."""
+    match = _PLACE.match(place)
+    try:
+        tree = ast.parse("".join(linecache.getlines(match["file"]))) if match is not None else ast.Module([], [])
+    except (SyntaxError, ValueError):  # a cell of a notebook may hold more than Python
+        tree = ast.Module([], [])
+    return [*ast.walk(tree)], int(match["line"]) if match is not None else 0
 
 
 def _covers(node: ast.stmt | ast.expr, line: int) -> bool:

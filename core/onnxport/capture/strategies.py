@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from onnxport.capture.diagnosis import is_constraint, is_data_dependent, is_final, user_line
+from onnxport.capture.diagnosis import is_constraint, is_data_dependent, user_line
 from onnxport.host.stages import Strategy, Turn
 
 if TYPE_CHECKING:
@@ -67,11 +67,13 @@ class Outcome:
         plan: how it was made.
         program: the captured program.
         error: why there is none.
+        is_final: no other way can give another answer, as a plugin says.
     """
 
     plan: Plan
     program: ExportedProgram | None = None
     error: Exception | None = None
+    is_final: bool = False
 
     @property
     def place(self) -> str:
@@ -106,14 +108,15 @@ def next_step(
     if last.error is None:
         return Verdict.CAPTURED
     plan, purpose = last.plan, last.plan.purpose
+    wanted = Turn.INSTEAD if is_data_dependent(last.error) else Turn.LAST  # values are no reason to try others last
+    if last.is_final and all(_turn(each, last.error) < wanted for each in strategies):
+        return Verdict.FAILED
     if coupled is None:
         return Plan(Purpose.STRICT, is_strict=True) if purpose is Purpose.USUAL else Verdict.FAILED
     enlarged = outcomes[0].plan.sizes
     if purpose is Purpose.USUAL or plan.turn is Turn.NOW:
         if strategy := _asked_for(last, outcomes, strategies):
             return Plan(Purpose.PLUGIN, enlarged, strategy=strategy, turn=Turn.NOW)
-        if is_final(last.error) and all(_turn(each, last.error) < Turn.INSTEAD for each in strategies):
-            return Verdict.FAILED
         if enlarged and not is_constraint(last.error) and not is_data_dependent(last.error):
             # The model may tie the sizes that were changed to others, or depend on the example's own.
             return Plan(Purpose.TIED, coupled) if coupled != enlarged else _as_given()

@@ -125,7 +125,7 @@ def _steps(info: PluginInfo, value: Any, kept: frozenset[int], kind: type[_T]) -
 _FUNCTIONS: Mapping[type, Mapping[str, bool]] = {
     Pass: {"function": False},
     ProgramPass: {"function": False, "weights": True},
-    Strategy: {"capture": False, "turn": False, "check": True},
+    Strategy: {"capture": False, "turn": False, "check": True, "final": True},
     Action: {"function": False},
 }
 """The fields of records that hold functions, and whether they may be left out."""

@@ -102,6 +102,9 @@ class Strategy:
         capture: called as ``(model, args, kwargs, dynamic_shapes)``; gives an ExportedProgram.
         turn: tells by the error of another way when its turn comes.
         check: raises where a program that ``torch.export.export`` gives lacks what only this way captures.
+        final: called as ``(model, args, kwargs, is_bound, error)`` with the caller's example where a non-strict attempt
+            failed; True where no other way can give another answer. ``is_bound``: no dynamic dimension may become a
+            number. Where it registers a class with pytree and gives False, the attempt is made again.
         plugin: name of the plugin that brought it; filled when the plugin is loaded.
     """
 
@@ -109,6 +112,7 @@ class Strategy:
     capture: Callable[..., ExportedProgram]
     turn: Callable[[Exception], Turn]
     check: Callable[[ExportedProgram], None] | None = None
+    final: Callable[..., bool] | None = None
     plugin: str = field(default="", compare=False)
 
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 import re
 
 from onnxport import DynamicShapesError
-from onnxport.kit import has_no_shapes, is_data_dependent, is_repeated, needs_gradients
+from onnxport.kit import is_data_dependent, is_repeated, needs_gradients
+
+from onnxport_builtin.capture.final_errors import has_no_shapes
 
 _PLACE = re.compile(r"(?P<file>.+?):(?P<line>\d+): (?P<code>.*)")
 
@@ -71,6 +73,8 @@ def advice(subject: str | Exception, place: str) -> str | None:
     if isinstance(subject, DynamicShapesError):
         return advice_at(place) or None
     text = str(subject)
+    if getattr(subject, "is_of_the_example", False):
+        return "Without an export, the model raises this as well: give example inputs that it takes."
     if (derivatives := advice_at(place)) in (DUALS, BATCHED):
         return f"{derivatives}."
     if is_data_dependent(subject):
@@ -99,6 +103,15 @@ def advice(subject: str | Exception, place: str) -> str | None:
 
 #: What to do by what an error says.
 _BY_TEXT = (
+    (
+        re.compile(r"unhashable type: '?(non-nested )?Sym"),
+        "A dynamic size can't be a key of a dict or an element of a set, which a graph hasn't: compare it in "
+        "torch.where or torch.cond, look it up in a tensor (table[size]), or leave the axis out of dynamic_shapes.",
+    ),
+    (
+        re.compile(r"^'[^']*\bs\d+\b|(invalid literal|could not convert).*'[^']*\bs\d+\b"),
+        "A dynamic size can't be read from a text: use the size itself, or leave the axis out of dynamic_shapes.",
+    ),
     (
         re.compile(r"PackedParams|quantized tensor|torch\.ops\.quantized\."),
         "Not all of eager-mode quantization can be exported: quantize with PT2E (torchao.quantization.pt2e) or with "

@@ -97,6 +97,8 @@ def _shape(input: torch.Tensor) -> torch.Tensor:
 
 def _of_array(original: Callable[..., Any]) -> Callable[..., Any]:
     def from_numpy(array: Any) -> Any:
+        if torch.compiler.is_dynamo_compiling():  # a strict capture follows NumPy's functions: this is a tensor
+            return torch.as_tensor(array)
         return original(array) if _data(array) is None else torch.tensor(array)
 
     return from_numpy
