@@ -97,9 +97,14 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, StoredTensor]:
     """
     try:
         path = Path(absolute(path))
+        is_folder = path.is_dir()
     except MissingFileError as error:
         raise MissingCheckpointError(str(error), path=error.path) from error
-    if path.is_dir():
+    except OSError as error:  # a name that no file can have
+        raise MissingCheckpointError(
+            f"{str(path)!r} is no checkpoint: {error.strerror or error}. Give the path of one.", path=str(path)
+        ) from error
+    if is_folder:
         found = sorted(path.glob("*.safetensors.index.json")) or sorted(path.glob("*.safetensors"))
         if len(found) != 1:
             names = ", ".join(file.name for file in found) or "no such file"

@@ -23,6 +23,7 @@ from onnxport.kit import (
     require_flags,
     saving,
     serialization,
+    shown,
     unset_fake_temporarily,
 )
 from torch.export import ExportedProgram
@@ -113,9 +114,15 @@ def save_together(programs: Mapping[str, ONNXProgram], folder: str | os.PathLike
     """Save several programs in a folder, with one file for the weights of all. What is equal is written once.
 
     Raises:
+        InputError: an argument is of another type.
         SaveError: the folder can't be written.
         WeightError: a weight has no data.
     """
+    folder = path_argument("folder", folder, "the path of a folder")
+    if not isinstance(programs, Mapping) or not all(isinstance(each, ONNXProgram) for each in programs.values()):
+        raise ArgumentError(
+            f"programs={shown(programs)}: give a dict of ONNXPrograms by their names.", parameter="programs"
+        )
     where, made = Path(folder), Together(dict(programs))
     try:
         where.mkdir(parents=True, exist_ok=True)

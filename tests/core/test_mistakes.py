@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import onnxport
 import pytest
 import torch
 from onnxport.errors import CaptureError, DynamicShapesError, InputError, NamesError, SaveError
+from support import FunctionModule
 from torch import nn
 
 X = torch.randn(2, 3)
@@ -96,3 +98,36 @@ def test_calls() -> None:
         program([X])
     with pytest.raises(InputError, match=r"no provider .'Nowhere'.; here are .*CPUExecutionProvider"):
         program.initialize_inference_session(providers=["Nowhere"])
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: onnxport.save_together({}, 3), "folder=3: give the path of a folder"),
+        (lambda: onnxport.save_together({}, "\0"), "give the path of a folder"),
+        (lambda: onnxport.save_together([1], "x"), r"programs=\[1\]: give a dict of ONNXPrograms"),
+        (lambda: onnxport.save_together({"a": 1}, "x"), "give a dict of ONNXPrograms"),
+        (lambda: onnxport.warn("a", 3), "category=3: give a class of warnings"),
+        (lambda: onnxport.warn("a", int), "give a class of warnings"),
+        (lambda: onnxport.export(Layer().eval(), (X,)).apply_weights("a" * 300), "too long. Give the path of one"),
+    ],
+)
+def test_arguments_of_another_type(call: Callable[[], object], message: str) -> None:
+    with pytest.raises(onnxport.OnnxExporterError, match=message):
+        call()
+
+
+@pytest.mark.parametrize(
+    ("forward", "message"),
+    [
+        (lambda x, y: nn.functional.interpolate(x, scale_factor=y.shape[2] / x.shape[2]), "size=y.shape"),
+        (lambda x, y: x * len("%d" % x.shape[2]), "Text is made while the model is captured: compute from"),  # noqa: UP031
+    ],
+)
+def test_lines_that_make_a_number_of_a_size(forward: Callable[..., torch.Tensor], message: str) -> None:
+    shapes = {"args": ({2: "height"}, {2: "other"})}
+    with pytest.raises(DynamicShapesError, match=message) as caught:
+        onnxport.export(
+            FunctionModule(forward), (torch.randn(1, 2, 8, 8), torch.randn(1, 2, 16, 8)), dynamic_shapes=shapes
+        )
+    assert "test_mistakes.py:" in str(caught.value)

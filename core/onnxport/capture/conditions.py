@@ -64,7 +64,7 @@ def _broken(program: ExportedProgram, request: Request) -> Iterator[tuple[str, s
             found[symbol] = expression.xreplace({s: known[s.name] for s in expression.free_symbols if s.name in known})
         return found
 
-    order = range(1, len(free) + 1)
+    order = [89 * k + 12 * k * k for k in range(1, len(free) + 1)]  # no ratio that two sizes of an example may have
     far = [
         point({symbol: hints[symbol] + _PERIOD * factor for symbol, factor in zip(free, factors)})
         for factors in (order, reversed(order))

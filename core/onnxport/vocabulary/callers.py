@@ -15,6 +15,7 @@ import pluggy
 import torch
 
 from onnxport.text import plain
+from onnxport.vocabulary.checks import wrong
 from onnxport.vocabulary.packages import BUILTIN_PACKAGE, STAGE_PACKAGES
 
 _PACKAGE = os.path.dirname(__file__)
@@ -37,6 +38,8 @@ def warn(message: str, category: type[Warning] = UserWarning) -> None:
         category: its class; a ``DeprecationWarning`` is shown by default where the caller is ``__main__``.
     """
     message = plain(message)
+    if not (isinstance(category, type) and issubclass(category, Warning)):
+        raise wrong("category", category, "a class of warnings")
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and _passed_over(frame):
         frame = frame.f_back

@@ -41,6 +41,14 @@ BATCHED = (
     "Compute on the whole batch, and take the gradient of the sum over it (torch.func.grad(lambda x: f(x).sum())(x), a "
     "Jacobian by one such gradient an output), which is each row's own where rows don't mix"
 )
+RESIZED = (
+    "A quotient of sizes as scale_factor is a number to torch: give the size, interpolate(x, size=y.shape[2:]), or "
+    "recompute_scale_factor=True beside it, which follow the sizes"
+)
+TEXT = (
+    "Text is made while the model is captured: compute from the size itself, compare it in torch.where, or "
+    "look it up in a tensor"
+)
 PARTS = (
     "The number of parts depends on the input, and a graph has a fixed number of them. Work on the whole tensor with a "
     "mask made of the running lengths: torch.searchsorted(lengths.cumsum(0), torch.arange(len(x)), right=True) is the "
@@ -57,6 +65,10 @@ def advice_at(place: str) -> str:
     code = found["code"]
     if re.search(r"(?<!torch\.)\b(np|numpy|scipy|signal)\.(?!newaxis|float|int|pi\b)\w", code):
         return NUMPY
+    if re.search(r"\b(interpolate|[Uu]psample\w*)\(.*scale_factor", code):
+        return RESIZED
+    if re.search(r"""["']\s*%\s*[\w(]""", code):
+        return TEXT
     if re.search(r"make_dual|unpack_dual|dual_level", code):
         return DUALS
     if re.search(r"\bvmap\(", code):

@@ -9,7 +9,7 @@ import onnxport
 import pytest
 import torch
 from onnxport.errors import DynamicShapesError
-from support import export_and_compare
+from support import FunctionModule, export_and_compare
 
 IMAGES = torch.rand(2, 3, 20, 24)
 OTHERS = torch.rand(3, 3, 26, 42)
@@ -171,3 +171,17 @@ def test_equations_that_sympy_can_not_solve(tmp_path):
     (report,) = tmp_path.glob("*.json")
     conditions = json.loads(report.read_text())["conditions_on_sizes"]
     assert any("==" in condition and "h" in condition for condition in conditions)
+
+
+@pytest.mark.parametrize(("height", "other"), [(8, 16), (5, 10), (16, 8), (4, 12), (12, 4), (6, 9), (7, 7), (2, 10)])
+@pytest.mark.parametrize("is_reversed", [False, True])
+def test_a_quotient_of_two_sizes_that_became_a_number(height: int, other: int, is_reversed: bool) -> None:
+    """The condition holds wherever the sizes have the example's ratio: at none of the sizes that it is tried with."""
+
+    def forward(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        first, second = (y, x) if is_reversed else (x, y)
+        return torch.nn.functional.interpolate(x, scale_factor=second.shape[2] / first.shape[2])
+
+    args = torch.randn(1, 2, height, 8), torch.randn(1, 2, other, 8)
+    with pytest.raises(onnxport.DynamicShapesError, match=r"test_conditions\.py:\d+: .*scale_factor"):
+        onnxport.export(FunctionModule(forward), args, dynamic_shapes={"args": ({2: "height"}, {2: "other"})})
