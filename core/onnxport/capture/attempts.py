@@ -95,10 +95,11 @@ def capture(
         check_dynamic(model, request)
         return Captured(model, interface_of(model, request))
     modes = [(module, module.training) for module in model.modules()]
-    tensors = [(leaf.value, set(vars(leaf.value))) for leaf in request.leaves if isinstance(leaf.value, torch.Tensor)]
+    tensors = [leaf.value for leaf in request.leaves if isinstance(leaf.value, torch.Tensor)]
     try:
         with contextlib.ExitStack() as stack:
             stack.enter_context(TRACING)
+            stack.callback(_unmark, [(tensor, set(vars(tensor))) for tensor in tensors])
             stack.enter_context(torch.random.fork_rng(devices=[]))  # the first strict capture draws numbers
             # Gradients would wrap every no_grad region of the model in a subgraph of its own.
             stack.enter_context(torch.no_grad())
@@ -111,9 +112,6 @@ def capture(
     finally:
         for module, mode in modes:
             module.training = mode
-        for tensor, names in tensors:
-            for name in vars(tensor).keys() - names:  # marks of dynamic axes, which torch leaves where it fails
-                delattr(tensor, name)
     program.example_inputs = example_of(request, {})
     for leaf in request.leaves:
         if isinstance(leaf.value, torch.Tensor) and dense(leaf.value) is not leaf.value:
@@ -126,6 +124,13 @@ def capture(
                 f"The captured program doesn't accept the additional inputs: {error}", parameter="dynamic_shapes"
             ) from error
     return Captured(program, interface_of(program, request), attempts.limits)
+
+
+def _unmark(tensors: Sequence[tuple[torch.Tensor, set[str]]]) -> None:
+    """Take off the marks of dynamic axes, which torch leaves on the example's tensors where it fails."""
+    for tensor, names in tensors:
+        for name in vars(tensor).keys() - names:
+            delattr(tensor, name)
 
 
 class _Capture:
@@ -284,8 +289,7 @@ class _Capture:
         }
         if any(size.node._expr in inherent for *_, size, _ in frozen(program, request) if hasattr(size, "node")):
             check_dynamic(program, request, self._line, self._advise)
-        numbers = Plan(Purpose.NUMBERS, plan.sizes, is_strict=True)
-        strict = None if plan.is_strict else self._attempt(numbers).program
+        strict = None if plan.is_strict else self._attempt(Plan(Purpose.NUMBERS, plan.sizes, is_strict=True)).program
         if strict is not None and not pinned(strict, request) and not any(frozen(strict, request)):
             return strict
         if any(frozen(program, request)):
