@@ -1,4 +1,4 @@
-"""The command line: ``onnxport export|check|verify|find-mismatch|view|ops|explain|plugins|profiles``.
+"""The command line: ``onnxport export|check|verify|find-mismatch|view|fix|ops|explain|plugins|profiles``.
 
 Exit codes: 0 done; 1 the model is refused, the ONNX model computes something else, or nothing is found; 2 the call
 itself can't be used (arguments, files, names of plugins); 3 a defect in onnxport or in a plugin.
@@ -32,6 +32,7 @@ from onnxport_workbench.cli_options import (
     RuntimeOption,
     UsageError,
     VerboseOption,
+    fixed_sizes,
     given,
     names,
     preferred,
@@ -334,6 +335,44 @@ def view(
         print_json({"page": str(written)})
     else:
         console.print(f"{written}: open it in a browser")
+
+
+@app.command()
+@guarded
+def fix(
+    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="The ONNX file.")],
+    dims: Annotated[
+        list[str], typer.Option("--dim", metavar="NAME=SIZE", help="The size of a dimension: batch=1 (repeatable).")
+    ],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The file to write; by default MODEL.fixed.onnx.")
+    ] = None,
+    external_data: Annotated[
+        bool | None,
+        typer.Option("--external-data/--no-external-data", help="Write weights to a file beside the model."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Give dynamic dimensions a size, for engines that need fixed shapes. Works with files of any exporter."""
+    wanted = fixed_sizes(dims)
+    if not model.is_file():
+        raise UsageError(f"there is no file {model}")
+    path = model.with_suffix(".fixed.onnx") if output is None else output
+    import onnxport
+
+    with progress("Fixing") as tell, onnxport.ONNXProgram.load(model) as program:
+        before = len(program.model.graph)
+        program.fix(**wanted)
+        tell("save")
+        program.save(path, external_data=external_data)
+        graph = program.model.graph
+        shapes = {value.name: [str(dim) for dim in value.shape or ()] for value in graph.inputs}
+    if as_json:
+        print_json({"path": str(path), "nodes": len(graph), "nodes_before": before, "inputs": shapes})
+        return
+    console.print(f"{path}: {counted(len(graph), 'node')} ({before} before)")
+    for name, shape in shapes.items():
+        console.print(f"  {name}: [{', '.join(shape)}]")
 
 
 @app.command()

@@ -220,3 +220,16 @@ def renamings(texts: Sequence[str] | None) -> dict[Any, str]:
             raise UsageError(f"--rename {text}: {old} has a new name already: give one only")
         found[old] = new
     return found
+
+
+def fixed_sizes(texts: Sequence[str]) -> dict[str, int]:
+    """The size by name of a dimension, of ``NAME=SIZE``."""
+    found: dict[str, int] = {}
+    for text in texts:
+        name, separator, size = (part.strip() for part in text.partition("="))
+        if not (separator and name and size.isdecimal()):
+            raise UsageError(f"--dim {text}: write it as NAME=SIZE, such as batch=1")
+        if name in found:
+            raise UsageError(f"--dim {text}: {name} has a size already: give one only")
+        found[name] = int(size)
+    return found

@@ -127,6 +127,7 @@ ACTIONS = {
     "load": "(class of programs, path) -> program",
     "apply_weights": "(program, state_dict, strict, plugins) -> None",
     "rename_axes": "(program, rename_mapping) -> None",
+    "fix": "(program, sizes) -> None",
     "copy_model": "(program) -> onnx_ir.Model",
     "reduce": "(program, function that gives its class) -> what __reduce__ returns",
 }

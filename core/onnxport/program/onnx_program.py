@@ -277,6 +277,21 @@ class ONNXProgram:
         self._act("rename_axes", rename_mapping)
         self.release()
 
+    def fix(self, **sizes: int) -> None:
+        """Give dynamic dimensions a size, in place: `program.fix(batch=1, height=640)`.
+
+        Sizes become constants everywhere in the model, and the arithmetic over them is folded away, for engines that
+        need fixed shapes. A copy (`copy.deepcopy(program)`) keeps the dynamic model.
+
+        Args:
+            sizes: by the dimension's name in the file.
+
+        Raises:
+            InputError: a dimension that the model doesn't have, or a size that it can't have.
+        """
+        self._act("fix", sizes)
+        self.release()
+
     # Copies ------------------------------------------------------------------------------------------------------
 
     def __copy__(self) -> ONNXProgram:

@@ -19,6 +19,7 @@ _HOMES = {
     "load": "loading",
     "apply_weights": "reweight",
     "rename_axes": "axes",
+    "fix": "fixing",
     "copy_model": "copies",
     "reduce": "copies",
 }
