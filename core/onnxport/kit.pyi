@@ -87,6 +87,7 @@ from onnxport.host.emission import NodeCheck as NodeCheck
 from onnxport.host.emission import SizeFunction as SizeFunction
 from onnxport.host.emission import SizeText as SizeText
 from onnxport.host.emission import Widening as Widening
+from onnxport.host.packs import environment_choice as environment_choice
 from onnxport.host.profiles import chosen_profile as chosen_profile
 from onnxport.host.records import Conflict as Conflict
 from onnxport.host.records import Key as Key

@@ -20,6 +20,7 @@ from typing import Any
 
 import onnxport
 from importlib_metadata import EntryPoint, entry_points
+from onnxport.kit import environment_choice
 
 FIELDS = ("name", "distribution", "version", "translations", "error", "warning")
 _FILE = Path(importlib.util.cache_from_source(str(Path(__file__).with_name("plugin_list.py")))).with_suffix(".json")
@@ -52,8 +53,10 @@ def listed(chosen: Sequence[str] | None, *, fresh: bool = False) -> list[dict[st
 
 
 def may_have_commands() -> bool:
-    """Whether an installed plugin may add commands, as its source says; none is imported."""
-    return any(_may_have_commands(entry) for entry in entry_points(group="onnxport"))
+    """Whether a plugin that takes part may add commands, as its source says; none is imported."""
+    chosen = environment_choice()
+    entries = (entry for entry in entry_points(group="onnxport") if chosen is None or entry.name in chosen)
+    return any(_may_have_commands(entry) for entry in entries)
 
 
 def _may_have_commands(entry: EntryPoint) -> bool:

@@ -304,6 +304,7 @@ calls_of_forward = st.sampled_from([(X,), [X], X, (), None]) | whatever
 pairs = st.lists(st.tuples(calls_of_forward, whatever) | whatever, max_size=2)
 tolerances = st.sampled_from([None, 1e-3, 1, np.float32(1e-3), torch.tensor(0.1)]) | scalars | whatever
 SMALL = onnxport.export(PROGRAM)
+FREE = onnxport.export(MODEL, (X,), dynamic_shapes=({0: "batch"}, None, None))
 RESULT = onnxport.verify(SMALL)
 
 
@@ -402,6 +403,16 @@ FUNCTIONS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
         lambda **call: SMALL.save(**{"destination": io.BytesIO(), **call}),
         {"destination": whatever, "include_initializers": whatever, "keep_initializers_as_inputs": whatever,
          "external_data": whatever, "shard_bytes": whatever},
+    ),
+    "fix": (lambda **call: FREE.fix(**call), dict.fromkeys(["batch", "other"], whatever)),
+    "export_together": (
+        lambda place="together", **call: onnxport.export_together(**{"models": {"a": SMALL}, "folder": place, **call}),
+        {"models": st.just({}) | whatever, "place": whatever,
+         "verify": whatever},
+    ),
+    "save_together": (
+        lambda place="together", **call: onnxport.save_together(**{"programs": {"a": SMALL}, "folder": place, **call}),
+        {"programs": st.just({"model": 1}) | whatever, "place": whatever},
     ),
     "raise_on_failure": (RESULT.raise_on_failure, {"program": whatever}),
     "to_onnx": (lambda **call: Own(**call).to_onnx(), dict.fromkeys(

@@ -5,14 +5,17 @@ from __future__ import annotations
 import copy
 import inspect
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import importlib_metadata
 import onnxport
 import onnxport.authoring
 import onnxport.kit
 import onnxport.testing
+import onnxport_workbench
 import pytest
 import torch
 from onnxport import hookimpl
@@ -80,7 +83,9 @@ def test_type_checkers_know_choices_and_parameters(tmp_path):
         "onnxport.export(m, opset=18)\n"
     )
     command = [sys.executable, "-m", "mypy", "--no-incremental", "--follow-imports=silent", str(source)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    paths = os.pathsep.join(str(Path(package.__file__).parents[1]) for package in (onnxport, onnxport_workbench))
+    environment = {**os.environ, "MYPYPATH": paths}  # mypy doesn't follow an editable installation
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment)
     lines = [int(line.split(":")[1]) for line in done.stdout.splitlines() if ": error:" in line]
     assert lines == [4, 5, 6], done.stdout + done.stderr
 

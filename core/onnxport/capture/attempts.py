@@ -247,7 +247,7 @@ class _Capture:
         program = self._attempt(plan).program
         if program is None:
             raise contradicted(_known(error), self._first_place(), request) from error
-        check_dynamic(program, request, lambda symbol: self._line(symbol) or self._first_place(), self._advise)
+        check_dynamic(program, request, self._place, self._advise)
         if pins := pinned(program, request):
             raise made_static(pins, request, self._advise) from error
         for names in ties(program, request):
@@ -288,12 +288,12 @@ class _Capture:
             symbol for symbol, line, by_operator in self._watched if by_operator or is_repeated(line) or is_text(line)
         }
         if any(size.node._expr in inherent for *_, size, _ in frozen(program, request) if hasattr(size, "node")):
-            check_dynamic(program, request, self._line, self._advise)
+            check_dynamic(program, request, self._place, self._advise)
         strict = None if plan.is_strict else self._attempt(Plan(Purpose.NUMBERS, plan.sizes, is_strict=True)).program
         if strict is not None and not pinned(strict, request) and not any(frozen(strict, request)):
             return strict
         if any(frozen(program, request)):
-            check_dynamic(program, request, self._line, self._advise)
+            check_dynamic(program, request, self._place, self._advise)
         raise made_static(pins, request, self._advise)
 
     def _untied(self, program: ExportedProgram, sizes: Sizes, changed: Mapping[Any, int]) -> ExportedProgram:
@@ -332,8 +332,10 @@ class _Capture:
         places = [outcome.place for outcome in self._outcomes if outcome.plan.purpose is Purpose.SEPARATED]
         return next((line for line in reversed([*places, *(line for _, line, _ in self._watched)]) if line), "")
 
-    def _line(self, symbol: Any) -> str:
-        return next((line for known, line, _ in self._watched if known == symbol and line), "")
+    def _place(self, symbol: Any) -> str:
+        """The model's line that froze a symbol, or else the line at which the first attempt failed."""
+        lines = (line for known, line, _ in self._watched if known == symbol and line)
+        return next(lines, "") or self._first_place()
 
     def _first_place(self) -> str:
         """The model's line at which the first attempt failed."""

@@ -41,7 +41,8 @@ def digest_of_files(paths: Iterable[Path]) -> str:
 @functools.cache
 def _source(path: Path) -> str:
     """A digest of a module's file, or of all code of a package's folder."""
-    files = sorted(path.rglob("*.py")) + sorted(path.rglob("*.json")) if path.is_dir() else [path]
+    found = [*path.rglob("*.py"), *path.rglob("*.json")] if path.is_dir() else [path]
+    files = sorted(each for each in found if each.parent.name != "__pycache__")  # where lists of plugins are kept too
     return digest_of_files(files)
 
 
