@@ -334,8 +334,7 @@ class _Capture:
 
     def _place(self, symbol: Any) -> str:
         """The model's line that froze a symbol, or else the line at which the first attempt failed."""
-        lines = (line for known, line, _ in self._watched if known == symbol and line)
-        return next(lines, "") or self._first_place()
+        return next((line for known, line, _ in self._watched if known == symbol and line), "") or self._first_place()
 
     def _first_place(self) -> str:
         """The model's line at which the first attempt failed."""
