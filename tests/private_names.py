@@ -52,6 +52,7 @@ OWNERS = {
     "_overloadname": "torch._ops.OpOverload",
     "_override": "torch._export.non_strict_utils._NonStrictTorchFunctionHandler",
     "_qualified_op_name": "torch._ops.OpOverloadPacket",
+    "_schema": "torch._ops.OpOverload",
     "_saved_tensors_hooks_enable": "torch._C._autograd",
     "_saved_tensors_hooks_is_enabled": "torch._C._autograd",
     "_symbols_with_equalities": "torch.fx.experimental.symbolic_shapes.DimConstraints",

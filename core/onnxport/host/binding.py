@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from onnxport.errors import Unsupported
-from onnxport.vocabulary.upstream import OpOverload
+from onnxport.vocabulary.upstream import OpOverload, schema_of
 
 if TYPE_CHECKING:
     from onnxport.host.records import Translation
@@ -21,9 +21,9 @@ _KEPT = 8192
 
 
 @functools.lru_cache(maxsize=_KEPT)
-def _schema_of(target: OpOverload) -> tuple[tuple[str, ...], dict[str, Any]]:
+def _arguments_of(target: OpOverload) -> tuple[tuple[str, ...], dict[str, Any]]:
     """The names of an operator's arguments, and the defaults of those that have one."""
-    arguments = target._schema.arguments
+    arguments = schema_of(target).arguments
     defaults = {a.name: a.default_value for a in arguments if a.has_default_value()}
     return tuple(a.name for a in arguments), defaults
 
@@ -53,7 +53,7 @@ def _unknown_to(function: Callable[..., Any], target: OpOverload) -> tuple[str, 
     if any(p.kind is p.VAR_KEYWORD for p in parameters):
         return ()
     known = {p.name for p in parameters if p.kind in _NAMED}
-    return tuple(name for name in _schema_of(target)[0] if name not in known)
+    return tuple(name for name in _arguments_of(target)[0] if name not in known)
 
 
 def signature_mismatch(function: Callable[..., Any], target: OpOverload) -> str:
@@ -85,7 +85,7 @@ def _mistake(function: Callable[..., Any], target: OpOverload) -> str:
         return str(error)
     if not parameters or parameters[0].kind in (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD):
         return "takes no builder: its first parameter must be op"
-    names, defaults = _schema_of(target)
+    names, defaults = _arguments_of(target)
     behind = parameters[1:]
     for parameter in behind:
         if parameter.kind is parameter.POSITIONAL_ONLY and parameter.default is parameter.empty:
@@ -108,7 +108,7 @@ def _mistake(function: Callable[..., Any], target: OpOverload) -> str:
         found.append(f"has no parameter for {', '.join(map(repr, lacking))}")
     if not found:
         return ""
-    return f"{', and '.join(found)}; arguments are passed by the names of the schema {target._schema}"
+    return f"{', and '.join(found)}; arguments are passed by the names of the schema {schema_of(target)}"
 
 
 class Unbound(Unsupported):
@@ -129,7 +129,7 @@ def bind(
     """
     if not isinstance(target, OpOverload):
         return args, kwargs
-    names, defaults = _schema_of(target)
+    names, defaults = _arguments_of(target)
     bound = defaults.copy()
     bound.update(zip(names, args))
     bound.update(kwargs)

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from functools import partial
 from reprlib import repr as brief
 from types import TracebackType
 from typing import Any, TypeVar
@@ -22,7 +23,7 @@ from onnxport.host.records import Deferred, Translation, check_opset, check_prof
 from onnxport.host.stages import ACTIONS, Action, Container, Pass, ProgramPass, Strategy
 from onnxport.vocabulary.opsets import LOWEST_OPSET, NEWEST_OPSET
 from onnxport.vocabulary.patching import Replacement, applied, holds
-from onnxport.vocabulary.upstream import OpOverload, has_kernel, higher_order_names, operator_names
+from onnxport.vocabulary.upstream import OpOverload, has_kernel, higher_order_names, operator_names, schema_of
 
 _T = TypeVar("_T")
 
@@ -129,21 +130,6 @@ _FUNCTIONS: Mapping[type, Mapping[str, bool]] = {
     Action: {"function": False},
 }
 """The fields of records that hold functions, and whether they may be left out."""
-
-
-def passes(info: PluginInfo, value: Any, kept: frozenset[int]) -> list[Pass]:
-    """Passes over graphs and models."""
-    return _steps(info, value, kept, Pass)
-
-
-def program_passes(info: PluginInfo, value: Any, kept: frozenset[int]) -> list[ProgramPass]:
-    """Passes over captured programs."""
-    return _steps(info, value, kept, ProgramPass)
-
-
-def strategies(info: PluginInfo, value: Any, kept: frozenset[int]) -> list[Strategy]:
-    """Other ways to capture a model."""
-    return _steps(info, value, kept, Strategy)
 
 
 def actions(info: PluginInfo, value: Any, kept: frozenset[int]) -> list[Action]:
@@ -273,8 +259,8 @@ CHECKS: Mapping[str, Callable[[PluginInfo, Any, frozenset[int]], Any]] = {
     "onnxport_decompositions": decompositions,
     "onnxport_containers": containers,
     "onnxport_patches": patches,
-    "onnxport_strategies": strategies,
-    "onnxport_program_passes": program_passes,
+    "onnxport_strategies": partial(_steps, kind=Strategy),
+    "onnxport_program_passes": partial(_steps, kind=ProgramPass),
     "onnxport_semantics": fields.records_of(fields.MEANINGS),
     "onnxport_emission": fields.records_of(fields.LESSONS),
     "onnxport_actions": actions,
@@ -294,8 +280,8 @@ CHECKS: Mapping[str, Callable[[PluginInfo, Any, frozenset[int]], Any]] = {
         ),
         functions,
     ),
-    "onnxport_fx_passes": passes,
-    "onnxport_ir_passes": passes,
+    "onnxport_fx_passes": partial(_steps, kind=Pass),
+    "onnxport_ir_passes": partial(_steps, kind=Pass),
 }
 
 
@@ -312,7 +298,7 @@ def unknown_operator(target: str) -> str:
     if namespace not in _TORCH or has_kernel(target):
         return ""
     overload = operator_named(target)
-    if isinstance(overload, OpOverload) and "Tensor" in str(overload._schema):  # known to TorchScript alone
+    if isinstance(overload, OpOverload) and "Tensor" in str(schema_of(overload)):  # known to TorchScript alone
         return ""
     known = {known for known in operator_names() if known.startswith(f"{namespace}::")}
     packet, _, given = target.partition(".")

@@ -12,7 +12,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from onnxport.vocabulary.upstream import HigherOrderOperator, OpOverload, overload_of
+from onnxport.vocabulary.upstream import HigherOrderOperator, OpOverload, overload_of, schema_of
 
 Target = str | Callable[..., Any]
 
@@ -148,7 +148,7 @@ class Semantics:
 
 def _look_up(records: Mapping[Target, Any], target: Any) -> Any:
     if isinstance(target, OpOverload):
-        every = target._schema.name
+        every = schema_of(target).name
         return records.get(f"{every}.{overload_of(target)}", records.get(every))
     if isinstance(target, HigherOrderOperator):
         return records.get(f"higher_order::{target.name()}")

@@ -8,7 +8,7 @@ from typing import Any
 
 from onnxport.errors import TableError
 from onnxport.host.records import TABLE_TIER, Translation, key_of, name_of
-from onnxport.vocabulary.upstream import HigherOrderOperator, OpOverload, OpOverloadPacket
+from onnxport.vocabulary.upstream import HigherOrderOperator, OpOverload, OpOverloadPacket, schema_of
 
 TABLE = "custom_translation_table"
 _MAX_PRIORITY = 1000
@@ -96,8 +96,8 @@ def _adapted(target: Any, function: Any, adapt: Adapt) -> Translation:
         )
     if wrong := _foreign_parameters(function, target):
         raise table_error(
-            f"{TABLE}[{target}]: {name} has a parameter {wrong[0]!r}, which the schema doesn't have: {target._schema}. "
-            "Rename it: arguments are passed by the schema's names.",
+            f"{TABLE}[{target}]: {name} has a parameter {wrong[0]!r}, which the schema doesn't have: "
+            f"{schema_of(target)}. Rename it: arguments are passed by the schema's names.",
             target,
             function,
         )
@@ -115,6 +115,6 @@ def _foreign_parameters(function: Callable[..., Any], target: Any) -> list[str]:
     """Parameters behind ``op`` that need a value and that the operator's schema doesn't name."""
     if not isinstance(target, OpOverload):
         return []
-    known = {argument.name for argument in target._schema.arguments}
+    known = {argument.name for argument in schema_of(target).arguments}
     needed = list(inspect.signature(function).parameters.values())[1:]
     return [p.name for p in needed if p.default is p.empty and p.kind in _NAMED and p.name not in known]

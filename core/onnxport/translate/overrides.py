@@ -33,7 +33,7 @@ class Overrides:
             return False
         target: Any = node.target
         candidates = self._registry.candidates(target)
-        if candidates or not hasattr(target, "_schema"):
+        if candidates or not hasattr(target, "overloadpacket"):
             return bool(candidates and candidates[0].tier)
         try:
             steps = self._decomposer.expand(node).graph_module.graph.nodes

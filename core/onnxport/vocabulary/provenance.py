@@ -157,7 +157,7 @@ def module_path(node: torch.fx.Node) -> str:
 def target_name(target: Any) -> str:
     """An FX target as text, as torch's exporter writes it: ``aten.add.Tensor``, ``operator.add``."""
     name = getattr(target, "name", None)
-    if hasattr(target, "_schema"):
+    if hasattr(target, "overloadpacket"):  # an overload; torch isn't imported for that
         return str(target)
     if callable(name):
         return str(name())

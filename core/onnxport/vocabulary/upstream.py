@@ -60,6 +60,11 @@ def can_decompose(target: OpOverload) -> bool:
     return target._can_decompose()
 
 
+def schema_of(target: OpOverload) -> torch.FunctionSchema:
+    """The names, types and aliases of an operator's arguments and results."""
+    return target._schema
+
+
 def has_kernel(name: str) -> bool:
     """Whether an operator of that qualified name is defined."""
     return torch._C._dispatch_has_kernel(name)
