@@ -21,11 +21,20 @@ from onnxport_builtin.program.data_file import inside as inside
 from onnxport_builtin.program.reweight import names_of as names_of
 from onnxport_workbench.cli_models import Example as Example
 from onnxport_workbench.cli_models import load_example as load_example
+from onnxport_workbench.cli_options import JsonOption as JsonOption
+from onnxport_workbench.cli_options import OpsetOption as OpsetOption
+from onnxport_workbench.cli_options import PluginsOption as PluginsOption
+from onnxport_workbench.cli_options import QuantizeOption as QuantizeOption
 from onnxport_workbench.cli_options import UsageError as UsageError
+from onnxport_workbench.cli_options import formats as formats
 from onnxport_workbench.cli_output import PlainConsole as PlainConsole
 from onnxport_workbench.cli_output import guarded as guarded
 from onnxport_workbench.cli_output import print_json as print_json
 from onnxport_workbench.json_results import JsonResult as JsonResult
+from onnxport_workbench.kernels import Table as Table
+from onnxport_workbench.kernels import covers as covers
+from onnxport_workbench.kernels import installed_kernels as installed_kernels
+from onnxport_workbench.kernels import onnx_schema as onnx_schema
 from onnxport_workbench.observing import watching as watching
 
 from onnxport.capture.arguments import example_arguments_of as example_arguments_of

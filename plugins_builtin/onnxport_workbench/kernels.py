@@ -76,7 +76,7 @@ def missing_kernels(model: ir.Model, wanted: Mapping[str, Table] | None = None) 
     for provider, table in wanted.items():
         for node in _nodes(model):
             opset = opsets.get(node.domain, 1)
-            schema = _schema(node.op_type, node.domain, opset)
+            schema = onnx_schema(node.op_type, node.domain, opset)
             if schema is None or (node.domain, node.op_type, node.overload) in model.functions:
                 continue
             types = _types(node, schema)
@@ -109,10 +109,11 @@ def tables() -> Mapping[str, Table]:
                 for first, last, types in rows
             ]
         known[provider] = table
-    return {**known, **_installed()}
+    return {**known, **installed_kernels()}
 
 
-def _installed() -> Mapping[str, Table]:
+@functools.cache
+def installed_kernels() -> Mapping[str, Table]:
     """The kernels of the onnxruntime that is installed, if it tells, for the providers that the file has."""
     try:
         from onnxruntime.capi import onnxruntime_pybind11_state as state
@@ -135,7 +136,8 @@ def _nodes(model: ir.Model) -> Iterator[ir.Node]:
 
 
 @functools.cache
-def _schema(operator: str, domain: str, opset: int) -> onnx.defs.OpSchema | None:
+def onnx_schema(operator: str, domain: str, opset: int) -> onnx.defs.OpSchema | None:
+    """The version of an operator that an opset has; None where onnx knows none."""
     try:
         return onnx.defs.get_schema(operator, opset, domain)
     except onnx.defs.SchemaError:
@@ -167,7 +169,7 @@ def _lacks(table: Table, schema: onnx.defs.OpSchema, opset: int, types: Mapping[
     rows = table.get((schema.domain, schema.name))
     if rows is None and all(domain != schema.domain for domain, _ in table):
         return False
-    kernels = [kernel for kernel in rows or () if _covers(kernel, schema.since_version)]
+    kernels = [kernel for kernel in rows or () if covers(kernel, schema.since_version)]
     if any(_takes(kernel, types) for kernel in kernels):
         return False
     if schema.has_context_dependent_function or _is_composed(table, schema, opset, types):  # type: ignore[attr-defined]
@@ -188,7 +190,7 @@ def _is_composed(table: Table, schema: onnx.defs.OpSchema, opset: int, types: Ma
     body = onnx.FunctionProto.FromString(schema.get_function_with_opset_version(max(versions)))  # type: ignore[attr-defined]
     kind = next(iter(types.values()))
     for node in body.node:
-        then, now = _schema(node.op_type, node.domain, max(versions)), _schema(node.op_type, node.domain, opset)
+        then, now = onnx_schema(node.op_type, node.domain, max(versions)), onnx_schema(node.op_type, node.domain, opset)
         if then is None or now is None or then.since_version != now.since_version:
             return False
         inner = {c.type_param_str: kind for c in now.type_constraints if kind in c.allowed_type_strs}
@@ -197,7 +199,7 @@ def _is_composed(table: Table, schema: onnx.defs.OpSchema, opset: int, types: Ma
     return True
 
 
-def _covers(kernel: Kernel, version: int) -> bool:
+def covers(kernel: Kernel, version: int) -> bool:
     """onnxruntime's rule: an open range serves the version that it starts with alone."""
     first, last, _ = kernel
     return first == version or (first < version <= last != _OPEN)

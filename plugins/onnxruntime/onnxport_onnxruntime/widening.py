@@ -13,47 +13,30 @@ it loads a file, and computes the casts of weights once.
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import onnx
 import onnx_ir as ir
-from onnxport.optimize.rewriting import all_nodes, has_references, remove_if_unused
+from onnxport.kit import FreeNames, Table, covers, installed_kernels, onnx_schema
+from onnxport.optimize.rewriting import all_nodes, bodies, has_references, remove_if_unused
 
 CPU_PROVIDER = "CPUExecutionProvider"
 NARROW, WIDE = "tensor(bfloat16)", "tensor(float)"
-_OPEN = 2**31 - 1
 _TYPE_ATTRIBUTES = ("dtype", "output_dtype", "output_datatype", "precision")
 """Attributes that name the type of a result."""
 
-Kernel = tuple[int, int, Mapping[str, Iterable[str]]]
-Kernels = Mapping[tuple[str, str], Sequence[Kernel]]
 
-
-@functools.cache
-def installed_kernels() -> Kernels:
+def _kernels() -> Table:
     """The kernels of the CPU in the installed onnxruntime; none where it isn't installed, or doesn't tell."""
-    try:
-        from onnxruntime.capi import onnxruntime_pybind11_state as state
-
-        kernels = state.get_all_opkernel_def()
-    except (ImportError, AttributeError):
-        return {}
-    table: dict[tuple[str, str], list[Kernel]] = {}
-    for kernel in kernels:
-        if kernel.provider == CPU_PROVIDER:
-            rows = table.setdefault((kernel.domain, kernel.op_name), [])
-            rows.append((*kernel.version_range, dict(kernel.type_constraints)))
-    return table
+    return installed_kernels().get(CPU_PROVIDER, {})
 
 
-def kernels_of_files() -> Kernels:
+def kernels_of_files() -> Table:
     """The kernels that files of the profile have: each that takes float32 takes bfloat16 too, with casts around it."""
-    return {operator: [_with_narrow(row) for row in rows] for operator, rows in installed_kernels().items()}
+    return {operator: [_with_narrow(row) for row in rows] for operator, rows in _kernels().items()}
 
 
-def _with_narrow(row: Kernel) -> Kernel:
+def _with_narrow(row: Any) -> Any:
     first, last, variables = row
     types = {name: list(kinds) for name, kinds in variables.items()}
     return first, last, {name: [*kinds, NARROW] if WIDE in kinds else kinds for name, kinds in types.items()}
@@ -64,7 +47,7 @@ def widen(model: ir.Model) -> int:
     nodes = [node for node in all_nodes(model) if _is_wide(model, node)]
     if not nodes:
         return 0
-    casts = _Casts()
+    casts = _Casts(FreeNames(model, *bodies(model)))
     for node in nodes:
         casts.around(node)
     casts.finish()
@@ -81,24 +64,16 @@ def _is_wide(model: ir.Model, node: ir.Node) -> bool:
         return False  # control flow takes all types
     if not any(_is_narrow(value) for value in (*node.inputs, *node.outputs)):
         return False
-    schema = _schema(node.op_type, model.opset_imports.get("", 1))
+    schema = onnx_schema(node.op_type, "", model.opset_imports.get("", 1))
     if schema is None or node.op_type in ("Cast", "Constant"):
         return False
     types = _types(node, schema)
-    rows = [row for row in installed_kernels().get(("", node.op_type), ()) if _covers(row, schema.since_version)]
+    rows = [row for row in _kernels().get(("", node.op_type), ()) if covers(row, schema.since_version)]
     return not any(all(kind in row[2][name] for name, kind in types.items() if name in row[2]) for row in rows)
 
 
 def _is_narrow(value: ir.Value | None) -> bool:
     return value is not None and isinstance(value.type, ir.TensorType) and value.dtype is ir.DataType.BFLOAT16
-
-
-@functools.cache
-def _schema(operator: str, opset: int) -> onnx.defs.OpSchema | None:
-    try:
-        return onnx.defs.get_schema(operator, opset, "")
-    except onnx.defs.SchemaError:
-        return None
 
 
 def _types(node: ir.Node, schema: onnx.defs.OpSchema) -> dict[str, str]:
@@ -111,16 +86,15 @@ def _types(node: ir.Node, schema: onnx.defs.OpSchema) -> dict[str, str]:
     return found
 
 
-def _covers(kernel: Kernel, version: int) -> bool:
-    """onnxruntime's rule: an open range serves the version that it starts with alone."""
-    first, last, _ = kernel
-    return first == version or (first < version <= last != _OPEN)
-
-
 class _Casts:
-    """The casts of one model: each value is cast once."""
+    """The casts of one model: each value is cast once.
 
-    def __init__(self) -> None:
+    Args:
+        names: for what is added.
+    """
+
+    def __init__(self, names: FreeNames) -> None:
+        self._names = names
         self._wide: dict[ir.Value, ir.Value] = {}
         self._unrounded: dict[ir.Value, tuple[ir.Value, Any]] = {}
         """By rounded value, the result of a node before that, and the FX node that both are of."""
@@ -145,7 +119,7 @@ class _Casts:
     def _cast(self, value: ir.Value) -> ir.Value:
         """A value in float32, computed where it is."""
         if value not in self._wide:
-            cast = _cast_node(value, ir.DataType.FLOAT)
+            cast = self._cast_node(value, ir.DataType.FLOAT)
             producer = value.producer()
             if producer is not None:
                 producer.graph.insert_after(producer, cast)  # type: ignore[union-attr]
@@ -157,12 +131,12 @@ class _Casts:
 
     def _rounded(self, node: ir.Node, value: ir.Value) -> ir.Value:
         """The bfloat16 that takes the place of a node's result, which becomes float32."""
-        cast = _cast_node(value, ir.DataType.BFLOAT16)
+        cast = self._cast_node(value, ir.DataType.BFLOAT16)
         rounded = cast.outputs[0]
         ir.convenience.replace_all_uses_with(value, rounded, replace_graph_outputs=True)
         cast.replace_input_with(0, value)
         rounded.name = value.name
-        value.name = None if value.name is None else f"{value.name}_float"
+        value.name = self._names.take(f"{value.name}_float")
         rounded.metadata_props.update(value.metadata_props)
         value.metadata_props.clear()
         value.dtype = ir.DataType.FLOAT
@@ -174,10 +148,9 @@ class _Casts:
         for rounded in self._unrounded:
             remove_if_unused(rounded.producer())  # type: ignore[arg-type]
 
-
-def _cast_node(value: ir.Value, dtype: ir.DataType) -> ir.Node:
-    node = ir.Node("", "Cast", [value], [ir.AttrInt64("to", dtype)])
-    (result,) = node.outputs
-    result.dtype, result.shape = dtype, value.shape
-    result.name = None if value.name is None else f"{value.name}_as_{dtype.name.lower()}"
-    return node
+    def _cast_node(self, value: ir.Value, dtype: ir.DataType) -> ir.Node:
+        node = ir.Node("", "Cast", [value], [ir.AttrInt64("to", dtype)])
+        (result,) = node.outputs
+        result.dtype, result.shape = dtype, value.shape
+        result.name = self._names.take(f"{value.name}_as_{dtype.name.lower()}")
+        return node

@@ -165,6 +165,13 @@ def test_check_counts_the_casts_as_kernels() -> None:
     assert not onnxport.check(model, args, runtime="onnxruntime-cpu", plugins=OWN["plugins"]).missing_kernels
 
 
+@pytest.mark.parametrize("name", ["x_as_float", "tanh_float", "mul_as_bfloat16", "tanh_as_bfloat16"])
+def test_casts_have_names_that_nothing_else_has(name: str) -> None:
+    model = as_module(lambda x, y: torch.tanh(x) * 2 + y)
+    args = (values(3, 4), values(3, 4))
+    expect_same(onnxport.export(model, args, input_names=["x", name], **OWN), model, args)
+
+
 def test_weights_in_4_bits_are_those_of_the_kernel() -> None:
     model = nn.Sequential(nn.Linear(64, 96), nn.GELU(), nn.Linear(96, 32, bias=False)).to(BF16)
     program = onnxport.export(model, (values(3, 64),), quantize="int4", **OWN)

@@ -152,7 +152,7 @@ def test_the_table_says_what_onnxruntime_does(dtype: str, opset: int) -> None:
 def test_the_file_agrees_with_the_installed_onnxruntime(monkeypatch: pytest.MonkeyPatch) -> None:
     installed = kernels.tables()[kernels.CPU]
     kernels.tables.cache_clear()
-    monkeypatch.setattr(kernels, "_installed", dict)
+    monkeypatch.setattr(kernels, "installed_kernels", dict)
     try:
         written = kernels.tables()[kernels.CPU]
     finally:
