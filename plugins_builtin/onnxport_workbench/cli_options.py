@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -211,25 +211,33 @@ def names(option: str, texts: Sequence[str] | None) -> list[str] | None:
 
 def renamings(texts: Sequence[str] | None) -> dict[Any, str]:
     """The new name by present name of a dimension, of ``OLD=NEW``."""
-    found: dict[Any, str] = {}
-    for text in texts or ():
-        old, separator, new = (part.strip() for part in text.partition("="))
-        if not (separator and old and new):
-            raise UsageError(f"--rename {text}: write it as OLD=NEW, such as s77=batch")
-        if old in found:
-            raise UsageError(f"--rename {text}: {old} has a new name already: give one only")
-        found[old] = new
-    return found
+    return dict(_assignments("--rename", "OLD=NEW, such as s77=batch", "a new name", texts))
 
 
 def fixed_sizes(texts: Sequence[str]) -> dict[str, int]:
     """The size by name of a dimension, of ``NAME=SIZE``."""
-    found: dict[str, int] = {}
-    for text in texts:
-        name, separator, size = (part.strip() for part in text.partition("="))
-        if not (separator and name and size.isdecimal()):
-            raise UsageError(f"--dim {text}: write it as NAME=SIZE, such as batch=1")
+    found = _assignments("--dim", "NAME=SIZE, such as batch=1", "a size", texts, str.isdecimal)
+    return {name: int(size) for name, size in found.items()}
+
+
+def _assignments(
+    option: str, form: str, what: str, texts: Sequence[str] | None, is_right: Callable[[str], bool] = bool
+) -> dict[str, str]:
+    """The value by name, of ``NAME=VALUE``; each name once.
+
+    Args:
+        option: whose values the texts are.
+        form: how one is written.
+        what: what a name gets.
+        texts: as they were given.
+        is_right: tells the values that can be used.
+    """
+    found: dict[str, str] = {}
+    for text in texts or ():
+        name, _, value = (part.strip() for part in text.partition("="))
+        if not (name and is_right(value)):
+            raise UsageError(f"{option} {text}: write it as {form}")
         if name in found:
-            raise UsageError(f"--dim {text}: {name} has a size already: give one only")
-        found[name] = int(size)
+            raise UsageError(f"{option} {text}: {name} has {what} already: give one only")
+        found[name] = value
     return found

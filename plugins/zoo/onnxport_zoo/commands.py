@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from onnxport.kit import PlainConsole, UsageError, guarded, print_json
+from onnxport.kit import JsonOption, PlainConsole, UsageError, guarded, print_json
 from rich.table import Column, Table
 
 zoo = typer.Typer(
     name="zoo", help="Export, verify and compare many models.", no_args_is_help=True, rich_markup_mode=None
 )
 console, progress = PlainConsole(), PlainConsole(stderr=True)
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON to the standard output.")]
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a run.")]
 
 
