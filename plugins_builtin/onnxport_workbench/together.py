@@ -146,7 +146,8 @@ def _write(made: Together, folder: Path, scratch: Path) -> None:
     total = hashlib.blake2b(digest_size=8)
     with open(scratch / _DATA, "wb") as file:
         made.shared_bytes = _lay_out([weight for listed in weights.values() for weight in listed], file, total)
-        _sync(file)
+        file.flush()
+        placing.sync(file.fileno())
     has_data = any(weight.location for listed in weights.values() for weight in listed)
     location = f"weights.{total.hexdigest()}.data" if (folder / _DATA).exists() else _DATA
     for name, program in made.programs.items():
@@ -157,7 +158,8 @@ def _write(made: Together, folder: Path, scratch: Path) -> None:
             raise SaveError(f"The graph of {name!r} alone takes more than 2 GiB. Export its parts as models.")
         with open(scratch / f"{name}.onnx", "wb") as file:
             serialization.write_model(file, shell, weights[name])
-            _sync(file)
+            file.flush()
+            placing.sync(file.fileno())
     if has_data:
         made.data = folder / location
         os.replace(scratch / _DATA, made.data)
@@ -203,11 +205,6 @@ class _Hashed:
 
     def digest(self) -> bytes:
         return self._hash.digest()
-
-
-def _sync(file: IO[bytes]) -> None:
-    file.flush()
-    os.fsync(file.fileno())
 
 
 def _tidy(folder: Path, location: str) -> None:

@@ -26,7 +26,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from onnxport_transformers import caches
 
 BATCH, SEQUENCE, PAST, TOTAL = "batch_size", "sequence_length", "past_sequence_length", "total_sequence_length"
-_SIZES = (2, 5, 3)  # batch, past and new tokens of the example: no two axes have the same size
+SIZES = (2, 5, 3)  # batch, past and new tokens of examples: no two axes have the same size
 
 
 @dataclass
@@ -138,7 +138,7 @@ def decoder(model: Any, *, last_logits: bool = False) -> Graph:
         )
         return result.logits, *caches.tensors(result[cache], found)
 
-    batch, past, new = _SIZES
+    batch, past, new = SIZES
     kwargs: dict[str, Any] = {
         "input_ids": torch.randint(0, text_config(model).vocab_size, (batch, new)),
         "attention_mask": torch.ones(batch, past + new, dtype=torch.int64),
@@ -206,7 +206,7 @@ def _expect_continuation(model: Any, graph: Graph, axes: list[dict[int, str]], l
         )
 
 
-def example_cache(model: Any, batch: int = _SIZES[0], length: int = _SIZES[1]) -> Any:
+def example_cache(model: Any, batch: int = SIZES[0], length: int = SIZES[1]) -> Any:
     """The cache after a call of the model."""
     name = cache_parameter(model)
     with torch.no_grad(), fake_mode_of(model), _experts_by_gathering(model):
@@ -248,7 +248,7 @@ def _is_fake(tensor: torch.Tensor) -> bool:
 
 def state_axes(model: Any, template: Any, found: list[caches.Place]) -> list[dict[int, str]]:
     """The free axes of a decoder's cache."""
-    batch, length, _ = _SIZES
+    batch, length, _ = SIZES
     others = example_cache(model, batch, length + 2), example_cache(model, batch + 1, length)
     return free_axes(*(caches.tensors(cache, found) for cache in (template, *others)))
 

@@ -21,6 +21,7 @@ from onnxport_transformers.decoding import (
     BATCH,
     PAST,
     SEQUENCE,
+    SIZES,
     Graph,
     cache_parameter,
     example_states,
@@ -31,7 +32,6 @@ from onnxport_transformers.decoding import (
 )
 
 ENCODED = "encoder_sequence_length"
-_SIZES = (2, 5, 3)  # batch, past and new tokens of the decoder's example
 
 
 def parts(model: Any) -> dict[str, Graph]:
@@ -64,10 +64,10 @@ class _Parts:
         self.model, self.name = model, name
         self.kwargs, self.shapes = inputs.example(model)
         self.is_masked = "attention_mask" in self.kwargs
-        self.template, self.width = self._run(_SIZES[0], _SIZES[1], 0)
+        self.template, self.width = self._run(SIZES[0], SIZES[1], 0)
         self.halves = caches.halves(self.template)
         self.places = [caches.places(half) for half in self.halves]
-        longer, wider = (self._run(b, n, t)[0] for b, n, t in ((2, _SIZES[1] + 2, 4), (3, _SIZES[1], 0)))
+        longer, wider = (self._run(b, n, t)[0] for b, n, t in ((2, SIZES[1] + 2, 4), (3, SIZES[1], 0)))
         self.axes = [
             free_axes(
                 *(caches.tensors(caches.halves(cache)[i], found) for cache in (self.template, longer, wider)), last
@@ -146,7 +146,7 @@ class _Parts:
             )
             return result.logits, *caches.tensors(caches.halves(result[parameter])[0], places[0])
 
-        batch, _, new = _SIZES
+        batch, _, new = SIZES
         states = [example_states(half, found) for half, found in zip(self.halves, self.places, strict=True)]
         kwargs: dict[str, Any] = {"decoder_input_ids": torch.zeros(batch, new, dtype=torch.int64)}
         shapes: dict[str, Any] = {"decoder_input_ids": {0: BATCH, 1: SEQUENCE}}

@@ -20,7 +20,7 @@ def rename_axes(program: ONNXProgram, rename_mapping: Mapping[str | ir.SymbolicD
         str(key.value) if isinstance(key, ir.SymbolicDim) and key.value is not None else key: new
         for key, new in rename_mapping.items()
     }
-    values = list(_values(program.model))
+    values = list(values_of(program.model))
     dims = {str(dim.value) for value in values for dim in value.shape or () if isinstance(dim, ir.SymbolicDim)}
     present = dims | {name for dim in dims for name in _IDENTIFIER.findall(dim)}
     for old, new in names.items():
@@ -46,7 +46,7 @@ def rename_axes(program: ONNXProgram, rename_mapping: Mapping[str | ir.SymbolicD
             value.shape = ir.Shape([renamed(dim) for dim in value.shape])
 
 
-def _values(model: ir.Model) -> Iterator[ir.Value]:
+def values_of(model: ir.Model) -> Iterator[ir.Value]:
     """Yield every value of a model, subgraphs and functions included."""
     graphs: list[ir.Graph | ir.Function] = [model.graph, *model.functions.values()]
     while graphs:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import ast
 import operator
 import re
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
 
 import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 from onnxport import InputError, ONNXProgram
-from onnxport.kit import graphs_of, shown, wrong
+from onnxport.kit import shown, wrong
 
 from onnxport_builtin.emission.dimension_text import expression_of, simplified
 from onnxport_builtin.passes import constants
+from onnxport_builtin.program.axes import values_of
 
 _NAME = re.compile(r"[A-Za-z_]\w*")
 _ROUNDS = 8
@@ -56,7 +56,7 @@ def fix(program: ONNXProgram, sizes: Mapping[str, int]) -> None:
         if name not in known:
             has = f"it has {', '.join(sorted(known))}" if known else "all its dimensions are fixed"
             raise InputError(f"The model has no dimension {shown(name)}: {has}.", parameter="sizes")
-    fixed = [(value, ir.Shape([_fixed(dim, sizes) for dim in value.shape or ()])) for value in _values(model)]
+    fixed = [(value, ir.Shape([_fixed(dim, sizes) for dim in value.shape or ()])) for value in values_of(model)]
     for value, shape in fixed:
         for before, dim in zip(value.shape or (), shape, strict=True):
             if isinstance(dim, int) and dim < 0:
@@ -74,18 +74,10 @@ def fix(program: ONNXProgram, sizes: Mapping[str, int]) -> None:
 
 def names_of(model: ir.Model) -> set[str]:
     """The names of dimensions that the model has, those in arithmetic such as ``2*batch`` included."""
-    dims = {str(dim.value) for value in _values(model) for dim in value.shape or () if isinstance(dim, ir.SymbolicDim)}
+    dims = {
+        str(dim.value) for value in values_of(model) for dim in value.shape or () if isinstance(dim, ir.SymbolicDim)
+    }
     return {name for dim in dims - {"None"} for name in _NAME.findall(dim)} - _CALLS.keys()
-
-
-def _values(model: ir.Model) -> Iterator[ir.Value]:
-    graphs: list[Any] = [model.graph, *model.functions.values()]
-    while graphs:
-        graph = graphs.pop()
-        yield from graph.inputs
-        for node in graph:
-            yield from node.outputs
-            graphs += graphs_of(node)
 
 
 def _fixed(dim: int | ir.SymbolicDim, sizes: Mapping[str, int]) -> int | ir.SymbolicDim:
@@ -134,11 +126,7 @@ def _fold(program: ONNXProgram) -> None:
     model = program.model
     for _ in range(_ROUNDS):
         before = [(node.op_type, len(node.outputs)) for node in model.graph]
-        declared = {value: value.shape for value in (*model.graph.inputs, *model.graph.outputs)}
         ShapeInferencePass(check_type=False, strict_mode=False, data_prop=True)(model)
-        for value, shape in declared.items():
-            if value.shape is None:
-                value.shape = shape
         constants.run(model, _INTEGERS)
         program.optimize()
         if before == [(node.op_type, len(node.outputs)) for node in model.graph]:

@@ -51,7 +51,7 @@ class Temporary:
 
     def sync(self) -> None:
         """Put it on the disk before it takes a name, so that a power cut, too, leaves the old file or the new one."""
-        _sync(self.file.fileno())
+        sync(self.file.fileno())
 
     def digest(self) -> bytes:
         """A digest of the content."""
@@ -246,12 +246,13 @@ def sync_folder(folder: str) -> None:
     except PermissionError:  # a folder that can be written but not read
         return
     try:
-        _sync(descriptor)
+        sync(descriptor)
     finally:
         os.close(descriptor)
 
 
-def _sync(descriptor: int) -> None:
+def sync(descriptor: int) -> None:
+    """Put a file on the disk, where the file system can be asked to."""
     try:
         os.fsync(descriptor)
     except OSError as error:
