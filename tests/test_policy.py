@@ -14,6 +14,7 @@ from pathlib import Path
 import onnxport
 import pytest
 import torch
+from onnxport import PluginConflictError
 from onnxport.host import discovery
 from onnxport.host.records import operator_named
 from onnxport.host.registry import signature_mismatch
@@ -170,10 +171,15 @@ def test_families_import(family):
 
 
 def test_no_conflicts_among_builtins():
+    conflicts = []
     for opset in (18, 19, 20, 21, 22, 23, 24, 25):
         registry = discovery.load(()).registry(opset)
         for target in registry.targets():
-            registry.candidates(target)
+            try:
+                registry.candidates(target)
+            except PluginConflictError as conflict:
+                conflicts.append(f"opset {opset}: {conflict}")
+    assert not conflicts
 
 
 #: Operators that only some of the supported versions of torch have.

@@ -100,7 +100,9 @@ class Pack:
 def test_a_pack_states_the_versions_of_the_api_that_it_works_with(wanted):
     pack = Pack()
     pack.ONNXPORT_API = wanted
-    onnxport.export(torch.nn.ReLU(), (X,), plugins=[pack])
+    program = onnxport.export(torch.nn.ReLU(), (X,), plugins=[pack])
+    assert program.plugins is not None and len(program.plugins.infos) > 0
+    assert not program.plugins.failures
 
 
 @pytest.mark.parametrize("wanted", [onnxport.API_VERSION + 1, (7, 8), range(0)])
