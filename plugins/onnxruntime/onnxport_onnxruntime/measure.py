@@ -2,17 +2,21 @@
 
 Each case is a small module. It is exported twice, in the standard and with the one operator, at the opset that the
 profile writes, and both files run in turns in one process with one thread; a number is the lower quartile of the
-thread's CPU time in milliseconds, so that other work on the machine counts little. ``choices.json``, which decides what
-files have, is written where ``--write`` is given.
+thread's CPU time in milliseconds, so that other work on the machine counts little. All cases are measured ``--passes``
+times, one pass after the other: a machine is slower at times, and what one pass alone shows is no difference.
+``choices.json``, which decides what files have, is written where ``--write`` is given; ``--tables`` takes what earlier
+passes printed, so that passes of different hours count as one measurement.
 """
 
 from __future__ import annotations
 
 import argparse
+import datetime
 import gc
 import io
 import json
 import math
+import re
 import statistics
 import time
 from collections.abc import Iterator
@@ -209,8 +213,8 @@ def _opset(profile: str) -> int | None:
     return next((each.opset for each in profiles.profiles() if each.name == profile), None)
 
 
-def measure(case: Case, profile: str, runs: int) -> list[float]:
-    """The times of the standard form and of the operator.
+def sessions_of(case: Case, profile: str) -> tuple[list[Any], list[Any]]:
+    """Sessions of the standard form and of the operator, and the inputs of both.
 
     Raises:
         ValueError: the operator isn't in the file: what finds it doesn't find it.
@@ -223,7 +227,64 @@ def measure(case: Case, profile: str, runs: int) -> list[float]:
     if not any(node.op_type == operator for node in special.model.graph):
         raise ValueError(f"{operator} isn't in the file of the case {name!r}: correct what finds it.")
     values = [each.numpy() for each in torch.utils._pytree.tree_leaves(args) if each is not None]
-    return _times([_session(program) for program in (standard, special)], values, runs)
+    return [_session(program) for program in (standard, special)], values
+
+
+Passes = dict[str, dict[str, list[list[float]]]]
+"""By form and case, for each pass the milliseconds of the standard form and of the operator."""
+_ROW = "{:38} {:40} {:9.4f} {:9.4f}  {:.2f}"
+_READ = re.compile(r"^(?P<start>\S.*\S) +(?P<standard>\d+\.\d+) +(?P<own>\d+\.\d+) +\d+\.\d+$")
+
+
+def measure(only: str, profile: str, passes: int, runs: int) -> Passes:
+    """Measure the cases of all forms whose names contain ``only``, printing a row for each as it is measured."""
+    subjects = [(case[0], case[1], *sessions_of(case, profile)) for case in cases() if only in case[0]]
+    found: Passes = {}
+    for _ in range(passes):
+        for form, name, sessions, values in subjects:
+            times = [round(each, 4) for each in _times(sessions, values, runs)]
+            found.setdefault(form, {}).setdefault(name, []).append(times)
+            print(_ROW.format(form, name, *times, times[1] / times[0]), flush=True)
+    return found
+
+
+def read_tables(paths: list[Path]) -> Passes:
+    """What passes printed, as :func:`measure` gives it.
+
+    Raises:
+        ValueError: a table is of another version of this file: a row is of no case, or a case isn't in each table
+            equally often.
+    """
+    names = {re.sub(" +", " ", f"{case[0]} {case[1]}"): case[:2] for case in cases()}
+    found: Passes = {form: {} for form, _ in names.values()}
+    for path in paths:
+        rows = filter(None, map(_READ.match, path.read_text("utf-8").splitlines()))
+        for row in rows:
+            start = re.sub(" +", " ", row["start"])
+            if start not in names:
+                raise ValueError(f"{path}: no case is called {start!r}: measure again.")
+            form, name = names[start]
+            found[form].setdefault(name, []).append([float(row["standard"]), float(row["own"])])
+    if len({len(passes) for measured in found.values() for passes in measured.values()}) > 1:
+        raise ValueError(f"{', '.join(map(str, paths))}: some cases were measured more often: measure again.")
+    return {form: measured for form, measured in found.items() if measured}
+
+
+def keep(found: Passes, profile: str, date: str, conditions: str, path: Path) -> None:
+    """Put measurements into the file that decides, in the place of earlier ones of the same forms and version."""
+    data = json.loads(path.read_text("utf-8"))
+    version = data.setdefault(profile, {}).setdefault(profiles.installed_version(), {})
+    for form, measured in found.items():
+        version[form] = {"date": date, "conditions": conditions, "cases": measured}
+    text = json.dumps(data, indent=1, sort_keys=True)
+    path.write_text(re.sub(r"\[\s+(\d[\d.]*),\s+(\d[\d.]*)\s+\]", r"[\1, \2]", text) + "\n", "utf-8")
+
+
+def _print_decisions(found: Passes) -> None:
+    for form, measured in found.items():
+        each = profiles.Measurement("", "", measured)
+        spread = f"{min(each.ratios):.2f} to {max(each.ratios):.2f}"
+        print(f"{form:38} {each.ratio:.2f} ({spread} by pass): {'used' if each.is_faster else 'not used'}")
 
 
 def main() -> None:
@@ -231,22 +292,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--profile", default=profiles.CPU)
     parser.add_argument("--only", default="", help="a part of the operators' names")
+    parser.add_argument("--passes", type=int, default=3, help="how often all cases are measured")
     parser.add_argument("--runs", type=int, default=60)
+    parser.add_argument("--tables", nargs="+", type=Path, help="files with what passes printed; measures nothing")
     parser.add_argument("--write", action="store_true", help="keep what was measured in choices.json")
+    parser.add_argument("--date", default=datetime.date.today().isoformat(), help="of the passes")
+    parser.add_argument("--conditions", default="", help="how the passes were made, such as 'no other work'")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    found: dict[str, dict[str, list[float]]] = {}
-    for case in cases():
-        if options.only in case[0]:
-            times = [round(each, 4) for each in measure(case, options.profile, options.runs)]
-            found.setdefault(case[0], {})[case[1]] = times
-            print(f"{case[0]:34} {case[1]:40} {times[0]:9.3f} {times[1]:9.3f}  {times[1] / times[0]:.2f}", flush=True)
+    if options.tables:
+        found = read_tables(options.tables)
+    else:
+        found = measure(options.only, options.profile, options.passes, options.runs)
+    _print_decisions(found)
     if options.write:
+        passes = len(next(iter(next(iter(found.values())).values())))
+        conditions = ", ".join(filter(None, [f"{passes} passes on one thread", options.conditions]))
         path = Path(str(resources.files(__package__).joinpath("choices.json")))
-        data = json.loads(path.read_text("utf-8"))
-        kept = data.setdefault(options.profile, {}).setdefault(profiles.installed_version(), {})
-        kept.update(found)
-        path.write_text(json.dumps(data, indent=1, sort_keys=True) + "\n", "utf-8")
+        keep(found, options.profile, options.date, conditions, path)
 
 
 if __name__ == "__main__":

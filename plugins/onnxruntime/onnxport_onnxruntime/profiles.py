@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import json
+import statistics
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib import metadata, resources
 from importlib.util import find_spec
 from typing import Any
@@ -20,9 +22,45 @@ _FASTER = 0.97
 """A file has an operator of onnxruntime where it takes at most so much of the standard form: more than runs differ."""
 
 
+@dataclass(frozen=True)
+class Measurement:
+    """The times of one form.
+
+    Attributes:
+        date: when it was measured, as ``2026-12-01``.
+        conditions: how, for whoever reads the profile.
+        cases: by name of a case, for each pass the milliseconds of the standard form and of onnxruntime's operator.
+    """
+
+    date: str
+    conditions: str
+    cases: Mapping[str, list[list[float]]]
+
+    @property
+    def ratios(self) -> list[float]:
+        """For each pass, the mean over the cases of the operator's time to that of the standard form."""
+        passes = zip(*self.cases.values(), strict=True)
+        return [sum(own / standard for standard, own in times) / len(times) for times in passes]
+
+    @property
+    def ratio(self) -> float:
+        """That of the median pass."""
+        return statistics.median(self.ratios)
+
+    @property
+    def is_faster(self) -> bool:
+        """The operator takes less time than the standard form in each pass, and clearly less in the median one."""
+        return self.ratio <= _FASTER and max(self.ratios) < 1
+
+
+def median_times(passes: list[list[float]]) -> list[float]:
+    """The times of the pass whose ratio is the median one; of an even number of passes, the lower of both."""
+    return sorted(passes, key=lambda times: times[1] / times[0])[(len(passes) - 1) // 2]
+
+
 @functools.cache
-def measurements(profile: str) -> tuple[str, dict[str, dict[str, list[float]]]]:
-    """The onnxruntime that was measured for a profile, and times in ms by operator and case: standard, operator.
+def measurements(profile: str) -> tuple[str, dict[str, Measurement]]:
+    """The onnxruntime that was measured for a profile, and the measurements by form.
 
     Those of the installed version, or of the newest that was measured.
     """
@@ -32,7 +70,7 @@ def measurements(profile: str) -> tuple[str, dict[str, dict[str, list[float]]]]:
         return "", {}
     installed = installed_version()
     version = installed if installed in versions else max(versions, key=_numbers)
-    return version, versions[version]
+    return version, {name: Measurement(**values) for name, values in versions[version].items()}
 
 
 def installed_version() -> str:
@@ -51,22 +89,21 @@ def _numbers(version: str) -> tuple[int, ...]:
 
 def used(profile: str) -> frozenset[str]:
     """The forms that files of a profile have."""
-    return frozenset(name for name, cases in measurements(profile)[1].items() if ratio(cases) <= _FASTER)
-
-
-def ratio(cases: dict[str, list[float]]) -> float:
-    """The mean, over the cases, of the operator's time to that of the standard form."""
-    return sum(own / standard for standard, own in cases.values()) / len(cases)
+    return frozenset(name for name, measured in measurements(profile)[1].items() if measured.is_faster)
 
 
 def choices(profile: str) -> dict[str, str]:
     """By form, whether files of a profile have it, and the measurement that decided."""
     version, measured = measurements(profile)
     told = {}
-    for name, cases in measured.items():
-        times = ", ".join(f"{case}: {standard:.3f} to {own:.3f} ms" for case, (standard, own) in cases.items())
-        is_used = "used" if name in used(profile) else "not used"
-        told[name] = f"{is_used}: {ratio(cases):.2f} of the standard form ({times}; onnxruntime {version})"
+    for name, each in measured.items():
+        medians = {case: median_times(passes) for case, passes in each.cases.items()}
+        times = ", ".join(f"{case}: {standard:.3f} to {own:.3f} ms" for case, (standard, own) in medians.items())
+        spread = f"{min(each.ratios):.2f} to {max(each.ratios):.2f}"
+        told[name] = (
+            f"{'used' if each.is_faster else 'not used'}: {each.ratio:.2f} of the standard form ({times}; "
+            f"{spread} by pass; {each.date}, {each.conditions}; onnxruntime {version})"
+        )
     return told
 
 

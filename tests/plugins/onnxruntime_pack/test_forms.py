@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -182,20 +183,56 @@ def test_profiles_and_their_measurements() -> None:
     assert set(choices) == fusion.FORMS, "python -m onnxport_onnxruntime.measure --write"
     for name, text in choices.items():
         _, measured = profiles.measurements("onnxruntime-cpu")
-        assert text.startswith("used") == (profiles.ratio(measured[name]) <= 0.97)
-        assert "onnxruntime 1." in text
+        assert text.startswith("used") == (name in profiles.used("onnxruntime-cpu")) == measured[name].is_faster
+        assert "onnxruntime 1." in text and measured[name].date in text and measured[name].conditions in text
+        assert len(measured[name].ratios) >= 3, "one pass decides nothing"
     assert not found["onnxruntime-cuda"].choices
 
 
-def test_files_have_what_was_measured_to_be_faster(monkeypatch: pytest.MonkeyPatch) -> None:
-    slower = {"1.0": {"MultiHeadAttention": {"a": [1.0, 0.9], "b": [1.0, 1.2]}}}
-    faster = {"1.0": {"MultiHeadAttention": {"a": [1.0, 0.9], "b": [1.0, 0.8]}}}
-    for versions, expected in ((slower, frozenset()), (faster, {"MultiHeadAttention"})):
-        monkeypatch.setattr(profiles.json, "loads", lambda text, kept=versions: {"onnxruntime-cpu": kept})
-        profiles.measurements.cache_clear()
-        assert profiles.used("onnxruntime-cpu") == expected
+MEASURED = {
+    "faster in each pass": ([[0.9, 0.8], [0.95, 0.9]], True),
+    "one case decides nothing": ([[0.9, 1.2], [0.9, 1.2]], False),
+    "within the noise": ([[0.98, 0.99], [0.99, 0.98], [0.98, 0.98]], False),
+    "slower in one pass": ([[0.8, 0.8], [1.1, 1.0], [0.8, 0.7]], False),
+    "the median": ([[0.8, 0.8], [0.98, 0.98], [0.96, 0.96]], True),
+}
+"""By name, for each pass the ratios of two cases, and whether files have the form."""
+
+
+@pytest.mark.parametrize("name", MEASURED)
+def test_files_have_what_was_measured_to_be_faster(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    ratios, expected = MEASURED[name]
+    cases = {case: [[2.0, 2 * each[i]] for each in ratios] for i, case in enumerate("ab")}
+    versions = {"1.0": {"MultiHeadAttention": {"date": "", "conditions": "", "cases": cases}}}
+    monkeypatch.setattr(profiles.json, "loads", lambda text: {"onnxruntime-cpu": versions})
+    profiles.measurements.cache_clear()
+    assert profiles.used("onnxruntime-cpu") == ({"MultiHeadAttention"} if expected else set())
     monkeypatch.undo()
     profiles.measurements.cache_clear()
+
+
+def test_tables_of_several_passes_are_one_measurement(tmp_path: Path) -> None:
+    path = tmp_path / "choices.json"
+    path.write_text(json.dumps({"onnxruntime-cpu": {profiles.installed_version(): {"Other": 1}}}))
+    tables = []
+    for i, own in enumerate(("0.500", "0.700", "0.600")):
+        tables.append(tmp_path / f"{i}.log")
+        tables[-1].write_text(f"MultiHeadAttention with a mask     8 heads, 384    1.000     {own}  0.5\n\nreal 1s\n")
+    found = measure.read_tables(tables)
+    measure.keep(found, "onnxruntime-cpu", "2026-01-02", "3 passes", path)
+    version = json.loads(path.read_text())["onnxruntime-cpu"][profiles.installed_version()]
+    assert version["Other"] == 1
+    kept = profiles.Measurement(**version["MultiHeadAttention with a mask"])
+    assert kept.cases == {"8 heads, 384": [[1.0, 0.5], [1.0, 0.7], [1.0, 0.6]]}
+    assert (kept.ratio, kept.date, kept.conditions) == (0.6, "2026-01-02", "3 passes")
+    assert profiles.median_times(kept.cases["8 heads, 384"]) == [1.0, 0.6]
+    tables[0].write_text(tables[0].read_text().replace("384", "385"))
+    with pytest.raises(ValueError, match="no case is called"):
+        measure.read_tables(tables)
+    tables[0].write_text(tables[1].read_text() * 2)
+    tables[1].write_text(tables[1].read_text().replace("8 heads, 384", "12 heads, 128"))
+    with pytest.raises(ValueError, match="more often"):
+        measure.read_tables(tables)
 
 
 def test_a_version_that_was_not_measured_is_taken_for_the_newest(monkeypatch: pytest.MonkeyPatch) -> None:
