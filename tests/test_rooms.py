@@ -17,13 +17,15 @@ BELOW = {
     "lazy": set(),
     "errors": {"text", "portable"},
     "vocabulary": {"text", "errors"},
-    "host": {"text", "errors", "vocabulary"},
-    "emit": {"text", "errors", "vocabulary", "host"},
-    "capture": {"text", "errors", "vocabulary", "host"},
-    "functional": {"text", "errors", "vocabulary", "host", "emit"},
-    "optimize": {"lazy", "text", "errors", "vocabulary", "host", "emit"},
-    "translate": {"text", "errors", "vocabulary", "host", "emit", "functional", "optimize"},
-    "program": {"text", "errors", "vocabulary", "host", "emit", "functional", "optimize", "capture"},
+    "records": {"errors", "vocabulary"},
+    "host": {"text", "errors", "vocabulary", "records"},
+    "emit": {"text", "errors", "vocabulary", "records"},
+    "request": {"errors", "vocabulary", "records", "host"},
+    "capture": {"errors", "vocabulary", "records", "request"},
+    "functional": {"errors", "vocabulary", "records", "host", "emit"},
+    "optimize": {"lazy", "errors", "vocabulary", "records", "host", "emit"},
+    "translate": {"text", "errors", "vocabulary", "records", "host", "emit", "functional", "optimize"},
+    "program": {"text", "errors", "vocabulary", "records", "host", "emit", "functional", "optimize", "capture"},
 }
 
 #: Imports against the directions that are still to go, by file.

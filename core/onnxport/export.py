@@ -17,20 +17,19 @@ import onnx_ir as ir
 import torch
 from torch.export import ExportedProgram
 
-from onnxport.capture.arguments import Exportable, example_arguments_of, prepare
 from onnxport.capture.attempts import capture
 from onnxport.capture.contract import check_dynamic
 from onnxport.capture.interface import Captured, Interface
-from onnxport.capture.request import Request
-from onnxport.capture.tracing import TRACING
 from onnxport.emit.weights import initializers_of
 from onnxport.errors import InputError, MutationError
 from onnxport.functional.passes import with_passes, with_program_passes
 from onnxport.functional.program import Folded, FunctionalProgram, chosen_functionalizer, folded_weights
 from onnxport.host.call import Call
-from onnxport.host.semantics import using
 from onnxport.optimize import pipeline
 from onnxport.program.onnx_program import ONNXProgram
+from onnxport.records.semantics import using
+from onnxport.request.arguments import Exportable, example_arguments_of, prepare
+from onnxport.request.request import Request
 from onnxport.run import Run
 from onnxport.settings import Mutation, Settings, call_for, check_arguments
 from onnxport.translate.model import Names, Translated
@@ -40,6 +39,7 @@ from onnxport.vocabulary import keys
 from onnxport.vocabulary.callers import warn
 from onnxport.vocabulary.checks import classes_of, is_empty, observer_of, require_flags
 from onnxport.vocabulary.provenance import Level
+from onnxport.vocabulary.tracing import TRACING
 from onnxport.vocabulary.upstream import uncompiled, unset_fake_temporarily, without_autocast
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ from typing import Any, Literal, get_args
 from onnxport.errors import InputError, OpsetError
 from onnxport.host.call import Call
 from onnxport.host.discovery import Plugins, load
-from onnxport.host.profiles import Profile, chosen_profile
 from onnxport.host.registry import Registry
 from onnxport.host.table import table_records
+from onnxport.records.profiles import Profile, chosen_profile
 from onnxport.vocabulary.callers import warn
 from onnxport.vocabulary.checks import path_argument, shown
 from onnxport.vocabulary.opsets import DEFAULT_OPSET, MAX_OPSET, MIN_OPSET

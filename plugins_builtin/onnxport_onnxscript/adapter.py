@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import onnx_ir as ir
 from onnx_ir import AttributeType
 from onnxport import Size, Translation, Unsupported
-from onnxport.kit import OpSpec, domains, records, spec_of
+from onnxport.kit import OpSpec, domains, spec_of, translations
 from torch._ops import OpOverload
 from torch.utils import _pytree as pytree
 
@@ -106,7 +106,7 @@ def _traced_call(
         return kind.results(op, found)
 
     del call.__wrapped__  # type: ignore[attr-defined]  # its own signature takes whatever the operator has
-    setattr(call, records.WRITTEN, function)
+    setattr(call, translations.WRITTEN, function)
     return call
 
 
@@ -129,7 +129,7 @@ def _script_call(function: Any, kind: signatures.Kind) -> Callable[..., Any]:
         return kind.results(op, _call_function(op, proto, signatures.plain(given), function))
 
     call.__name__ = call.__qualname__ = function.name
-    setattr(call, records.WRITTEN, getattr(function, "function", None))
+    setattr(call, translations.WRITTEN, getattr(function, "function", None))
     call.__module__ = (
         getattr(function.function, "__module__", "onnxscript") if hasattr(function, "function") else "onnxscript"
     )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from onnxport import PluginError
-from onnxport.kit import records
+from onnxport.kit import translations
 
 from onnxport_workbench import spelling
 
@@ -71,27 +71,29 @@ def explain(registry: Registry, target: object) -> Explanation:
             )
         key = found[0] if len(found) == 1 else spelling.packet_of(found)
         if len(found) > 1:
-            hints.append("overloads with translations: " + ", ".join(sorted(records.name_of(k) for k in found)))
-            overloads = tuple(explain(registry, records.name_of(k)) for k in sorted(found, key=records.name_of))
+            hints.append("overloads with translations: " + ", ".join(sorted(translations.name_of(k) for k in found)))
+            overloads = tuple(
+                explain(registry, translations.name_of(k)) for k in sorted(found, key=translations.name_of)
+            )
         if others:
-            hints.append("others of that name: " + ", ".join(map(records.name_of, others)))
+            hints.append("others of that name: " + ", ".join(map(translations.name_of, others)))
         if found[0] not in known and isinstance(key, str) and (close := spelling.near(target, known)):
             hints.append("names that look like it: " + ", ".join(close))
     else:
-        key = records.key_of(target)
-    key = records.key_of(key)
+        key = translations.key_of(target)
+    key = translations.key_of(key)
     asked = registry.collecting()
-    candidates = asked.candidates(records.operator_named(key) if isinstance(target, str) else target)
+    candidates = asked.candidates(translations.operator_named(key) if isinstance(target, str) else target)
     conflicts = asked.conflicts or {}
     hints += registry.settled(candidates)
     if callable(key) and not candidates:
         hints.append("sizes are computed without a translation: as arithmetic of the shapes that they come from")
     decomposition = ""
     for operator, function in registry.decompositions.items():
-        if records.key_of(operator) == key:
-            decomposition = f"{records.inner(function).__module__}.{records.inner(function).__qualname__}"
+        if translations.key_of(operator) == key:
+            decomposition = f"{translations.inner(function).__module__}.{translations.inner(function).__qualname__}"
     return Explanation(
-        records.name_of(key),
+        translations.name_of(key),
         registry.opset,
         tuple(candidate.loaded() for candidate in candidates),
         tuple(registry.rejected(key)),
@@ -105,7 +107,7 @@ def explain(registry: Registry, target: object) -> Explanation:
 
 
 def _schema_of(key: Key) -> str:
-    return str(getattr(records.operator_named(key), "_schema", "")) if isinstance(key, str) else ""
+    return str(getattr(translations.operator_named(key), "_schema", "")) if isinstance(key, str) else ""
 
 
 def _either(names: list[str]) -> str:

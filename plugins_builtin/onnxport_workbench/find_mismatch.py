@@ -22,7 +22,7 @@ from onnxport.kit import (
     plain,
     provenance,
     recognize,
-    records,
+    translations,
     wrong,
 )
 from torch.export import ExportedProgram
@@ -389,7 +389,7 @@ class _Search:
             str(link.value.name),
             "" if producer is None else producer.op_type,
             node.name,
-            records.name_of(node.target),
+            translations.name_of(node.target),
             provenance.module_path(node),
             provenance.source_line(node),
             origin.function_name if origin is not None else properties.get(keys.TRANSLATION, ""),

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
-from onnxport.kit import records
+from onnxport.kit import translations
 
 if TYPE_CHECKING:
     from onnxport.kit import Key
@@ -64,7 +64,7 @@ def named(text: str, known: Iterable[Key]) -> tuple[list[Key], list[Key]]:
     """
     keys = list(known)
     name, full = unwrapped(text), qualified(text)
-    exact: list[Key] = [key for key in keys if key == full or (callable(key) and records.name_of(key) == name)]
+    exact: list[Key] = [key for key in keys if key == full or (callable(key) and translations.name_of(key) == name)]
     if exact or (exact := _overloads(full, keys)):
         return exact, []
     function = python_function(name, bare="<" in text)
@@ -76,7 +76,7 @@ def named(text: str, known: Iterable[Key]) -> tuple[list[Key], list[Key]]:
     groups = {space: _of_namespace(space, last, keys) for space in dict.fromkeys(_namespaces(keys))}
     found = next((group for group in groups.values() if group), [])
     others: list[Key] = [key for group in groups.values() for key in group if key not in found]
-    python: list[Key] = [key for key in keys if callable(key) and records.name_of(key).rpartition(".")[2] == last]
+    python: list[Key] = [key for key in keys if callable(key) and translations.name_of(key).rpartition(".")[2] == last]
     return (found, [*others, *python]) if found else (python, [])
 
 
@@ -126,7 +126,7 @@ def near(text: str, known: Iterable[Key]) -> list[str]:
         last = rest.partition(".")[0].lower()
     by_last: dict[str, list[str]] = {}
     for key in known:
-        name = records.name_of(key)
+        name = translations.name_of(key)
         short = name.partition("::")[2].partition(".")[0] or name.rpartition(".")[2]
         by_last.setdefault(short.lower(), []).append(name)
     close = difflib.get_close_matches(last, by_last, n=_LISTED, cutoff=0.7)
@@ -141,7 +141,7 @@ def _order(name: str) -> tuple[int, int, str]:
 
 def _is_of_torch(full: str) -> bool:
     """Whether torch has an operator of that name, though nothing translates it."""
-    return bool(_QUALIFIED.fullmatch(full)) and not isinstance(records.operator_named(full), str)
+    return bool(_QUALIFIED.fullmatch(full)) and not isinstance(translations.operator_named(full), str)
 
 
 __all__ = ["matches", "named", "near", "packet_of", "python_function", "qualified", "unwrapped"]

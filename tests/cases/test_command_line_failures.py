@@ -245,7 +245,7 @@ def printed() -> dict[str, str]:
     found: dict[str, str] = {}
     for node in exported.graph.nodes:
         if node.op == "call_function":
-            name = onnxport.host.records.name_of(node.target)  # type: ignore[attr-defined]
+            name = onnxport.records.translations.name_of(node.target)  # type: ignore[attr-defined]
             found |= {str(node.target): name, str(node.format_node()): name}
             if not isinstance(node.target, torch._ops.HigherOrderOperator):
                 found[repr(node.target)] = name

@@ -198,8 +198,8 @@ def test_what_errors_say_is_in_attributes() -> None:
 
 
 def test_conflicting_plugins() -> None:
-    from onnxport.host.records import Translation
     from onnxport.host.registry import Registry
+    from onnxport.records.translations import Translation
 
     records = [Translation("aten::relu", negated, plugin="first"), Translation("aten::relu", failing, plugin="second")]
     with pytest.raises(onnxport.PluginConflictError) as caught:

@@ -19,8 +19,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch.export import Dim, ExportedProgram
 
-from onnxport.capture import pytrees
-from onnxport.capture.call import signed
 from onnxport.capture.conditions import limits, pinned
 from onnxport.capture.contract import (
     check_arithmetic,
@@ -34,21 +32,23 @@ from onnxport.capture.contract import (
     unadvised,
 )
 from onnxport.capture.diagnosis import brief, frozen, is_repeated, is_text, requested_sizes, user_line, watched
-from onnxport.capture.dimensions import torch_shapes
 from onnxport.capture.examples import Sizes, example_of
 from onnxport.capture.interface import Captured, interface_of
 from onnxport.capture.strategies import Outcome, Plan, Purpose, Verdict, next_step, told, usual
-from onnxport.capture.tracing import TRACING
 from onnxport.errors import Attempt, CaptureError, DynamicShapesError
-from onnxport.host.stages import Turn
+from onnxport.records.stages import Turn
+from onnxport.request import pytrees
+from onnxport.request.call import signed
+from onnxport.request.dimensions import torch_shapes
 from onnxport.vocabulary.callers import warn
 from onnxport.vocabulary.dtypes import dense
 from onnxport.vocabulary.notes import note
+from onnxport.vocabulary.tracing import TRACING
 from onnxport.vocabulary.upstream import contained, oblivious_sizes, remember_functions
 
 if TYPE_CHECKING:
-    from onnxport.capture.request import Request
-    from onnxport.host.stages import Strategy
+    from onnxport.records.stages import Strategy
+    from onnxport.request.request import Request
 
 logger = logging.getLogger("onnxport")
 
@@ -77,7 +77,7 @@ def capture(
 
     Args:
         model: the module, in the mode in which it is to be captured.
-        request: from :func:`onnxport.capture.arguments.prepare`.
+        request: from :func:`onnxport.request.arguments.prepare`.
         host: the plugins: their patches are active during the capture; without it, none take part.
         verbose: print what is tried, and how long what failed took.
         tell: called with the same where a first attempt wasn't enough.

@@ -22,7 +22,7 @@ from onnxport.vocabulary.upstream import PythonPrinter
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
-    from onnxport.capture.request import Request
+    from onnxport.request.request import Request
 
 #: Sizes that differ by multiples of it leave the same remainders for any stride or window that a model may have.
 _PERIOD = 2**10 * 3**2 * 5 * 7 * 11 * 13

@@ -19,7 +19,7 @@ from onnxport.capture.diagnosis import (
 from onnxport.errors import DynamicAxis, DynamicShapesError
 
 if TYPE_CHECKING:
-    from onnxport.capture.request import Asked, Request
+    from onnxport.request.request import Asked, Request
 
 Advise = Callable[[Exception, str], str]
 """advise(error, place of the model) -> what to do about it; empty where nothing is known."""

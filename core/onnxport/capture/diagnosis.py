@@ -24,7 +24,7 @@ from onnxport.vocabulary.patching import all_applied
 from onnxport.vocabulary.upstream import GuardOnDataDependentSymNode, of_symbols
 
 if TYPE_CHECKING:
-    from onnxport.capture.request import Asked, Leaf, Request
+    from onnxport.request.request import Asked, Leaf, Request
 
 _NUMERIC = (importlib.util.find_spec(name) for name in ("numpy", "scipy"))
 _LIBRARIES = tuple(

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from onnxport.capture.dimensions import places, solved
-from onnxport.capture.request import Asked
+from onnxport.request.dimensions import places, solved
+from onnxport.request.request import Asked
 from onnxport.vocabulary.dtypes import dense
 from onnxport.vocabulary.upstream import is_view, pytree
 
 if TYPE_CHECKING:
-    from onnxport.capture.request import Request
+    from onnxport.request.request import Request
 
 _PRIMES = (5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47)
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.export import ExportedProgram
 
-from onnxport.capture.dimensions import asked_for, expressions_of
-from onnxport.capture.request import Leaf, Request, described, walk
 from onnxport.errors import DynamicShapesError, InputError, NamesError
+from onnxport.request.dimensions import asked_for, expressions_of
+from onnxport.request.request import Leaf, Request, input_names_of, walk
 from onnxport.vocabulary.call_spec import check_layout
 from onnxport.vocabulary.callers import warn
 from onnxport.vocabulary.dtypes import SYMBOLIC
@@ -218,21 +218,3 @@ def _declared(values: dict[str, Any]) -> dict[sympy.Basic, str]:
         if asked is not None and symbol is not None:
             found |= dict(expressions_of(asked, replaced.get(symbol, symbol)))
     return found
-
-
-def input_names_of(names: Sequence[str], leaves: Sequence[Leaf]) -> dict[int, str]:
-    """The name asked for, by index of a leaf. Names count inputs, or all leaves where constants have a name too."""
-    inputs = [i for i, leaf in enumerate(leaves) if leaf.is_input]
-    if len(names) <= len(inputs) or not leaves:
-        return dict(zip(inputs, names, strict=False))
-    if len(names) == len(leaves):
-        return {i: names[i] for i in inputs}
-    listing = "".join(
-        f"\n    {leaf.path}: {described(leaf.value)}{'' if leaf.is_input else ' (baked in, takes no name)'}"
-        for leaf in leaves
-    )
-    raise NamesError(
-        f"input_names has {len(names)} names, but the model has {len(inputs)} inputs:{listing or ' none'}",
-        parameter="input_names",
-        names=names[len(inputs) :],
-    )

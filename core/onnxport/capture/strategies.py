@@ -12,7 +12,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from onnxport.capture.diagnosis import is_constraint, is_data_dependent, user_line
-from onnxport.host.stages import Strategy, Turn
+from onnxport.records.stages import Strategy, Turn
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram

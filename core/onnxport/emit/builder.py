@@ -19,8 +19,8 @@ from onnxport.emit.nodes import Nodes
 from onnxport.emit.symbols import Symbols
 from onnxport.emit.tensor import Result, Tensor
 from onnxport.errors import Unsupported
-from onnxport.host.emission import Emission
-from onnxport.host.profiles import DEFAULT
+from onnxport.records.emission import Emission
+from onnxport.records.profiles import DEFAULT
 from onnxport.text import writable
 
 if TYPE_CHECKING:
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     import torch.fx
 
     from onnxport.emit.emitter import Walks
-    from onnxport.host.profiles import Profile
-    from onnxport.host.records import Translation
+    from onnxport.records.profiles import Profile
+    from onnxport.records.translations import Translation
 
 _UNCHANGED: Any = object()
 

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
 
     from onnxport.emit.frame import Frame
     from onnxport.emit.tensor import Tensor
-    from onnxport.host.emission import Emission
-    from onnxport.host.profiles import Profile
+    from onnxport.records.emission import Emission
+    from onnxport.records.profiles import Profile
 
 
 class Walks(Protocol):

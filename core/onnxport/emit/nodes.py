@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
     import torch.fx
 
-    from onnxport.host.emission import Emission
-    from onnxport.host.profiles import Profile
-    from onnxport.host.records import Translation
+    from onnxport.records.emission import Emission
+    from onnxport.records.profiles import Profile
+    from onnxport.records.translations import Translation
 
 
 _Wider = Mapping[Any, DataType]

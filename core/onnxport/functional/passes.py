@@ -12,7 +12,7 @@ from torch.export import ExportedProgram
 from onnxport.errors import OnnxExporterError
 from onnxport.functional.program import FunctionalProgram
 from onnxport.host import order
-from onnxport.host.stages import Pass, ProgramPass
+from onnxport.records.stages import Pass, ProgramPass
 from onnxport.vocabulary.provenance import told
 
 

@@ -1,1 +1,1 @@
-"""Plugins: their records, hooks, discovery, ranking, and what is told about them."""
+"""Plugins: hooks, checks of records, discovery, ranking, and what is told about them."""

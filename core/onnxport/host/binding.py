@@ -12,7 +12,7 @@ from onnxport.errors import Unsupported
 from onnxport.vocabulary.upstream import OpOverload, schema_of
 
 if TYPE_CHECKING:
-    from onnxport.host.records import Translation
+    from onnxport.records.translations import Translation
 
 _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 _REQUIRED = object()

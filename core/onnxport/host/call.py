@@ -9,12 +9,12 @@ from onnxport.errors import TableError
 from onnxport.host import hookspecs
 from onnxport.host.calls import Hooks
 from onnxport.host.checking import CHECKS
-from onnxport.host.emission import Emission
 from onnxport.host.hookspecs import hookimpl
 from onnxport.host.info import PluginInfo
-from onnxport.host.profiles import DEFAULT, Profile
-from onnxport.host.records import TABLE_TIER, Translation
 from onnxport.host.table import TABLE
+from onnxport.records.emission import Emission
+from onnxport.records.profiles import DEFAULT, Profile
+from onnxport.records.translations import TABLE_TIER, Translation
 
 if TYPE_CHECKING:
     from onnxport.host.discovery import Plugins

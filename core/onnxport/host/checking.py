@@ -18,9 +18,9 @@ from onnxport.errors import OnnxExporterError
 from onnxport.host import fields
 from onnxport.host.fields import expect, items_of
 from onnxport.host.info import PluginInfo
-from onnxport.host.profiles import Profile
-from onnxport.host.records import Deferred, Translation, check_opset, check_profile, key_of, operator_named
-from onnxport.host.stages import ACTIONS, Action, Container, Pass, ProgramPass, Strategy
+from onnxport.records.profiles import Profile
+from onnxport.records.stages import ACTIONS, Action, Container, Pass, ProgramPass, Strategy
+from onnxport.records.translations import Deferred, Translation, check_opset, check_profile, key_of, operator_named
 from onnxport.vocabulary.opsets import LOWEST_OPSET, NEWEST_OPSET
 from onnxport.vocabulary.patching import Replacement, applied, holds
 from onnxport.vocabulary.upstream import OpOverload, has_kernel, higher_order_names, operator_names, schema_of

@@ -19,17 +19,18 @@ import importlib_metadata
 import pluggy
 
 from onnxport.errors import PluginError
-from onnxport.host import checking, hookspecs, order, preferences, profiles
+from onnxport.host import checking, hookspecs, order, preferences
 from onnxport.host.calls import Hooks
 from onnxport.host.checking import Patch, unknown_operator
 from onnxport.host.hookspecs import PROJECT
 from onnxport.host.info import PluginInfo
 from onnxport.host.packs import ENVIRONMENT_VARIABLE, advertised, environment_choice, version_of
-from onnxport.host.profiles import STANDARD, Profile
-from onnxport.host.records import BUILTIN_TIER, THIRD_PARTY_TIER, Resolver, Translation
 from onnxport.host.registry import Registry
-from onnxport.host.semantics import Semantics
-from onnxport.host.stages import Container, Pass, ProgramPass
+from onnxport.records import profiles
+from onnxport.records.profiles import STANDARD, Profile
+from onnxport.records.semantics import Semantics
+from onnxport.records.stages import Container, Pass, ProgramPass
+from onnxport.records.translations import BUILTIN_TIER, THIRD_PARTY_TIER, Resolver, Translation
 from onnxport.vocabulary.checks import listed, shown
 from onnxport.vocabulary.packages import BUILTIN_PACKAGE, STAGE_PACKAGES
 from onnxport.vocabulary.patching import Replacement
@@ -286,7 +287,7 @@ class Plugins:
         return self._returned[hook]
 
     def act(self, name: str, *arguments: Any, **options: Any) -> Any:
-        """What the first plugin that does so makes of an action; see :data:`onnxport.host.stages.ACTIONS`.
+        """What the first plugin that does so makes of an action; see :data:`onnxport.records.stages.ACTIONS`.
 
         Raises:
             PluginError: none does.

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 from reprlib import repr as brief
 from typing import Any, TypeVar
 
-from onnxport.host.emission import (
+from onnxport.host.info import PluginInfo
+from onnxport.records.emission import (
     Explanation,
     Form,
     FunctionWriter,
@@ -16,8 +17,7 @@ from onnxport.host.emission import (
     SizeText,
     Widening,
 )
-from onnxport.host.info import PluginInfo
-from onnxport.host.semantics import Assertion, Fill, Folding, Region, Ties, View, Write
+from onnxport.records.semantics import Assertion, Fill, Folding, Region, Ties, View, Write
 
 _T = TypeVar("_T")
 

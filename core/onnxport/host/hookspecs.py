@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     import torch
     import typer
 
-    from onnxport.host.emission import Record
-    from onnxport.host.profiles import Profile
-    from onnxport.host.records import Translation
-    from onnxport.host.semantics import Record as Meaning
-    from onnxport.host.stages import Action, Container, Pass, ProgramPass, Strategy
+    from onnxport.records.emission import Record
+    from onnxport.records.profiles import Profile
+    from onnxport.records.semantics import Record as Meaning
+    from onnxport.records.stages import Action, Container, Pass, ProgramPass, Strategy
+    from onnxport.records.translations import Translation
     from onnxport.vocabulary.patching import Replacement
     from onnxport.vocabulary.upstream import OpOverload
 
@@ -184,7 +184,7 @@ def onnxport_program_passes() -> Iterable[ProgramPass]:  # type: ignore[empty-bo
 def onnxport_semantics() -> Iterable[Meaning]:  # type: ignore[empty-body]
     """What operators do besides computing. Called once, when it is first needed; the first record of one is taken.
 
-    Views, writes, regions, assertions, ties, fills and foldings, see :mod:`onnxport.host.semantics`. ::
+    Views, writes, regions, assertions, ties, fills and foldings, see :mod:`onnxport.records.semantics`. ::
 
         @hookimpl
         def onnxport_semantics():
@@ -196,9 +196,9 @@ def onnxport_semantics() -> Iterable[Meaning]:  # type: ignore[empty-body]
 def onnxport_emission() -> Iterable[Record]:  # type: ignore[empty-body]
     """What the builder is taught about ONNX operators and sizes. Called once, when it is first needed.
 
-    The first record about something is taken, see :mod:`onnxport.host.emission`: element types and shapes of results,
-    functions that symbolic sizes are made of, the text of dimensions, functions of the model. All checks of nodes are
-    made. ::
+    The first record about something is taken, see :mod:`onnxport.records.emission`: element types and shapes of
+    results, functions that symbolic sizes are made of, the text of dimensions, functions of the model. All checks of
+    nodes are made. ::
 
         @hookimpl
         def onnxport_emission():
@@ -275,8 +275,8 @@ def onnxport_ir_passes() -> Iterable[Pass]:  # type: ignore[empty-body]
 def onnxport_actions() -> Iterable[Action]:  # type: ignore[empty-body]
     """What an ``ONNXProgram`` does: how it runs, is saved, loaded, and takes other weights. Called once, when needed.
 
-    :data:`onnxport.host.stages.ACTIONS` has their names and arguments. The first that doesn't give ``NotImplemented``
-    is used; those of third parties go before the built-in. Their errors are the caller's. ::
+    :data:`onnxport.records.stages.ACTIONS` has their names and arguments. The first that doesn't give
+    ``NotImplemented`` is used; those of third parties go before the built-in. Their errors are the caller's. ::
 
         def save(program, destination, **options):
             if not str(destination).startswith("s3://"):

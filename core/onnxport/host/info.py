@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, field
 
-from onnxport.host.records import THIRD_PARTY_TIER
+from onnxport.records.translations import THIRD_PARTY_TIER
 from onnxport.text import plain
 from onnxport.vocabulary.provenance import told
 

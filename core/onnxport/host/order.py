@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from onnxport.errors import PluginError
-from onnxport.host.stages import Pass, ProgramPass
+from onnxport.records.stages import Pass, ProgramPass
 from onnxport.vocabulary.provenance import told
 
 _P = TypeVar("_P", Pass, ProgramPass)

@@ -6,8 +6,8 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from onnxport.errors import InputError, PluginError
-from onnxport.host.records import TABLE_TIER, Key, key_of, name_of, operator_named
 from onnxport.host.registry import Registry
+from onnxport.records.translations import TABLE_TIER, Key, key_of, name_of, operator_named
 from onnxport.vocabulary.checks import shown
 
 _FORM = "give a dict of plugin names by operators, such as {'aten::gelu': 'mypack'}"

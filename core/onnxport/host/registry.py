@@ -16,8 +16,8 @@ from typing import Any
 
 from onnxport.host.binding import bind as bind
 from onnxport.host.binding import signature_mismatch as signature_mismatch
-from onnxport.host.profiles import STANDARD, is_for
-from onnxport.host.records import TABLE_TIER, Conflict, Key, Resolver, Translation, key_of, name_of
+from onnxport.records.profiles import STANDARD, is_for
+from onnxport.records.translations import TABLE_TIER, Conflict, Key, Resolver, Translation, key_of, name_of
 from onnxport.vocabulary.opsets import LOWEST_OPSET
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from onnxport.errors import TableError
-from onnxport.host.records import TABLE_TIER, Translation, key_of, name_of
+from onnxport.records.translations import TABLE_TIER, Translation, key_of, name_of
 from onnxport.vocabulary.upstream import HigherOrderOperator, OpOverload, OpOverloadPacket, schema_of
 
 TABLE = "custom_translation_table"

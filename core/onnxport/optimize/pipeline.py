@@ -14,7 +14,7 @@ from onnxport.host import order
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from onnxport.host.stages import Pass
+    from onnxport.records.stages import Pass
 
 
 def optimize(model: ir.Model, passes: Sequence[Pass], *, without: Collection[str] = ()) -> dict[str, int]:

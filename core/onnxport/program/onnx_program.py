@@ -12,7 +12,7 @@ import torch
 
 from onnxport.errors import FileError, OnnxExporterError
 from onnxport.host.discovery import load
-from onnxport.host.profiles import STANDARD
+from onnxport.records.profiles import STANDARD
 from onnxport.text import plain
 from onnxport.vocabulary.call_spec import CallSpec
 from onnxport.vocabulary.checks import optional, wrong

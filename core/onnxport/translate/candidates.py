@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from onnxport.emit.complex_values import any_complex, fake_complex
 from onnxport.errors import TranslationError, Unsupported
-from onnxport.host import records, registry
+from onnxport.host import registry
 from onnxport.host.binding import mistake
+from onnxport.records import translations
 from onnxport.translate.faults import MistakeError, fault, told
 from onnxport.translate.tally import Outcome, Tally
 from onnxport.vocabulary.upstream import OpOverload
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
     import torch.fx
 
     from onnxport.emit.builder import Builder
-    from onnxport.host.emission import Inferred
-    from onnxport.host.records import Translation
+    from onnxport.records.emission import Inferred
+    from onnxport.records.translations import Translation
     from onnxport.translate.results import Results
     from onnxport.translate.table_use import TableUse
 
@@ -76,7 +77,7 @@ class Candidates:
                 return Outcome(self._emitted(candidate, target, args, kwargs)[0])
             op.serve(candidate)
             value = self._results.accept(node, *self._emitted(candidate, target, args, kwargs), candidate)
-            self._tally.served[records.name_of(target), candidate.function_name, candidate.plugin] += 1
+            self._tally.served[translations.name_of(target), candidate.function_name, candidate.plugin] += 1
             return Outcome(value)
         except Unsupported as refusal:
             op.rollback(mark)
@@ -86,7 +87,7 @@ class Candidates:
             if op.node is None or isinstance(error, TranslationError):
                 raise
             said = told(error, op.frame.nodes[mark[0] :], op.emission.explanations)
-            raise fault(candidate, op.node, said, error, records.name_of(target)) from error
+            raise fault(candidate, op.node, said, error, translations.name_of(target)) from error
         finally:
             self._active.pop()
 

@@ -6,15 +6,15 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from onnxport.errors import TranslationError
-from onnxport.host import records
+from onnxport.records import translations
 from onnxport.vocabulary import provenance
 
 if TYPE_CHECKING:
     import onnx_ir as ir
     import torch.fx
 
-    from onnxport.host.emission import Explain
-    from onnxport.host.records import Translation
+    from onnxport.records.emission import Explain
+    from onnxport.records.translations import Translation
 
 
 def fault(
@@ -33,8 +33,8 @@ def fault(
         error: what it raised.
         target: the operator, where it isn't the node's.
     """
-    target = target or records.name_of(node.target)
-    record = candidate if isinstance(candidate, records.Translation) else None
+    target = target or translations.name_of(node.target)
+    record = candidate if isinstance(candidate, translations.Translation) else None
     if record is not None:
         who = f"The translation {record}"
     else:
@@ -80,7 +80,7 @@ def told(error: Exception, emitted: Sequence[ir.Node], explanations: Iterable[Ex
 def _cure(record: Translation | None) -> str:
     if record is None or not record.tier:
         return "This is a bug of onnxport, not of the model: please report it."
-    if record.tier == records.TABLE_TIER:
+    if record.tier == translations.TABLE_TIER:
         return "This is a mistake in the function that custom_translation_table gives for it: correct the function."
     return (
         f"This is a mistake of the plugin {record.plugin!r}, not of the model: correct it, or report it to those who "
@@ -90,10 +90,10 @@ def _cure(record: Translation | None) -> str:
 
 def _place(record: Translation) -> str:
     """``file:line`` of a function, as the lines of tracebacks are shown."""
-    code = getattr(records.unwrapped(record.function), "__code__", None)
+    code = getattr(translations.unwrapped(record.function), "__code__", None)
     return f"{provenance.relative(code.co_filename)}:{code.co_firstlineno}" if code is not None else record.location
 
 
 def _name(function: Any) -> str:
-    function = records.inner(function)
+    function = translations.inner(function)
     return f"{function.__module__}.{function.__qualname__}"

@@ -15,7 +15,7 @@ from onnxport.emit.graphs import reachable
 from onnxport.emit.schemas import ir_version
 from onnxport.emit.tensor import Tensor
 from onnxport.errors import InputError, Refusal, TranslationError, UnsupportedOperatorsError
-from onnxport.host.profiles import STANDARD
+from onnxport.records.profiles import STANDARD
 from onnxport.text import writable
 from onnxport.vocabulary import keys
 from onnxport.vocabulary.dtypes import COMPONENT, SYMBOLIC, component_dtype

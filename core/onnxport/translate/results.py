@@ -13,7 +13,7 @@ from onnx_ir import DataType
 
 from onnxport.emit.symbols import Size
 from onnxport.emit.tensor import Result, Tensor
-from onnxport.host.records import BUILTIN_TIER
+from onnxport.records.translations import BUILTIN_TIER
 from onnxport.translate import model
 from onnxport.translate.faults import fault
 from onnxport.vocabulary.dtypes import COMPONENT, SYMBOLIC, component_dtype
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     import torch.fx
 
     from onnxport.emit.builder import Builder
-    from onnxport.host.emission import Inferred
-    from onnxport.host.records import Translation
+    from onnxport.records.emission import Inferred
+    from onnxport.records.translations import Translation
 
 _EXACT = ("aten", "prims")
 

@@ -9,7 +9,7 @@ import torch.fx
 
 from onnxport.errors import Unsupported
 from onnxport.host.binding import Unbound
-from onnxport.host.records import TABLE_TIER, Translation, name_of
+from onnxport.records.translations import TABLE_TIER, Translation, name_of
 
 _LISTED = 8
 _TABLE = "custom_translation_table"

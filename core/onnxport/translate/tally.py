@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from onnxport.errors import Refusal, Unsupported
-from onnxport.host.records import name_of
+from onnxport.records.translations import name_of
 from onnxport.vocabulary import provenance
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from onnxport.emit.builder import Builder
 from onnxport.emit.tensor import Tensor
 from onnxport.emit.weights import Initializer
 from onnxport.errors import InputError, Refusal, TranslationError, Unsupported
-from onnxport.host import records
+from onnxport.records import translations
 from onnxport.translate import model
 from onnxport.translate.candidates import Candidates
 from onnxport.translate.decompose import Decomposer
@@ -235,7 +235,7 @@ class Translator:
         if target is operator.getitem:
             return args[0][args[1]]
         reasons += self._table.why_not(target)
-        if candidates and candidates[0].tier == records.TABLE_TIER:
+        if candidates and candidates[0].tier == translations.TABLE_TIER:
             reasons.append("its translation is in custom_translation_table, so it isn't decomposed")
         else:
             outcome = self._decompose(node, args, kwargs)
@@ -269,7 +269,7 @@ class Translator:
             self.op.rollback(mark)
             needs = [f"decomposition: needs {each.target}: {'; '.join(each.reasons)}" for each in refused]
             return Outcome(reasons=tuple(needs))
-        self._tally.decomposed[records.name_of(node.target)] += 1
+        self._tally.decomposed[translations.name_of(node.target)] += 1
         own = self._table.decompositions.get(node.target)
         return Outcome(self._results.accept(node, expansion.pack(values), candidate=own))
 
@@ -301,7 +301,7 @@ class Translator:
             Unsupported: none takes them.
         """
         reasons: list[str] = []
-        run, named = self._candidates, records.operator_named(target)
+        run, named = self._candidates, translations.operator_named(target)
         candidates = [each for each in self._table.candidates(target) if not each.tier or not run.is_active(each)]
         for candidate in candidates:
             outcome = run.run(candidate, named, args, kwargs)

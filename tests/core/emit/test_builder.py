@@ -7,8 +7,8 @@ import onnx_ir as ir
 import pytest
 import torch
 from onnxport import Builder, DataType, Tensor, Unsupported
-from onnxport.host.emission import Emission
 from onnxport.kit import load
+from onnxport.records.emission import Emission
 
 
 def make(opset: int = 20) -> Builder:

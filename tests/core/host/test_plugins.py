@@ -12,7 +12,7 @@ import pytest
 import torch
 from onnxport import Container, Pass, PluginConflictError, PluginError, Translation, hookimpl
 from onnxport.host import discovery
-from onnxport.host.records import THIRD_PARTY_TIER
+from onnxport.records.translations import THIRD_PARTY_TIER
 
 GELU = torch.ops.aten.gelu.default
 

@@ -9,8 +9,16 @@ import types
 import pytest
 import torch
 from onnxport import OnnxExporterError, PluginConflictError, PluginError, Unsupported, collect, translation
-from onnxport.host.records import BUILTIN_TIER, TABLE_TIER, THIRD_PARTY_TIER, Resolver, Translation, key_of, name_of
 from onnxport.host.registry import Registry, bind, signature_mismatch
+from onnxport.records.translations import (
+    BUILTIN_TIER,
+    TABLE_TIER,
+    THIRD_PARTY_TIER,
+    Resolver,
+    Translation,
+    key_of,
+    name_of,
+)
 from onnxport_workbench.explaining import explain
 
 ADD = torch.ops.aten.add.Tensor

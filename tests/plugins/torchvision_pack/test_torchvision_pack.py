@@ -7,8 +7,8 @@ import pytest
 import torch
 import torchvision
 from onnxport.host import discovery
-from onnxport.host.records import operator_named
 from onnxport.host.registry import signature_mismatch
+from onnxport.records.translations import operator_named
 
 NAMES = ("nms", "roi_align", "ps_roi_align", "roi_pool", "ps_roi_pool", "deform_conv2d")
 BOXES = torch.tensor([[0.0, 0, 4, 4], [1, 1, 5, 5]]), torch.tensor([0.5, 0.6])

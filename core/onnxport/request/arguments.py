@@ -8,21 +8,20 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import torch
 from torch.export import ExportedProgram
 
-from onnxport.capture import pytrees as _containers
-from onnxport.capture.call import call_of, call_of_program, signed
-from onnxport.capture.dimensions import torch_shapes
-from onnxport.capture.dynamic_shapes import ShapeReader
-from onnxport.capture.interface import input_names_of
-from onnxport.capture.request import Leaf, Request, leaves_of
-from onnxport.capture.tracing import TRACING
 from onnxport.errors import ArgumentError, DynamicShapesError, InputError, NamesError
+from onnxport.request import pytrees as _containers
+from onnxport.request.call import call_of, call_of_program, signed
+from onnxport.request.dimensions import torch_shapes
+from onnxport.request.dynamic_shapes import ShapeReader
+from onnxport.request.request import Leaf, Request, input_names_of, leaves_of
 from onnxport.vocabulary.callers import warn
 from onnxport.vocabulary.checks import listed, shown, wrong
 from onnxport.vocabulary.dtypes import SYMBOLIC
+from onnxport.vocabulary.tracing import TRACING
 from onnxport.vocabulary.upstream import BatchNorm, Dropout
 
 if TYPE_CHECKING:
-    from onnxport.host.stages import Container
+    from onnxport.records.stages import Container
 
 _CONSTANTS = (
     bool,

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from onnxport.capture import pytrees
+from onnxport.errors import NamesError
+from onnxport.request import pytrees
 
 if TYPE_CHECKING:
     import sympy
@@ -131,3 +133,21 @@ def described(value: Any) -> str:
     if isinstance(value, torch.Tensor):
         return f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}"
     return repr(value)[:60]
+
+
+def input_names_of(names: Sequence[str], leaves: Sequence[Leaf]) -> dict[int, str]:
+    """The name asked for, by index of a leaf. Names count inputs, or all leaves where constants have a name too."""
+    inputs = [i for i, leaf in enumerate(leaves) if leaf.is_input]
+    if len(names) <= len(inputs) or not leaves:
+        return dict(zip(inputs, names, strict=False))
+    if len(names) == len(leaves):
+        return {i: names[i] for i in inputs}
+    listing = "".join(
+        f"\n    {leaf.path}: {described(leaf.value)}{'' if leaf.is_input else ' (baked in, takes no name)'}"
+        for leaf in leaves
+    )
+    raise NamesError(
+        f"input_names has {len(names)} names, but the model has {len(inputs)} inputs:{listing or ' none'}",
+        parameter="input_names",
+        names=names[len(inputs) :],
+    )

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.export import Dim
 
-from onnxport.capture import pytrees
-from onnxport.capture.dimensions import asked_for, places, solved
-from onnxport.capture.request import Asked, described
 from onnxport.errors import DynamicAxis, DynamicShapesError
+from onnxport.request import pytrees
+from onnxport.request.dimensions import asked_for, places, solved
+from onnxport.request.request import Asked, described
 from onnxport.vocabulary.upstream import pytree
 
 if TYPE_CHECKING:
-    from onnxport.capture.request import Request
+    from onnxport.request.request import Request
 
 _PLAIN = (dict, list, tuple)
 

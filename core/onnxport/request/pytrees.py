@@ -17,7 +17,7 @@ from onnxport.vocabulary.patching import loaded
 from onnxport.vocabulary.upstream import pytree
 
 if TYPE_CHECKING:
-    from onnxport.host.stages import Container
+    from onnxport.records.stages import Container
 
 _LEAVES = (torch.Tensor, np.ndarray, bool, int, float, complex, str, type(None))
 _containers: dict[type, Container] = {}

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import sympy
 from torch.export import Dim
 
-from onnxport.capture import pytrees
-from onnxport.capture.request import Asked
+from onnxport.request import pytrees
+from onnxport.request.request import Asked
 from onnxport.vocabulary.upstream import pytree
 
 if TYPE_CHECKING:
-    from onnxport.capture.request import Leaf, Request
+    from onnxport.request.request import Leaf, Request
 
 _HINT = type(Dim.AUTO)
 _OPERATORS = (ast.Add, ast.Sub, ast.Mult, ast.FloorDiv)
