@@ -103,7 +103,7 @@ class KeptTensor(TorchTensor):
         name: its name.
     """
 
-    __slots__ = ("_arguments", "_cone", "_form", "_layout", "_part")
+    __slots__ = ("_arguments", "_cone", "_form", "_part")
 
     def __init__(
         self, cone: Cone, form: WeightFormat, part: Part, shape: Sequence[int], dtype: torch.dtype, name: str | None

@@ -49,7 +49,7 @@ class StoredWeight(TorchTensor):
         name: the initializer's name.
     """
 
-    __slots__ = ("_layout", "_tensor")
+    __slots__ = ("_tensor",)
 
     def __init__(self, tensor: ir.TensorProtocol, name: str) -> None:
         dtype = ONNX_TO_TORCH[ir.DataType(tensor.dtype)]
@@ -87,7 +87,7 @@ class RoundedTensor(TorchTensor):
         ones: how many axes of size 1 are between the two.
     """
 
-    __slots__ = ("_arguments", "_axis", "_by_rows", "_float", "_form", "_layout", "_ones", "_part")
+    __slots__ = ("_arguments", "_axis", "_by_rows", "_float", "_form", "_ones", "_part")
 
     def __init__(
         self,

@@ -25,6 +25,7 @@ from onnxport.kit import (
     absolute,
     folder_of,
     inside,
+    own_memory,
 )
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 
@@ -49,7 +50,7 @@ class StoredTensor(TorchTensor):
         name: its name in the state dict.
     """
 
-    __slots__ = ("_file", "_layout", "_offset")
+    __slots__ = ("_file", "_offset")
 
     def __init__(self, file: DataFile, offset: int, dtype: torch.dtype, dims: list[int], name: str) -> None:
         self._layout = torch.empty(dims, dtype=dtype, device="meta")
@@ -61,7 +62,7 @@ class StoredTensor(TorchTensor):
     @unset_fake_temporarily()
     def raw(self) -> torch.Tensor:
         """The whole tensor, read from the file."""
-        tensor = torch.empty(self._layout.shape, dtype=self._layout.dtype)
+        tensor = own_memory(self._layout.shape, self._layout.dtype)
         self._read(tensor.reshape(-1).view(torch.uint8).numpy().data, 0)
         return tensor
 

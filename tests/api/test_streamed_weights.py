@@ -224,11 +224,12 @@ SCRIPT = textwrap.dedent(
     import torch
     import onnxport
 
-    folder, size, layers, limit = sys.argv[1], *map(int, sys.argv[2:])
+    folder, size, layers, limit, quantize = sys.argv[1], *map(int, sys.argv[2:5]), sys.argv[5] or None
     torch.set_num_threads(1)
     with torch.device("meta"):
         model = torch.nn.Sequential(*(torch.nn.Linear(size, size, bias=False) for _ in range(layers))).eval()
-        program = onnxport.export(model, (torch.empty(1, 2, size),), dynamic_shapes=({1: "sequence"},))
+        dims = ({1: "sequence"},)
+        program = onnxport.export(model, (torch.empty(1, 2, size),), dynamic_shapes=dims, quantize=quantize)
     used = 1024 * int(re.search(r"VmSize:\\s+(\\d+)", open("/proc/self/status").read())[1])
     limit = limit if limit > used else used + limit
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
@@ -243,8 +244,8 @@ SCRIPT = textwrap.dedent(
 )
 
 
-def stream(folder: Path, size: int, layers: int, limit: int) -> None:
-    arguments = [sys.executable, "-c", SCRIPT, str(folder), *map(str, (size, layers, limit))]
+def stream(folder: Path, size: int, layers: int, limit: int, quantize: str = "") -> None:
+    arguments = [sys.executable, "-c", SCRIPT, str(folder), *map(str, (size, layers, limit)), quantize]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(arguments, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr
@@ -265,6 +266,20 @@ def test_weights_that_memory_does_not_hold(tmp_path: Path) -> None:
         data = np.memmap(tmp_path / "model.onnx.data", np.float32, "r", int(place["offset"]), (size, size))
         weight = state[f"{i}.weight"].numpy()
         assert np.array_equal(data, weight) or np.array_equal(data, weight.T)  # as MatMul wants it
+
+
+def test_weights_that_are_rounded_as_they_are_read(tmp_path: Path) -> None:
+    """64 MiB of weights and 40 of room: what one weight needs is given back before the next is read."""
+    size, layers = 1024, 16
+    torch.manual_seed(0)
+    state = {f"{i}.weight": torch.randn(size, size) for i in range(layers)}
+    write_shards(state, tmp_path, count=8)
+    stream(tmp_path, size, layers, 40 * 2**20, "int4")
+    model = nn.Sequential(*(nn.Linear(size, size, bias=False) for _ in range(layers))).eval()
+    model.load_state_dict(state)
+    program = onnxport.export(model, (torch.ones(1, 2, size),), dynamic_shapes=({1: "sequence"},), quantize="int4")
+    program.save(tmp_path / "whole.onnx", external_data=True)
+    assert (tmp_path / "model.onnx.data").read_bytes() == (tmp_path / "whole.onnx.data").read_bytes()
 
 
 @pytest.mark.grid  # it writes 5 GB

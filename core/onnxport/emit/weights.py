@@ -47,7 +47,7 @@ class TorchTensor(ir.Tensor):
         WeightError: the tensor is sparse, quantized, or of a dtype that ONNX does not have.
     """
 
-    __slots__ = ("_function", "aliases", "parents", "source")
+    __slots__ = ("_function", "_layout", "aliases", "parents", "source")
 
     def __init__(self, tensor: torch.Tensor, name: str | None = None, *, doc_string: str | None = None) -> None:
         label = name or "tensor"
@@ -72,7 +72,7 @@ class TorchTensor(ir.Tensor):
         elif tensor.dtype is _PACKED:
             dims[-1] *= 2
         super().__init__(tensor, dtype, shape=ir.Shape(dims, frozen=True), name=name, doc_string=doc_string)
-        self.source = name
+        self.source, self._layout = name, tensor
         self.aliases: tuple[str, ...] = ()
         self.parents: tuple[TorchTensor, ...] = ()
         self._function: Callable[..., torch.Tensor] | None = None
@@ -99,15 +99,17 @@ class TorchTensor(ir.Tensor):
     ) -> TorchTensor:
         """Return the tensor `view(self.raw, *(other.raw for other in others))`.
 
-        `view` is called at once, and again when the weights are replaced; each time that data is read, where a parent
-        is read from a file or computed itself.
+        `view` is called at once, and again when the weights are replaced. Where a parent is read from a file or is
+        computed itself, `view` gets tensors without data at first, and data only if it asks for them.
         """
         parents = (self, *others)
-        made = TorchTensor(view(*(parent.raw.detach() for parent in parents)), name)
-        made.source, made.parents, made._function = None, parents, view
-        if any(parent._raw is None for parent in parents):
-            made._raw = None
-        return made
+        if all(parent._raw is not None for parent in parents):
+            return self._made(view(*(parent.raw.detach() for parent in parents)), view, others, name)
+        try:
+            layout = view(*(parent.layout for parent in parents))
+        except (RuntimeError, TypeError):  # it asks for numbers
+            layout = view(*(parent.raw.detach() for parent in parents))
+        return self._made(_without_data(layout), view, others, name, kept=False)
 
     def combine(
         self, function: Callable[..., torch.Tensor], others: Sequence[TorchTensor], name: str | None = None
@@ -116,10 +118,19 @@ class TorchTensor(ir.Tensor):
 
         The result has to have this tensor's shape and dtype. Nothing but the parents is kept in memory.
         """
-        made = TorchTensor(self._raw if self._raw is not None else self.raw, name)
+        return self._made(self.layout, function, others, name, kept=False)
+
+    def _made(self, tensor: torch.Tensor, function: Any, others: Any, name: Any, kept: bool = True) -> TorchTensor:
+        made = TorchTensor(tensor, name)
         made.source, made.parents, made._function = None, (self, *others), function
-        made._raw = None
+        if not kept:
+            made._raw, made._layout = None, _without_data(tensor)
         return made
+
+    @property
+    def layout(self) -> torch.Tensor:
+        """A tensor on the meta device, of the shape, strides and dtype of `raw`."""
+        return _without_data(self._raw) if self._raw is not None else self._layout
 
     def leaves(self) -> Iterator[TorchTensor]:
         """Yield the tensors that this one is made of in the end: itself, if of no others."""
@@ -161,9 +172,7 @@ class TorchTensor(ir.Tensor):
         return bits.view(self.dtype.numpy())
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        array = self.numpy()
-        if copy:
-            array = array.copy()
+        array = self.numpy().copy() if copy else self.numpy()
         return array if dtype is None else array.astype(dtype, copy=False)
 
     def __dlpack__(self, *, stream: Any = None) -> Any:
@@ -218,9 +227,11 @@ def write_all(file: IO[bytes], data: memoryview | bytes) -> None:
     view = memoryview(data)
     while view.nbytes:
         written = file.write(view)
-        if written is None or written >= view.nbytes:
-            return
-        view = view[written:]
+        view = view[view.nbytes if written is None else written :]
+
+
+def _without_data(tensor: torch.Tensor) -> torch.Tensor:
+    return torch.empty_strided(tuple(tensor.shape), tensor.stride(), dtype=tensor.dtype, device="meta")
 
 
 def _as_real(tensor: torch.Tensor) -> torch.Tensor:
@@ -282,9 +293,7 @@ def initializers_of(program: torch.export.ExportedProgram) -> list[Initializer]:
         if spec.kind not in (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR):
             continue
         target = spec.target or spec.arg.name
-        tensor = program.state_dict.get(target)
-        if tensor is None:
-            tensor = program.constants.get(target)
+        tensor = program.state_dict.get(target, program.constants.get(target))
         if not isinstance(tensor, torch.Tensor):
             raise WeightError(
                 f"The exported program has no data for {target!r} (input {spec.arg.name!r}). Export the model again.",
@@ -301,10 +310,9 @@ def initializers_of(program: torch.export.ExportedProgram) -> list[Initializer]:
         key = _identity(tensor)
         known = found.get(key)
         if known is None:
-            known = Initializer(target, TorchTensor(tensor, target), spec.kind, spec.persistent)
+            known = found[key] = Initializer(target, TorchTensor(tensor, target), spec.kind, spec.persistent)
             if spec.kind is InputKind.CONSTANT_TENSOR and known.tensor.has_data:
                 known.tensor.source = None  # written in the model's code: no state dict has it
-            found[key] = known
         elif target != known.name and target not in known.aliases:
             known.aliases.append(target)
             known.tensor.aliases = tuple(known.aliases)

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from onnxport import InputError, ONNXProgram, WeightError
-from onnxport.kit import TorchTensor, load
+from onnxport.kit import TorchTensor, load, own_memory
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -174,7 +174,7 @@ def _cast(tensor: TorchTensor, dtype: torch.dtype, name: str) -> TorchTensor:
     layout = torch.empty([int(size) for size in tensor.shape], dtype=dtype, device="meta")
     if TorchTensor(layout).dtype is tensor.dtype:
         return tensor
-    return ConvertedTensor([tensor], lambda raw: raw.to(dtype), layout, name)
+    return ConvertedTensor([tensor], lambda raw: own_memory(raw.shape, dtype).copy_(raw), layout, name)
 
 
 def _renamed(

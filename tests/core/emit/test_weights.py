@@ -144,6 +144,50 @@ def test_derived_tensors_follow_their_source() -> None:
     assert derived.rebuilt({"v": torch.zeros(1)}) is derived
 
 
+class OnDisk(TorchTensor):
+    """A weight that is read anew whenever its data is asked for, and counts that."""
+
+    reads = 0
+
+    def __init__(self, data: torch.Tensor, name: str) -> None:
+        super().__init__(data, name)
+        self.data, self._layout, self._raw = data, self.layout, None
+
+    @property
+    def raw(self) -> torch.Tensor:
+        OnDisk.reads += 1
+        return self.data
+
+    @property
+    def has_data(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("function", "reads"),
+    [
+        (lambda w, b: w.t(), 0),
+        (lambda w, b: w[1:].unsqueeze(0), 0),
+        (lambda w, b: (w * b).to(torch.float64), 0),
+        (lambda w, b: w[: int(b.max())], 2),  # its size depends on numbers
+        (lambda w, b: torch.from_numpy(w.numpy() + 1), 2),
+    ],
+    ids=["turned", "a part", "computed", "a size of numbers", "numpy"],
+)
+def test_what_is_derived_of_a_weight_on_disk_is_not_read(function, reads: int) -> None:
+    data, other = sample(torch.float32, 4, 3), torch.tensor([1.0, 2.0, 3.0])
+    expected = function(data, other)
+    OnDisk.reads = 0
+    derived = OnDisk(data, "w").derive(function, "d", [OnDisk(other, "b")])
+    assert OnDisk.reads == reads
+    assert (derived.layout.shape, derived.layout.dtype) == (expected.shape, expected.dtype)
+    chained = derived.derive(lambda d: d.flatten()[1:], "c")
+    assert OnDisk.reads == reads
+    assert torch.equal(derived.raw, expected) and torch.equal(chained.raw, expected.flatten()[1:])
+    rebuilt = chained.rebuilt({"w": data + 1})
+    assert torch.equal(rebuilt.raw, function(data + 1, other).flatten()[1:])
+
+
 def test_combined_tensors_are_computed_when_read() -> None:
     calls = []
 
