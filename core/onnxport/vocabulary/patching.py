@@ -72,6 +72,7 @@ class Replacement:
         return f"{self.target}{f' (torch {self.torch})' if self.torch else ''}{f': {self.why}' if self.why else ''}"
 
 
+@functools.lru_cache(maxsize=1024)
 def holds(condition: str, version: str) -> bool:
     """Whether a release is one of those that a condition such as ``">=2.12,<2.15"`` names.
 
@@ -104,7 +105,7 @@ def loaded(name: str) -> Any:
     return found
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Standing:
     """A replacement that is made: by how many users, and what was there before."""
 
@@ -117,7 +118,7 @@ class _Standing:
 
 
 _lock = threading.RLock()
-_standing: list[_Standing] = []
+_standing: dict[tuple[int, str], list[_Standing]] = {}  # by the id of the owner, which an entry keeps alive
 
 
 @contextlib.contextmanager
@@ -127,32 +128,53 @@ def applied(replacement: Replacement) -> Iterator[None]:
     Raises:
         AttributeError: the owner has no such attribute, and the replacement isn't said to be a new one.
     """
-    if not replacement.is_needed:
+    with all_applied((replacement,)):
         yield
-        return
-    owner = loaded(replacement.owner) if isinstance(replacement.owner, str) else replacement.owner
-    with _lock:
-        entry = next((e for e in _standing if e.owner is owner and _is_same(e, replacement)), None)
-        if entry is None:
-            entry = _made(owner, replacement)
-            _standing.append(entry)
-        else:
-            entry.users += 1
+
+
+@contextlib.contextmanager
+def all_applied(replacements: Iterable[Replacement]) -> Iterator[None]:
+    """While any thread is in it, all of them stand."""
+    entered: list[_Standing] = []
     try:
+        for replacement in replacements:
+            if replacement.is_needed:
+                entered.append(_entered(replacement))
         yield
     finally:
-        with _lock:
-            entry.users -= 1
-            if not entry.users:
-                _standing.remove(entry)
-                if entry.was_own:
-                    setattr(owner, entry.name, entry.original)
-                else:  # a method that a base class has, or none
-                    delattr(owner, entry.name)
+        for entry in reversed(entered):
+            _leave(entry)
 
 
-def _is_same(entry: _Standing, replacement: Replacement) -> bool:
-    return entry.name == replacement.name and entry.wrapper == replacement.wrapper
+def _entered(replacement: Replacement) -> _Standing:
+    owner = loaded(replacement.owner) if isinstance(replacement.owner, str) else replacement.owner
+    with _lock:
+        entries = _standing.setdefault((id(owner), replacement.name), [])
+        for entry in entries:
+            if entry.wrapper == replacement.wrapper:
+                entry.users += 1
+                return entry
+        try:
+            entries.append(_made(owner, replacement))
+        finally:
+            if not entries:
+                del _standing[id(owner), replacement.name]
+        return entries[-1]
+
+
+def _leave(entry: _Standing) -> None:
+    with _lock:
+        entry.users -= 1
+        if entry.users:
+            return
+        key = id(entry.owner), entry.name
+        _standing[key].remove(entry)
+        if not _standing[key]:
+            del _standing[key]
+        if entry.was_own:
+            setattr(entry.owner, entry.name, entry.original)
+        else:  # a method that a base class has, or none
+            delattr(entry.owner, entry.name)
 
 
 def _made(owner: Any, replacement: Replacement) -> _Standing:
@@ -170,12 +192,3 @@ def _made(owner: Any, replacement: Replacement) -> _Standing:
     kept = vars(owner).get(name, original)
     setattr(owner, name, staticmethod(value) if isinstance(kept, (staticmethod, classmethod)) else value)
     return _Standing(owner, name, replacement.wrapper, kept, was_own)
-
-
-@contextlib.contextmanager
-def all_applied(replacements: Iterable[Replacement]) -> Iterator[None]:
-    """While any thread is in it, all of them stand."""
-    with contextlib.ExitStack() as stack:
-        for replacement in replacements:
-            stack.enter_context(applied(replacement))
-        yield

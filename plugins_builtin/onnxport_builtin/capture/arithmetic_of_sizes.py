@@ -25,6 +25,7 @@ from torch.fx.experimental.sym_node import SymNode
 from torch.utils._sympy import functions as expressions
 
 from onnxport_builtin.capture.non_strict import while_traced
+from onnxport_builtin.capture.packages import modules_of_packages
 
 _NUMBERS = (torch.SymInt, torch.SymFloat)
 _library = torch.library.Library("onnxport", "FRAGMENT")
@@ -43,7 +44,7 @@ def _replaced(model: torch.nn.Module) -> Iterator[Replacement]:
             yield Replacement(math, name, wrapped[original])
     for name, function in _EXTREMES.items():
         yield Replacement(np, name, functools.partial(_on_elements, function))
-    for module in _modules(model):
+    for module in modules_of_packages(model, {"torch", "builtins"}):
         for name, value in list(vars(module).items()):
             if isinstance(value, types.BuiltinFunctionType) and value in wrapped:
                 yield Replacement(module, name, wrapped[value])
@@ -58,15 +59,6 @@ def _replaced(model: torch.nn.Module) -> Iterator[Replacement]:
         yield Replacement(owner, "__rdivmod__", lambda _: lambda a, b: _divided(b, a), is_new=True)
     yield Replacement(torch.SymInt, "__round__", lambda _: _rounded, is_new=True)
     yield Replacement(torch.SymInt, "bit_length", lambda _: lambda n: math.floor(_log2(2 * n + 1)), is_new=True)
-
-
-def _modules(model: torch.nn.Module) -> Iterator[Any]:
-    """The modules of the packages that the model's classes come from."""
-    classes = {cls.__module__.partition(".")[0] for module in model.modules() for cls in type(module).__mro__}
-    packages = classes - {"torch", "builtins"}
-    for name, module in list(sys.modules.items()):
-        if name.partition(".")[0] in packages and hasattr(module, "__dict__"):
-            yield module
 
 
 def _on_numbers(function: Callable[..., Any], original: Callable[..., Any]) -> Callable[..., Any]:

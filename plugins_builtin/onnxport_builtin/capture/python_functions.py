@@ -21,6 +21,7 @@ from onnxport.kit import Replacement, is_library, warn
 from torch.fx.experimental.symbolic_shapes import statically_known_true
 
 from onnxport_builtin.capture.non_strict import while_traced
+from onnxport_builtin.capture.packages import modules_of_packages
 
 _PYTHON = {*sys.builtin_module_names, *sys.stdlib_module_names} - {"__main__"}
 
@@ -34,11 +35,10 @@ def python_functions(model: torch.nn.Module) -> Iterator[Replacement]:
 
 
 def _replaced(model: torch.nn.Module) -> Iterator[Replacement]:
-    classes = {cls.__module__.partition(".")[0] for module in model.modules() for cls in type(module).__mro__}
-    packages = classes - _PYTHON - {"torch", __name__.partition(".")[0]}  # which has the modules of scripted parts
-    for name, module in list(sys.modules.items()):
-        space = getattr(module, "__dict__", {})
-        if name.partition(".")[0] in packages and "__builtins__" in space:
+    left_out = _PYTHON | {"torch", __name__.partition(".")[0]}  # which has the modules of scripted parts
+    for module in modules_of_packages(model, left_out):
+        space = vars(module)
+        if "__builtins__" in space:
             for function, substitute in (("len", _length), ("range", _Range)):
                 if function not in space:
                     yield Replacement(module, function, lambda _, substitute=substitute: substitute, is_new=True)
