@@ -12,18 +12,21 @@ import faulthandler
 import multiprocessing
 import os
 import resource
+import selectors
 import shutil
 import signal
 import sys
 import tempfile
 import threading
 import time
+import types
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
 from onnxport_zoo.cases import Case
+from onnxport_zoo.processes import kills_for_memory, resident_bytes, seconds_of_waiting
 from onnxport_zoo.results import Status
 
 _STARTING = threading.Lock()  # multiprocessing reads the exit codes of all processes when it starts one
@@ -73,12 +76,26 @@ def isolated(task: Task, cpus: Sequence[int] = (), stop: Callable[[], bool] = la
 def warm() -> None:
     """Start the server of processes, so that its imports are no part of the first case's time."""
     process = fresh().Process(target=_nothing)
-    process.start()
+    _start(process)
     process.join()
 
 
 def _nothing() -> None:
     pass
+
+
+def _start(process: Any) -> None:
+    """Start a process without the main module of this one.
+
+    multiprocessing imports that into each process, and it may be pytest or a worker of Ray: no case needs it.
+    """
+    with _STARTING:
+        main = sys.modules["__main__"]
+        sys.modules["__main__"] = types.ModuleType("__main__")
+        try:
+            process.start()
+        finally:
+            sys.modules["__main__"] = main
 
 
 def _attempt(task: Task, cpus: Sequence[int], stop: Callable[[], bool]) -> dict[str, Any]:
@@ -92,37 +109,48 @@ def _attempt(task: Task, cpus: Sequence[int], stop: Callable[[], bool]) -> dict[
 def _watched(task: Task, folder: Path, cpus: Sequence[int], stop: Callable[[], bool]) -> dict[str, Any]:
     context = fresh()
     receiver, sender = context.Pipe(duplex=False)
-    kills = _kills_for_memory()
+    kills = kills_for_memory()
     process = context.Process(target=_child, args=(sender, task, str(folder), tuple(cpus)))
-    with _STARTING:
-        process.start()
+    _start(process)
     sender.close()
     state: dict[str, Any] = {"stage": "", "peak": 0}
-    verdict: tuple[Status, str] | None = None
-    end = time.monotonic() + task.case.seconds
-    while "result" not in state and verdict is None:
-        ready = wait([receiver, process.sentinel], timeout=_PAUSE)
-        if receiver in ready and not _heard(receiver, state):
-            break
-        if process.sentinel in ready and not receiver.poll():
-            break
-        state["peak"] = max(state["peak"], resident_bytes(process.pid))
-        if state["peak"] > task.memory:
-            verdict = Status.MEMORY, f"It took {_size(state['peak'])} of memory; it may have {_size(task.memory)}."
-        elif time.monotonic() > end:
-            verdict = Status.TIMEOUT, f"It took longer than the {task.case.seconds:g} s that it has."
-        elif stop():
-            verdict = Status.STOPPED, "The run was stopped."
-    ended = _ended(process, patience=5.0 if verdict is None else 0.0)
+    verdict = _verdict(task, process, receiver, state, stop)
     receiver.close()
     if "result" in state:
+        threading.Thread(target=_ended, args=(process, 5.0)).start()  # the next case needn't wait for its end
         result: dict[str, Any] = state["result"]
         return {**result, "peak": max(result.get("peak", 0), state["peak"])}
+    ended = _ended(process, patience=5.0 if verdict is None else 0.0)
     result = {"stage": state["stage"], "stages": {}, "peak": state["peak"]}
     if verdict is None:
-        verdict = _death(ended, _kills_for_memory() > kills)
+        verdict = _death(ended, kills_for_memory() > kills)
         result["machine"] = verdict[0] is Status.CRASHED and ended == -signal.SIGKILL
     return {**result, "status": verdict[0], "message": verdict[1], "output": _tail(folder / "output.txt")}
+
+
+def _verdict(
+    task: Task, process: Any, receiver: Connection, state: dict[str, Any], stop: Callable[[], bool]
+) -> tuple[Status, str] | None:
+    """Listen to a process until it has told its result, or has ended; or why it must end, where it goes too far."""
+    end = time.monotonic() + task.case.seconds
+    with selectors.DefaultSelector() as selector:
+        heard = selector.register(receiver, selectors.EVENT_READ)
+        over = selector.register(process.sentinel, selectors.EVENT_READ)
+        while "result" not in state:
+            ready = [key for key, _ in selector.select(_PAUSE)]
+            if heard in ready and not _heard(receiver, state):
+                break
+            if over in ready and not receiver.poll():
+                break
+            state["peak"] = max(state["peak"], resident_bytes(process.pid))
+            now = time.monotonic()
+            if state["peak"] > task.memory:
+                return Status.MEMORY, f"It took {_size(state['peak'])} of memory; it may have {_size(task.memory)}."
+            if now > end and now > end + seconds_of_waiting(process.pid):
+                return Status.TIMEOUT, f"It took longer than the {task.case.seconds:g} s that it has."
+            if stop():
+                return Status.STOPPED, "The run was stopped."
+    return None
 
 
 def _heard(receiver: Connection, state: dict[str, Any]) -> bool:
@@ -169,24 +197,6 @@ def _size(count: int) -> str:
     return f"{count / 2**30:.2f} GiB"
 
 
-def resident_bytes(pid: int | None) -> int:
-    """The memory of a process; 0 where it has ended, or the system doesn't tell."""
-    try:
-        with open(f"/proc/{pid}/statm", encoding="ascii") as file:
-            return int(file.read().split()[1]) * resource.getpagesize()
-    except (OSError, IndexError, ValueError):
-        return 0
-
-
-def _kills_for_memory() -> int:
-    """How often the system has ended a process since memory was short."""
-    try:
-        lines = Path("/proc/vmstat").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
-
-
 # The server and the process -----------------------------------------------------------------------------------------
 
 
@@ -216,7 +226,9 @@ def _child(sender: Connection, task: Task, folder: str, cpus: tuple[int, ...]) -
     torch.set_num_threads(max(len(cpus), 1))
     files = Path(folder) / "files"
     files.mkdir()
+    start = time.process_time()
     result = perform(task.case, files, task.verified, lambda stage: sender.send(("stage", stage)))
+    result["cpu"] = round(time.process_time() - start, 6)
     factor = 1 if sys.platform == "darwin" else 1024
     result["peak"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * factor
     sender.send(("result", result))

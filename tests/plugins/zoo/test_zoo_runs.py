@@ -10,7 +10,8 @@ import time
 from pathlib import Path
 
 import pytest
-from onnxport_zoo import content, running
+from onnxport_zoo import content, isolation, running
+from onnxport_zoo.processes import seconds_of_waiting
 from onnxport_zoo.results import Results
 from onnxport_zoo.running import Summary
 from toys import PASSING
@@ -160,6 +161,36 @@ def test_a_torn_last_line_is_cut(tmp_path: Path) -> None:
     assert [json.loads(line)["case"] for line in lines] == ["a", "a", "b"]
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/schedstat").exists(), reason="the system doesn't tell how long threads waited")
+def test_waiting_for_a_processor_is_no_time_of_a_case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    zoo = write_zoo(tmp_path, ["relu"])
+    with (tmp_path / "toys.py").open("a") as file:
+        file.write("\n\ndef sleepy():\n    time.sleep(2)\n    return toy('relu')\n")
+    zoo.write_text("[[cases]]\nmodel = 'toys.py:sleepy'\nseconds = 1\nlatency = false\n")
+    assert performed(zoo, tmp_path / "a").records[0]["status"] == "timeout"
+    monkeypatch.setattr(isolation, "seconds_of_waiting", lambda pid: 120.0)
+    (record,) = performed(zoo, tmp_path / "b").records
+    assert record["status"] == "passed" and record["seconds"] > 2
+
+
+def test_a_thread_that_waits_is_seen() -> None:
+    """Two processes on one processor wait for each other."""
+    code = "import os, time\nos.sched_setaffinity(0, [min(os.sched_getaffinity(0))])\nwhile True: pass"
+    both = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(2)]
+    try:
+        end = time.monotonic() + 30
+        while time.monotonic() < end and not all(seconds_of_waiting(each.pid) > 0.05 for each in both):
+            time.sleep(0.05)
+        if Path("/proc/self/schedstat").exists():
+            assert all(seconds_of_waiting(each.pid) > 0.05 for each in both)
+    finally:
+        for each in both:
+            each.kill()
+            each.wait()
+    assert seconds_of_waiting(both[0].pid) == 0.0
+
+
 @pytest.mark.grid
 def test_the_engine_takes_less_than_a_twentieth(tmp_path: Path) -> None:
     names = ("relu", "sigmoid", "tanh", "exp")
@@ -173,3 +204,6 @@ def test_the_engine_takes_less_than_a_twentieth(tmp_path: Path) -> None:
     work = sum(sum(record["stages"].values()) for record in summary.records)
     assert len(summary.records) == summary.performed == 100
     assert seconds - work < 0.05 * seconds, f"{seconds:.1f} s, of which the cases took {work:.1f} s"
+    start = time.perf_counter()
+    assert performed(zoo, tmp_path / "again", cache=tmp_path / "cache").cached == 100
+    assert time.perf_counter() - start < 0.1 * seconds
