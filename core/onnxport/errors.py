@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from onnxport.portable import Portable
-from onnxport.text import plain
+from onnxport.text import counted, plain
 
 
 class OnnxExporterError(Portable, torch.onnx.OnnxExporterError):
@@ -326,6 +326,6 @@ class UnsupportedOperatorsError(OnnxExporterError):
         self.refusals = list(refusals)
         listing = "\n".join(f"  {refusal}" for refusal in self.refusals)
         super().__init__(
-            f"{len(self.refusals)} operator(s) of the model can't be translated to ONNX:\n{listing}\n"
+            f"{counted(len(self.refusals), 'operator')} of the model can't be translated to ONNX:\n{listing}\n"
             "Give a translation in custom_translation_table, install a pack that has one, or change the model."
         )

@@ -88,7 +88,8 @@ def export(
         args: example positional inputs. Tensors become inputs of the ONNX model, everything else is baked in.
         f: where to save the model: a path or a binary file open for writing; nothing is written when left out.
         kwargs: example keyword inputs.
-        verbose: print the stages and the resolved dimensions; or a function that is called with each stage's name.
+        verbose: None shows the step and the time on a terminal and in a notebook; True prints the stages and the
+            resolved dimensions; False shows nothing; a function is called with each stage's name.
         input_names: names of the ONNX inputs, in order.
         output_names: names of the ONNX outputs, in order.
         opset_version: target opset of the default domain, 13 to the newest that onnx knows; 20 when left out.
@@ -149,9 +150,10 @@ def export(
         external_data = call.plugins.act("check_destination", f, external_data)  # now, and not after an hour
     verifier = _verifier(call) if verify else None  # which is refused before the capture
     observer = observer_of(verbose) if callable(verbose) else None
-    shown = bool(verbose) and observer is None
-    run = Run(verbose=shown, artifacts=Path(artifacts_dir), observer=observer, asked=asked)
+    run = Run(artifacts=Path(artifacts_dir), observer=observer, asked=asked)
     try:
+        for start in call.plugins.items("onnxport_before_export"):
+            start(run)
         request, captured = capture_model(
             run, settings, model, args, kwargs, dynamic_shapes, dynamic_axes, input_names, output_names
         )
@@ -165,7 +167,7 @@ def export(
         stage = run.stage("optimize") if optimize else contextlib.nullcontext()
         with stage, _without_collection(), unset_fake_temporarily():
             run.passes |= pipeline.optimize(translated.model, passes(call.profile.name))
-        onnx_program = ONNXProgram(translated.model, captured.program)
+        run.program = onnx_program = ONNXProgram(translated.model, captured.program)
         onnx_program.plugins, onnx_program.profile = call.plugins, call.profile.name
         onnx_program.operators = call.profile.operators
         if call.quantization is not None:
@@ -224,8 +226,7 @@ def capture_model(
             output_names=output_names,
             containers=host.containers(),
         )
-        run.captured = capture(model, request, host, verbose=run.verbose, tell=run.observer)
-    run.show_interface()
+        run.captured = capture(model, request, host, tell=run.observer)
     return request, run.captured
 
 

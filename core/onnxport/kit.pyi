@@ -121,6 +121,7 @@ from onnxport.request.request import walk as walk
 from onnxport.run import Run as Run
 from onnxport.settings import Settings as Settings
 from onnxport.settings import call_for as call_for
+from onnxport.text import counted as counted
 from onnxport.text import plain as plain
 from onnxport.translate.faults import MistakeError as MistakeError
 from onnxport.translate.model import FunctionUse as FunctionUse

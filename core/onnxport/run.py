@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnxport.errors import SaveError
-from onnxport.text import plain
 from onnxport.vocabulary.notes import _notes
 
 if TYPE_CHECKING:
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
     from onnxport.capture.interface import Captured
+    from onnxport.program.onnx_program import ONNXProgram
     from onnxport.translate.model import Translated
 
 logger = logging.getLogger("onnxport")
@@ -54,19 +54,20 @@ class Run:
     """The record of one export.
 
     Attributes:
-        verbose: print each stage and the resolved inputs and outputs.
         artifacts: folder for reports.
         notes: what plugins said by :func:`note`.
-        observer: called with each stage's name when it starts; for progress displays.
+        observer: called with each stage's name when it starts, and with what a capture tries next; for displays of
+            progress, such as that of ``onnxport_before_export``.
         asked: the arguments of the call, by parameter.
+        program: what the caller gets.
     """
 
-    verbose: bool = False
     artifacts: Path = Path(".")
     observer: Callable[[str], None] | None = None
     stages: list[Stage] = field(default_factory=list)
     captured: Captured | None = None
     translated: Translated | None = None
+    program: ONNXProgram | None = None
     fallback: str | None = None
     dropped_assertions: tuple[str, ...] = ()
     nodes_before: Counter[str] = field(default_factory=Counter)
@@ -94,20 +95,6 @@ class Run:
             _notes.reset(token)
             record.seconds = time.perf_counter() - start
             record.peak_growth = _peak_bytes() - peak
-            if self.verbose:
-                print(f"[onnxport] {name}: {record.seconds:.2f} s", flush=True)
-
-    def show_interface(self) -> None:
-        """Print the resolved inputs and outputs, when the run is verbose."""
-        if not self.verbose or self.captured is None:
-            return
-        for leaf in self.captured.interface.inputs:
-            axes = {str(axis): str(name) for axis, name in (leaf.axes or {}).items()}
-            rest = repr(leaf.value) if leaf.kind == "baked" else str(axes)
-            print(plain(f"[onnxport]   input {leaf.name or leaf.path}: {leaf.kind} {rest}"))
-        for condition, line in self.captured.limits.items():
-            print(plain(f"[onnxport]   only where {condition}{f' ({line})' if line else ''}"))
-        print(plain(f"[onnxport]   outputs: {', '.join(self.captured.interface.outputs)}"), flush=True)
 
     def count(self, model: ir.Model, after: bool) -> None:
         """Keep the operator counts of the model before or after the passes."""

@@ -20,6 +20,11 @@ def plain(text: object) -> str:
     return _ORDERS.sub(lambda match: _escaped(match[0]), str(text))
 
 
+def counted(count: int, noun: str) -> str:
+    """A number with its noun, such as ``2 nodes``."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 def _escaped(character: str) -> str:
     code = ord(character)
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"

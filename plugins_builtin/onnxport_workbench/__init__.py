@@ -30,7 +30,16 @@ def _check(model: ir.Model, profile: Profile) -> list[Any]:
     return list(missing_kernels(model, {name: known[name] for name in profile.providers if name in known} or known))
 
 
+def _before_export(run: Run) -> None:
+    from onnxport_workbench import progress
+
+    progress.started(run)
+
+
 def _after_export(run: Run, *, report: bool, profile: bool, shown: bool) -> None:
+    from onnxport_workbench import progress
+
+    progress.ended(run)
     pages = []
     if report or profile:
         from onnxport_workbench.report import Report
@@ -54,6 +63,11 @@ def onnxport_verify() -> list[Callable[..., Any]]:
 @hookimpl
 def onnxport_check() -> list[Callable[..., Any]]:
     return [_check]
+
+
+@hookimpl
+def onnxport_before_export() -> list[Callable[..., Any]]:
+    return [_before_export]
 
 
 @hookimpl

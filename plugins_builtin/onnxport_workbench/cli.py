@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from onnxport.kit import counted
 
 from onnxport_workbench.cli_models import default_output, import_all, load_example
 from onnxport_workbench.cli_options import (
@@ -52,7 +53,6 @@ from onnxport_workbench.cli_output import (
 )
 from onnxport_workbench.cli_progress import progress
 from onnxport_workbench.cli_summary import (
-    counted,
     print_summary,
     print_verification,
     summary_of,
@@ -127,6 +127,13 @@ def export(
     external_data: Annotated[bool, typer.Option(help="Write weights to a file beside the model.")] = True,
     verify: Annotated[bool, typer.Option("--verify", help="Compare with torch on the example inputs.")] = False,
     report: Annotated[bool, typer.Option("--report", help="Write a report beside the model.")] = False,
+    profile: Annotated[
+        bool,
+        typer.Option(
+            "--profile",
+            help="Tell the time and memory of each stage; with --report, the time of each node on onnxruntime.",
+        ),
+    ] = False,
     quantize: QuantizeOption = None,
     mutation: Annotated[
         Mutation | None,
@@ -163,6 +170,7 @@ def export(
             "optimize": optimize,
             "verify": verify,
             "report": report,
+            "profile": profile,
             "artifacts_dir": path.parent,
         }
         options |= {**example.options, **asked}
@@ -180,7 +188,7 @@ def export(
             program.rename_axes(renamed)
             tell("save")
             program.save(path, external_data=external_data)
-    summary = {**summary_of(program, path), **what_was_seen(seen)}
+    summary = {**summary_of(program, path), **what_was_seen(seen, profile)}
     if as_json:
         print_json(summary)
     else:

@@ -28,12 +28,25 @@ class Example:
     @property
     def size(self) -> str:
         """How large the model is, in words; empty where that isn't known."""
-        state = getattr(self.model, "state_dict", None)
-        tensors = [t for t in (state() if callable(state) else state or {}).values() if hasattr(t, "numel")]
-        if not tensors:
-            return ""
+        return model_size(self.model)
+
+
+def model_size(model: Any) -> str:
+    """The number of parameters and their bytes, in words; empty where that isn't known."""
+    import torch
+
+    try:
+        if isinstance(model, torch.nn.Module):
+            tensors = [*model.parameters(), *model.buffers()]
+        else:
+            tensors = [t for t in (getattr(model, "state_dict", None) or {}).values() if isinstance(t, torch.Tensor)]
+        elements = sum(tensor.numel() for tensor in tensors)
         total = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-        return f"{sum(tensor.numel() for tensor in tensors):,} parameters, {shown_bytes(total)}"
+    except Exception:  # parameters without a shape yet, or a class of the caller's
+        return ""
+    if not tensors:
+        return ""
+    return f"{elements:,} parameters, {shown_bytes(total)}"
 
 
 def shown_bytes(count: int) -> str:
@@ -182,4 +195,4 @@ def _as_args(args: Any) -> tuple[Any, ...]:
     return tuple(args) if isinstance(args, (tuple, list)) else (args,)
 
 
-__all__ = ["Example", "default_output", "import_all", "load_example", "shown_bytes"]
+__all__ = ["Example", "default_output", "import_all", "load_example", "model_size", "shown_bytes"]

@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 
-from onnxport_workbench.cli_output import errors_console
+from onnxport_workbench.cli_output import errors_console, is_terminal
 
 Tell = Callable[[str], None]
 
@@ -29,7 +29,8 @@ def progress(title: str, *, verbose: bool = False) -> Iterator[Tell]:
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
-    with Progress(*columns, console=errors_console, transient=True) as shown:
+    # What is printed meanwhile stays where it goes to, such as a file.
+    with Progress(*columns, console=errors_console, transient=True, redirect_stdout=is_terminal(sys.stdout)) as shown:
         task = shown.add_task(f"{title}: loading")
         yield lambda step: shown.update(task, description=f"{title}: {step}")
     errors_console.print(f"{title}: {time.perf_counter() - started:.1f} s")

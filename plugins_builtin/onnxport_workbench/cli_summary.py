@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from onnxport.kit import counted
 from rich.console import Console
 from rich.table import Column, Table
 
@@ -14,11 +16,6 @@ if TYPE_CHECKING:
     from onnxport import ONNXProgram, VerificationResult
 
     from onnxport_workbench.observing import Seen
-
-
-def counted(count: int, noun: str) -> str:
-    """A number with its noun, such as ``2 nodes``."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def table_of(*names: str) -> Table:
@@ -43,12 +40,13 @@ def summary_of(program: ONNXProgram, path: Path) -> dict[str, Any]:
     }
 
 
-def what_was_seen(seen: Seen) -> dict[str, Any]:
-    """What was verified and where the report is; None for what wasn't asked for."""
+def what_was_seen(seen: Seen, profile: bool = False) -> dict[str, Any]:
+    """What was verified, where the report is, and the stages of a profile; None for what wasn't asked for."""
     found = None if seen.run is None else seen.run.verification
     return {
         "verification": None if found is None else found.as_dict(),
         "report": [str(page) for page in seen.pages] or None,
+        "stages": None if seen.run is None or not profile else [asdict(stage) for stage in seen.run.stages],
     }
 
 
@@ -64,6 +62,11 @@ def print_summary(console: Console, summary: dict[str, Any], verification: Verif
     if verification is not None:
         console.print("Verified against torch:")
         print_verification(console, verification)
+    if summary["stages"] is not None:
+        table = table_of("stage", "seconds", "peak memory growth")
+        for stage in summary["stages"]:
+            table.add_row(stage["name"], f"{stage['seconds']:.3f}", shown_bytes(stage["peak_growth"]))
+        console.print(table)
     for page in summary["report"] or ():
         console.print(f"report: {page}")
 
@@ -93,4 +96,4 @@ def _described(value: Any) -> str:
     return f"{value.dtype}[{shape}]"
 
 
-__all__ = ["counted", "print_summary", "print_verification", "summary_of", "table_of", "what_was_seen"]
+__all__ = ["print_summary", "print_verification", "summary_of", "table_of", "what_was_seen"]

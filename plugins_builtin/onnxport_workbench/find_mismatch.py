@@ -14,6 +14,7 @@ from onnxport import InputError, ONNXProgram, VerificationError
 from onnxport.kit import (
     call_arguments,
     chosen_functionalizer,
+    counted,
     keys,
     load,
     optional,
@@ -152,7 +153,7 @@ class MismatchResult(JsonResult):
             lines.append("A graph optimization of onnxruntime, or the rewriting of in-place operators, is to blame.")
         lines.append(
             f"Compared {self.compared} of {self.comparable} values, of a program of {self.nodes} FX nodes, in "
-            f"{self.runs} run(s)."
+            f"{counted(self.runs, 'run')}."
         )
         if self.weights.problem:
             lines.append(f"Weights: {self.weights.problem}.")

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 import importlib_metadata
 import onnxport
 from onnxport import SaveError, UnsupportedOperatorsError
-from onnxport.kit import fenced, keys, markdown
+from onnxport.kit import counted, fenced, keys, markdown
 
+from onnxport_workbench.latency import Latencies, Nodes, measured
 from onnxport_workbench.report_parts import (
     folded,
     given_inputs,
@@ -25,6 +26,7 @@ from onnxport_workbench.report_parts import (
     relative,
     skeletons,
 )
+from onnxport_workbench.view.reading import contents_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
 
 
 logger = logging.getLogger("onnxport")
+
+_MOST_NODES = 20
 
 
 @dataclass
@@ -45,6 +49,7 @@ class Report:
     """
 
     _run: Run
+    _latencies: Latencies | str = "Not measured: export with report=True and profile=True."
 
     def write(self, *, report: bool, profile: bool, shown: bool = True) -> list[Path]:
         """Write ``onnx_export_<time>_<outcome>.md`` and its JSON twin, and ``onnx_export_<time>_profile.md``.
@@ -53,7 +58,8 @@ class Report:
 
         The names are those that torch's exporter gives: outcomes are ``success``, or what failed: ``pt_export``,
         ``decomp``, ``conversion``, ``checker``, ``runtime``, ``accuracy``; and here ``save``. A profile without a
-        report is printed too, if ``shown``.
+        report is printed too, if ``shown``. With both, the model is run on onnxruntime, and the report and the page
+        tell the time of each node.
 
         Returns:
             The files that were written.
@@ -70,6 +76,8 @@ class Report:
 
         try:
             with self._run.writing("report"):
+                if report and profile:
+                    self._latencies = self._measured()
                 if report:
                     put("md", self.outcome, self.markdown())
                     put("json", self.outcome, json.dumps(self.as_dict(), indent=2))
@@ -136,7 +144,22 @@ class Report:
             "refusals": [vars(refusal) for refusal in refusals],
             "quantization": None if self._run.quantization is None else self._run.quantization.as_dict(),
             "verification": None if self._run.verification is None else self._run.verification.as_dict(),
+            "latency": None if isinstance(self._latencies, str) else self._latencies.as_dict(),
         }
+
+    def _measured(self) -> Latencies | str:
+        """The times of the nodes on onnxruntime; why there are none, where the model can't be run here."""
+        program = self._run.program
+        if program is None or self._run.captured is None or self._run.error is not None:
+            return "Not measured: the export failed."
+        args, kwargs = self._run.captured.program.example_inputs or ((), {})
+        try:
+            found = measured(program, args, kwargs)
+        except Exception as error:  # of onnxruntime or of what it lacks; the export itself is done
+            return f"Not measured: {type(error).__name__}: {markdown(str(error))}"
+        nodes = Nodes(contents_of(program.model))
+        found.kernels = [nodes.told(kernel) for kernel in found.kernels]
+        return found
 
     def markdown(self) -> str:
         """The record for people. A check that did not run is said not to have run."""
@@ -186,6 +209,7 @@ class Report:
             "Passes": _table(["pass", "changes"], [[name, str(count)] for name, count in self._run.passes.items()]),
             "Quantization": "Not asked for." if self._run.quantization is None else self._run.quantization.table(),
             "Verification": "Not run." if self._run.verification is None else self._run.verification.table(),
+            **self._slowest(),
             "Captured graph": folded("The graph that was translated", graph) if graph else "None.",
             "Versions": _table(["package", "version"], [list(item) for item in data["versions"].items()]),
         }
@@ -203,6 +227,29 @@ class Report:
         title = f"`{markdown(model['class'])}`{mode}\n\n" if model["class"] else ""
         return title + _table(["parameters and buffers", "tensors", "elements", "bytes"], rows)
 
+    def _slowest(self) -> dict[str, str]:
+        """The sections with the operators and nodes that take longest on onnxruntime."""
+        found = self._latencies
+        if isinstance(found, str):
+            return {"Slowest operators": found}
+        whole = found.seconds or 1.0
+        operators = [
+            [name, str(nodes), _milliseconds(time), f"{time / whole:.1%}"] for name, nodes, time in found.by_operator
+        ]
+        nodes = [
+            [k.node or k.name, k.operator, k.torch_operator, k.module, k.source, _milliseconds(k.seconds)]
+            for k in found.kernels[:_MOST_NODES]
+        ]
+        providers = ", ".join(sorted({kernel.provider for kernel in found.kernels}))
+        told = (
+            f"Medians of {counted(found.runs, 'run')} on onnxruntime ({providers}), which fuses nodes. All nodes: "
+            f"{_milliseconds(whole)} ms."
+        )
+        return {
+            "Slowest operators": f"{told}\n\n{_table(['operator', 'nodes', 'ms', 'of all'], operators)}",
+            "Slowest nodes": _table(["node", "operator", "torch operator", "module", "source", "ms"], nodes),
+        }
+
     def _skeletons(self) -> dict[str, str]:
         """A section with a translation to start from for each operator that was refused; none without one."""
         targets = [refusal.target for refusal in getattr(self._run.error, "refusals", [])]
@@ -215,8 +262,13 @@ class Report:
         """The page that shows the model, with what was verified."""
         from onnxport_workbench.view import page_of  # which needs the verification, and so onnxruntime
 
-        found = self._run.verification
-        return page_of(self._run.translated.model, "", verification=None if found is None else found.as_dict())  # type: ignore[union-attr]
+        found, times = self._run.verification, self._latencies
+        return page_of(
+            self._run.translated.model,  # type: ignore[union-attr]
+            "",
+            verification=None if found is None else found.as_dict(),
+            latencies=None if isinstance(times, str) else times.by_name,
+        )
 
     def _checks(self) -> list[tuple[str, str]]:
         """What was checked, and how it came out."""
@@ -301,6 +353,10 @@ def _typed(value: ir.Value | None) -> dict[str, str]:
 def _leaf(leaf: Any) -> dict[str, Any]:
     axes = {str(axis): str(name) for axis, name in (leaf.axes or {}).items()}
     return {"name": leaf.name, "path": leaf.path, "kind": leaf.kind, "value": repr(leaf.value), "axes": axes}
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{seconds * 1e3:.3f}"
 
 
 def _table(header: list[str], rows: list[list[str]]) -> str:

@@ -127,7 +127,7 @@ def test_everything_that_does_not_fit_is_in_one_error(tmp_path: Path) -> None:
         with pytest.raises(onnxport.WeightError) as caught:
             program.apply_weights(given)
         text = str(caught.value)
-        assert "4 weight(s)" in text and "nothing was changed" in text
+        assert "4 weights don't fit" in text and "nothing was changed" in text
         assert "0.bias: missing" in text
         assert "0.weight: shape [16, 8] given, [16, 16] expected" in text
         assert "2.bias: dtype torch.float64 given, torch.float32 expected" in text

@@ -118,7 +118,7 @@ def test_other_faults_are_in_the_same_error() -> None:
     state = {**net().state_dict(), "3.bias": torch.zeros(3), "more": torch.zeros(1)}
     del state["0.bias"]
     for strict, count in ((True, 3), (False, 2)):
-        with pytest.raises(onnxport.WeightError, match=rf"{count} weight\(s\) don't fit") as caught:
+        with pytest.raises(onnxport.WeightError, match=rf"^{count} weights? do(n't|esn't) fit") as caught:
             program.apply_weights(state, strict=strict)
         assert set(caught.value.names) == {"3.bias", "more", *(["0.bias"] if strict else [])}
     with pytest.raises(onnxport.InputError, match="strict="):

@@ -70,7 +70,6 @@ def capture(
     request: Request,
     host: Host | None = None,
     *,
-    verbose: bool = False,
     tell: Callable[[str], None] | None = None,
 ) -> Captured:
     """Capture a model; an ``ExportedProgram`` is taken as it is.
@@ -79,8 +78,7 @@ def capture(
         model: the module, in the mode in which it is to be captured.
         request: from :func:`onnxport.request.arguments.prepare`.
         host: the plugins: their patches are active during the capture; without it, none take part.
-        verbose: print what is tried, and how long what failed took.
-        tell: called with the same where a first attempt wasn't enough.
+        tell: called with what is tried next, and how long what failed took, where a first attempt wasn't enough.
 
     Returns:
         The program, whose example inputs are the caller's, with 0-d tensors for floats that became inputs; and its
@@ -107,7 +105,7 @@ def capture(
             stack.enter_context(signed(model, request.signature))
             for patch in host.patches(model) if host is not None else ():
                 stack.enter_context(patch)
-            attempts = _Capture(model, request, host, verbose, tell)
+            attempts = _Capture(model, request, host, tell)
             program = attempts.run()
     finally:
         for module, mode in modes:
@@ -145,10 +143,9 @@ class _Capture:
         model: torch.nn.Module,
         request: Request,
         host: Host | None,
-        verbose: bool,
         tell: Callable[[str], None] | None,
     ) -> None:
-        self._model, self._request, self._verbose, self._tell = model, request, verbose, tell
+        self._model, self._request, self._tell = model, request, tell
         self._strategies: Sequence[Strategy] = host.items("onnxport_strategies") if host is not None else ()
         self._advise = unadvised if host is None else host.advice
         self._started: list[tuple[str, float]] = []
@@ -222,9 +219,7 @@ class _Capture:
             before, start = self._started[-2]
             message += f" ({before} took {self._started[-1][1] - start:.1f} s)"
         logger.info("%s", message)
-        if self._verbose:
-            print(f"[onnxport] {message}")
-        elif self._tell is not None and len(self._started) > 1:
+        if self._tell is not None and len(self._started) > 1:
             self._tell(message)
 
     def _judged(self, outcome: Outcome, error: Exception, own: Sequence[torch.Tensor]) -> Outcome:

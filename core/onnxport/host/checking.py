@@ -276,6 +276,7 @@ CHECKS: Mapping[str, Callable[[PluginInfo, Any, frozenset[int]], Any]] = {
             "onnxport_checkpoints",
             "onnxport_verify",
             "onnxport_check",
+            "onnxport_before_export",
             "onnxport_after_export",
         ),
         functions,

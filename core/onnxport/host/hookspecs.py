@@ -330,6 +330,11 @@ def onnxport_check() -> Iterable[Callable[..., Any]]:  # type: ignore[empty-body
 
 
 @hookspec
+def onnxport_before_export() -> Iterable[Callable[..., Any]]:  # type: ignore[empty-body]
+    """What precedes an export. Each is called with its ``Run``, and may set ``run.observer``, which shows progress."""
+
+
+@hookspec
 def onnxport_after_export() -> Iterable[Callable[..., Any]]:  # type: ignore[empty-body]
     """What follows an export, whether it succeeded or failed. Called once, when it is first needed.
 

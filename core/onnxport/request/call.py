@@ -61,8 +61,8 @@ def call_of(model: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any
         args, kwargs = args[:-1], dict(args[-1])
     if reserved := [name for name in kwargs if keyword.iskeyword(name)]:
         raise InputError(
-            f"The keyword argument(s) {reserved} are words of Python, which torch.export can't have as names of "
-            "inputs. Wrap the model in an nn.Module whose forward takes them by other names.",
+            f"Keyword arguments with these names are words of Python, which torch.export can't have as names of "
+            f"inputs: {reserved}. Wrap the model in an nn.Module whose forward takes them by other names.",
             parameter="kwargs",
         )
     bound, error = _bound(signature, args, kwargs)

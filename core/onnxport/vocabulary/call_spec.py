@@ -11,6 +11,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import ConstantArgument, InputKind, InputSpec
 
 from onnxport.errors import InputError
+from onnxport.text import counted
 from onnxport.vocabulary.storage import has_data
 from onnxport.vocabulary.upstream import pytree
 
@@ -118,13 +119,13 @@ class CallSpec:
         names = self.names
         if not names or len(set(names)) < len(names):
             raise InputError(
-                f"The model takes {count} positional argument(s) and the keyword argument(s) {keywords}; "
-                f"got {len(args)} and {list(kwargs)}."
+                f"The model takes {counted(count, 'positional argument')} and these keyword arguments: {keywords}; "
+                f"got {len(args)} and {list(kwargs)}. Pass what it takes."
             )
         bound = dict(zip(names, args, strict=False))
         problems = []
         if len(args) > len(names):
-            problems.append(f"{len(args) - len(names)} positional argument(s) too many")
+            problems.append(f"{counted(len(args) - len(names), 'positional argument')} too many")
         problems += [f"{name!r} given twice" for name in kwargs if name in bound]
         problems += [f"{name!r} unknown" for name in kwargs if name not in names]
         bound.update(kwargs)

@@ -12,6 +12,7 @@ from onnxport import ONNXProgram, WeightError
 from onnxport.kit import (
     ONNX_TO_TORCH,
     TorchTensor,
+    counted,
     initializers_of,
     keys,
     path_argument,
@@ -95,8 +96,9 @@ def _replace_weights(
     if problems:
         listing = "\n".join(f"  {name}: {problem}" for name, problem in problems.items())
         advice = "\nGive the missing ones too; or strict=False, where they shall stay as they are." if missing else ""
+        verb = "doesn't" if len(problems) == 1 else "don't"
         raise WeightError(
-            f"{len(problems)} weight(s) don't fit the model; nothing was changed:\n{listing}{advice}",
+            f"{counted(len(problems), 'weight')} {verb} fit the model; nothing was changed:\n{listing}{advice}",
             names=list(problems),
         )
     for name, value in model.graph.initializers.items():

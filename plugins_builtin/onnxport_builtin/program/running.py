@@ -78,7 +78,7 @@ def compute_values(
     known |= {value.name: value for node in graph for value in node.outputs}
     if unknown := [name for name in names if name not in known]:
         raise InputError(
-            f"The graph has no value(s) named {unknown}: name inputs, initializers or outputs of nodes.",
+            f"The graph has no values of these names: {unknown}. Name inputs, initializers or outputs of nodes.",
             parameter="value_names",
         )
     feeds = _bound(program, args, kwargs)

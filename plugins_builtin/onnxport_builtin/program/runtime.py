@@ -18,6 +18,7 @@ from onnxport.kit import (
     ONNX_TO_TORCH,
     CallSpec,
     TorchTensor,
+    counted,
     dense,
     has_data,
     keys,
@@ -80,8 +81,8 @@ def leaves_by_order(
         leaves = [leaf for leaf in everything if _is_tensor(leaf) or isinstance(leaf, (int, float))]
     if len(leaves) != len(rest):
         raise InputError(
-            f"The model takes {len(inputs)} input(s), {', '.join(map(_describe, inputs)) or 'none'}; "
-            f"{len(leaves) + len(named)} tensor(s) were given. Pass one tensor for each."
+            f"The model takes {counted(len(inputs), 'input')}, {', '.join(map(_describe, inputs)) or 'none'}; given: "
+            f"{counted(len(leaves) + len(named), 'tensor')}. Pass one tensor for each input."
         )
     return [*((value, named[value.name]) for value in inputs if value.name in named), *zip(rest, leaves)]
 
@@ -131,7 +132,8 @@ def leaves_by_name(inputs: Sequence[ir.Value], given: Mapping[str, Any]) -> list
         return list(zip(inputs, given.values()))
     missing = [value.name for value, origin in zip(inputs, origins) if origin not in given]
     raise InputError(
-        f"The exported program has no argument for the graph's input(s) {missing}; was it edited? Export it again."
+        f"The exported program has no argument for these inputs of the graph: {missing}. Was it edited? Export it "
+        "again."
     )
 
 

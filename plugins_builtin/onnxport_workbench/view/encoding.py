@@ -29,7 +29,7 @@ class _Strings:
 
 
 def encoded(
-    contents: Contents, about: Mapping[str, Any], latencies: Mapping[str, float] | None = None
+    contents: Contents, about: Mapping[str, Any], latencies: Mapping[int, float] | None = None
 ) -> dict[str, Any]:
     """The data of a page as JSON types.
 
@@ -39,7 +39,7 @@ def encoded(
     Args:
         contents: the graphs.
         about: what is told of the whole model: it goes into the page as it is.
-        latencies: seconds by name of node.
+        latencies: seconds by ``id`` of node; a comparison puts others between them.
     """
     strings = _Strings()
     number = strings.number
@@ -92,7 +92,7 @@ def encoded(
     }
     if latencies:
         data["latency"] = {
-            str(i): round(latencies[node.name] * 1e6, 3) for i, node in enumerate(nodes) if node.name in latencies
+            str(i): round(latencies[id(node)] * 1e6, 3) for i, node in enumerate(nodes) if id(node) in latencies
         }
     data["strings"] = strings.table
     return data

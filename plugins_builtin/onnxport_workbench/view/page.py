@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import html
-import json
 import os
 import re
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ from onnxport import FileError, InputError, MissingFileError, ONNXProgram, SaveE
 from onnxport.kit import path_argument, plain, wrong
 
 from onnxport_workbench.find_mismatch import MismatchResult
+from onnxport_workbench.latency import Nodes, seconds_by_name
 from onnxport_workbench.verify import VerificationResult
 from onnxport_workbench.view.contents import Contents, in_parts
 from onnxport_workbench.view.differences import merged
@@ -72,7 +72,7 @@ def view(
         before=None if older is None else older[:2],
         verification=None if verification is None else verification.as_dict(),
         mismatch=None if mismatch is None else mismatch.as_dict(),
-        latencies=seconds_by_node(latencies),
+        latencies=seconds_by_name(latencies),
     )
     try:
         target.write_text(text, "utf-8")
@@ -99,37 +99,6 @@ def _opened(model: Any, parameter: str) -> tuple[ir.Model, str, str]:
         raise FileError(f"{path!r} can't be read: {error}. Export it again.", path=path) from error
 
 
-def seconds_by_node(given: Any) -> dict[str, float] | None:
-    """Seconds by name of node, of a mapping or of a profile that onnxruntime wrote.
-
-    A profile has each run's events; the mean of a node's is taken.
-
-    Raises:
-        InputError: it is neither.
-        FileError: the file can't be read, or is no profile.
-    """
-    if given is None:
-        return None
-    if isinstance(given, Mapping):
-        if not all(isinstance(k, str) and isinstance(v, (int, float)) for k, v in given.items()):
-            raise wrong("latencies", given, "seconds by name of node")
-        return {name: float(seconds) for name, seconds in given.items()}
-    path = path_argument("latencies", given, "seconds by name of node, or the path of a profile of onnxruntime")
-    try:
-        events = json.loads(Path(path).read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise FileError(f"{path!r} can't be read as a profile: {error}.", path=path) from error
-    ending = "_kernel_time"
-    seen: dict[str, list[float]] = {}
-    for event in events if isinstance(events, list) else ():
-        name = event.get("name", "") if isinstance(event, dict) and event.get("cat") == "Node" else ""
-        if isinstance(name, str) and name.endswith(ending):
-            seen.setdefault(name[: -len(ending)], []).append(float(event.get("dur", 0)) / 1e6)
-    if not seen:
-        raise FileError(f"{path!r} has no times of nodes: write it with SessionOptions.enable_profiling.", path=path)
-    return {name: sum(times) / len(times) for name, times in seen.items()}
-
-
 def page_of(
     model: ir.Model,
     name: str,
@@ -144,6 +113,7 @@ def page_of(
     Args:
         name: the model's, for the title; of the class of its outermost module where it is empty.
         before: an older model, and its name.
+        latencies: seconds by name of node, in the file or in onnxruntime.
     """
     contents = contents_of(model, name)
     if not name:
@@ -155,13 +125,18 @@ def page_of(
         "before": "",
         "verification": verification,
         "mismatch": mismatch,
-        "unmatched": _unmatched(contents, latencies),
+        "unmatched": 0.0,
     }
+    seconds: dict[int, float] = {}
+    if latencies:
+        seconds, rest = Nodes(contents).seconds(latencies)
+        about["unmatched"] = round(rest * 1e6, 3)  # of nodes that the file doesn't have
+    by_node = {id(contents.nodes[index]): time for index, time in seconds.items()}
     if before is not None:
         about["before"] = before[1] or "another model"
         contents = merged(contents_of(before[0], name), contents)
     in_parts(contents)
-    return _written(encoded(contents, harmless(about), latencies), name)
+    return _written(encoded(contents, harmless(about), by_node), name)
 
 
 def facts_of(model: ir.Model, contents: Contents) -> list[list[str]]:
@@ -176,12 +151,6 @@ def facts_of(model: ir.Model, contents: Contents) -> list[list[str]]:
     facts.append(["weights", f"{len(weights):,} tensors, {bytes_text(sum(weights))}"])
     facts += [[plain(key)[:80], plain(text)[:200]] for key, text in model.metadata_props.items()]
     return facts
-
-
-def _unmatched(contents: Contents, latencies: Mapping[str, float] | None) -> float:
-    """Microseconds of nodes that the file doesn't have, such as those that the runtime fused."""
-    names = {node.name for node in contents.nodes}
-    return round(sum(s for name, s in (latencies or {}).items() if name not in names) * 1e6, 3)
 
 
 def bytes_text(count: float) -> str:

@@ -199,7 +199,7 @@ def test_arrays_and_gradients_are_accepted() -> None:
     program = identity(FLOAT)
     torch.testing.assert_close(program(np.ones((2, 3), np.float32))[0], torch.ones(2, 3))
     torch.testing.assert_close(program(x=torch.ones(2, 3, requires_grad=True))[0], torch.ones(2, 3))
-    with pytest.raises(InputError, match=r"takes 1 input\(s\), x: float32\[n, 3\]; 2 tensor"):
+    with pytest.raises(InputError, match=r"takes 1 input, x: float32\[n, 3\]; given: 2 tensors"):
         program(torch.ones(2, 3), torch.ones(2, 3))
 
 
@@ -323,7 +323,7 @@ def test_weights_that_do_not_fit_are_listed() -> None:
         weights = {"weight": torch.ones(3, 3), "two": torch.tensor(2), "other": torch.ones(1), "unused": torch.ones(1)}
         program.apply_weights(weights)
     message = str(caught.value)
-    assert "4 weight(s) don't fit" in message
+    assert "4 weights don't fit" in message
     assert "weight: shape [3, 3] given, [2, 3] expected" in message
     assert "two: dtype torch.int64 given, torch.float32 expected" in message
     assert "other: not a weight of the model" in message

@@ -254,6 +254,16 @@ def test_what_was_verified_and_where_the_report_is(models, tmp_path):
     assert "report: " in told
 
 
+def test_profile(models):
+    result = run("export", f"{models}:net", "--profile", "--json")
+    stages = json.loads(result.stdout)["stages"]
+    assert "translate" in [stage["name"] for stage in stages] and all(stage["seconds"] >= 0 for stage in stages)
+    result = run("export", f"{models}:net", "--profile", "--report")
+    page = next(line for line in result.stdout.splitlines() if line.endswith("success.md"))
+    assert "## Slowest nodes" in Path(page.removeprefix("report: ")).read_text()
+    assert "\ntranslate " in result.stdout
+
+
 def test_verbose_tells_the_steps(models):
     result = run("export", f"{models}:net", "-v")
     assert [step for step in ("capture:", "translate:", "save:") if step not in result.stderr] == []

@@ -9,6 +9,7 @@ from typing import Any
 import onnxport
 import pytest
 import torch
+from page_support import data_of
 from torch import nn
 
 
@@ -77,6 +78,43 @@ def test_profile_and_captured_program_are_written(tmp_path: Path) -> None:
     assert "| translate |" in next((tmp_path / "new").glob("onnx_export_*_profile.md")).read_text()
     program = torch.export.load(next((tmp_path / "new").glob("*.pt2")))
     assert program.graph.nodes
+
+
+def test_times_of_nodes_on_onnxruntime(tmp_path: Path) -> None:
+    markdown, data = _reports(tmp_path, profile=True)
+    names = [node["node"] for node in data["latency"]["nodes"]]
+    page = data_of(next(tmp_path.glob("*.html")).read_text("utf-8"))
+    assert data["latency"]["runs"] >= 1 and data["latency"]["seconds"] > 0
+    assert sum(one["nodes"] for one in data["latency"]["operators"]) == len(names)
+    linear = next(node for node in data["latency"]["nodes"] if node["torch_operator"] == "aten.linear.default")
+    assert (linear["module"], linear["operator"]) in (("layer", "Gemm"), ("layer", "FusedGemm"))
+    assert "## Slowest operators" in markdown and "| node | operator |" in markdown and linear["node"] in markdown
+    assert page["latency"] and page["about"]["unmatched"] >= 0
+
+
+def test_times_that_cannot_be_measured_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*arguments: Any, **options: Any) -> Any:
+        raise RuntimeError("no kernel")
+
+    monkeypatch.setattr("onnxport_workbench.report.measured", refused)
+    markdown, data = _reports(tmp_path, profile=True)
+    assert data["succeeded"] and data["latency"] is None
+    assert "Not measured: RuntimeError: no kernel" in markdown
+
+
+def test_times_are_measured_only_with_a_profile(tmp_path: Path) -> None:
+    markdown, data = _reports(tmp_path)
+    assert data["latency"] is None
+    assert "Not measured: export with report=True and profile=True." in markdown
+
+
+def test_rounded_weights_are_measured_as_they_run(tmp_path: Path) -> None:
+    model = nn.Linear(64, 64).eval()
+    onnxport.export(
+        model, (torch.randn(2, 64),), quantize="int4", report=True, profile=True, artifacts_dir=tmp_path, verbose=False
+    )
+    data = json.loads(next(tmp_path.glob("onnx_export_*_success.json")).read_text())
+    assert "MatMulNBits" in [node["operator"] for node in data["latency"]["nodes"]]
 
 
 def test_verbose_prints_the_stages_and_calls_an_observer(capsys: pytest.CaptureFixture[str]) -> None:

@@ -392,6 +392,25 @@ def test_times_of_nodes(program: onnxport.ONNXProgram, tmp_path: Path) -> None:
     assert data_of(page.read_text("utf-8"))["latency"] == {"1": 2.0}
 
 
+def test_times_of_a_profile_with_runs(program: onnxport.ONNXProgram, tmp_path: Path) -> None:
+    """The median of the runs; a node that runs twice in one, as in a loop, counts twice. Fused nodes are found."""
+    nodes = list(program.model.graph)[:3]
+    first, second, value = nodes[0].name, nodes[1].name, nodes[2].outputs[0].name
+    events: list[dict[str, Any]] = []
+    for duration in (10, 30, 1000):
+        events += [{"cat": "Node", "name": f"{first}_kernel_time", "dur": duration, "args": {"op_name": "Add"}}] * 2
+        events += [{"cat": "Node", "name": f"{second}/MatMulAddFusion_kernel_time", "dur": 7}]
+        events += [{"cat": "Node", "name": f"{value}_nchwc_kernel_time", "dur": 3}]
+        events += [{"cat": "Node", "name": "ReorderOutput_kernel_time", "dur": 2}]
+        events += [{"cat": "Node", "name": f"fused {second}_kernel_time", "dur": 1}]
+        events += [{"cat": "Session", "name": "model_run", "dur": 2000}]
+    (tmp_path / "profile.json").write_text(json.dumps(events))
+    page = onnxport.view(program, tmp_path / "page.html", latencies=tmp_path / "profile.json")
+    data = data_of(page.read_text("utf-8"))
+    assert data["latency"] == {"0": 60.0, "1": 8.0, "2": 3.0}
+    assert data["about"]["unmatched"] == 2.0
+
+
 def test_a_file_without_its_data(program: onnxport.ONNXProgram, tmp_path: Path) -> None:
     program.save(tmp_path / "model.onnx", external_data=True)
     for data in tmp_path.glob("*.data"):
