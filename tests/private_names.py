@@ -29,7 +29,8 @@ LIBRARIES = {"torch", "torchvision", "transformers", "timm", "onnx", "onnx_ir", 
 ABSENT = "absent"
 HOME = "core/onnxport/vocabulary/upstream.py"
 """The only file of the core that has such names; what others import from it counts as its own."""
-HOME_MODULE = "onnxport.vocabulary.upstream"
+HOME_MODULES = {"onnxport.vocabulary.upstream", "onnxport.kit"}
+"""Where its names are imported from; plugins take them from the second."""
 
 #: Private attributes of objects, whose class no import tells: the class that has them.
 OWNERS = {
@@ -79,7 +80,7 @@ class _Scan(ast.NodeVisitor):
                     self._import(alias.asname or alias.name.partition(".")[0], alias.name, bool(alias.asname))
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
                 for alias in node.names:
-                    if node.module == HOME_MODULE and alias.name in home:
+                    if node.module in HOME_MODULES and alias.name in home:
                         self.imported[alias.asname or alias.name] = home[alias.name]
                         self.from_home.add(home[alias.name])
                     self._import(alias.asname or alias.name, f"{node.module}.{alias.name}", True)

@@ -17,9 +17,8 @@ import onnx_ir as ir
 import torch
 from torch.export import ExportedProgram
 
-from onnxport.capture.attempts import capture
-from onnxport.capture.contract import check_dynamic
-from onnxport.capture.interface import Captured, Interface
+from onnxport.capture.captured import Captured, Interface
+from onnxport.capture.request import Request
 from onnxport.emit.weights import initializers_of
 from onnxport.errors import InputError, MutationError
 from onnxport.functional.passes import with_passes, with_program_passes
@@ -28,8 +27,6 @@ from onnxport.host.call import Call
 from onnxport.optimize import pipeline
 from onnxport.program.onnx_program import ONNXProgram
 from onnxport.records.semantics import using
-from onnxport.request.arguments import Exportable, example_arguments_of, prepare
-from onnxport.request.request import Request
 from onnxport.run import Run
 from onnxport.settings import Mutation, Settings, call_for, check_arguments
 from onnxport.translate.model import Names, Translated
@@ -37,7 +34,7 @@ from onnxport.translate.overrides import Overrides
 from onnxport.translate.walk import Translator
 from onnxport.vocabulary import keys
 from onnxport.vocabulary.callers import warn
-from onnxport.vocabulary.checks import classes_of, is_empty, observer_of, require_flags
+from onnxport.vocabulary.checks import classes_of, observer_of, require_flags
 from onnxport.vocabulary.provenance import Level
 from onnxport.vocabulary.tracing import TRACING
 from onnxport.vocabulary.upstream import uncompiled, unset_fake_temporarily, without_autocast
@@ -162,7 +159,7 @@ def export(
         translated = translate_program(captured, settings, run)
         translated.expect_complete()
         # What traces nodes again may fix sizes: a vmap's linear does in torch 2.11.
-        check_dynamic(captured.program, request)
+        call.plugins.act("check_dynamic", captured.program, request)
         passes = call.plugins.ir_passes if optimize else call.plugins.required_passes
         stage = run.stage("optimize") if optimize else contextlib.nullcontext()
         with stage, _without_collection(), unset_fake_temporarily():
@@ -208,15 +205,10 @@ def capture_model(
     output_names: Sequence[str] | None,
 ) -> tuple[Request, Captured]:
     """The first arrows: what the caller gave, in one form, and the model captured."""
-    if isinstance(model, Exportable):
-        own_args, own_kwargs = example_arguments_of(model)
-        args, kwargs = own_args if is_empty(args) else args, own_kwargs if is_empty(kwargs) else kwargs
-        dynamic_shapes = model.dynamic_shapes() if is_empty(dynamic_shapes) else dynamic_shapes
-        input_names = model.input_names() if is_empty(input_names) else input_names
-        output_names = model.output_names() if is_empty(output_names) else output_names
+    host = settings.call.plugins
     with run.stage("capture"):
-        host = settings.call.plugins
-        request = prepare(
+        request: Request = host.act(
+            "prepare",
             model,
             args,
             kwargs,
@@ -226,8 +218,8 @@ def capture_model(
             output_names=output_names,
             containers=host.containers(),
         )
-        run.captured = capture(model, request, host, tell=run.observer)
-    return request, run.captured
+        run.captured = captured = host.act("capture", model, request, host, tell=run.observer)
+    return request, captured
 
 
 @contextlib.contextmanager

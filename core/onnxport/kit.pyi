@@ -1,5 +1,14 @@
 """What stage plugins may import: each name and its home."""
 
+from onnxport_builtin.attempts.diagnosis import guards as guards
+from onnxport_builtin.attempts.diagnosis import is_constraint as is_constraint
+from onnxport_builtin.attempts.diagnosis import is_data_dependent as is_data_dependent
+from onnxport_builtin.attempts.diagnosis import is_library as is_library
+from onnxport_builtin.attempts.diagnosis import is_repeated as is_repeated
+from onnxport_builtin.attempts.diagnosis import needs_gradients as needs_gradients
+from onnxport_builtin.attempts.diagnosis import user_line as user_line
+from onnxport_builtin.attempts.interface import interface_of as interface_of
+from onnxport_builtin.attempts.upstream import contained as contained
 from onnxport_builtin.components import components as components
 from onnxport_builtin.free_names import FreeNames as FreeNames
 from onnxport_builtin.memory import Written as Written
@@ -13,6 +22,9 @@ from onnxport_builtin.program import placing as placing
 from onnxport_builtin.program import runtime as runtime
 from onnxport_builtin.program import saving as saving
 from onnxport_builtin.program import serialization as serialization
+from onnxport_builtin.program.call_spec import CallSpec as CallSpec
+from onnxport_builtin.program.call_spec import flatten_arguments as flatten_arguments
+from onnxport_builtin.program.call_spec import placeholder_values as placeholder_values
 from onnxport_builtin.program.data_file import OPEN_AT_ONCE as OPEN_AT_ONCE
 from onnxport_builtin.program.data_file import DataFile as DataFile
 from onnxport_builtin.program.data_file import absolute as absolute
@@ -20,6 +32,15 @@ from onnxport_builtin.program.data_file import folder_of as folder_of
 from onnxport_builtin.program.data_file import inside as inside
 from onnxport_builtin.program.own_memory import own_memory as own_memory
 from onnxport_builtin.program.reweight import names_of as names_of
+from onnxport_builtin.request.arguments import example_arguments_of as example_arguments_of
+from onnxport_builtin.request.arguments import request_of as request_of
+from onnxport_builtin.request.call import call_of as call_of
+from onnxport_builtin.request.dimensions import asked_for as asked_for
+from onnxport_builtin.request.dimensions import torch_shapes as torch_shapes
+from onnxport_builtin.request.leaves import leaves_of as leaves_of
+from onnxport_builtin.request.leaves import walk as walk
+from onnxport_builtin.request.pytrees import recognize as recognize
+from onnxport_builtin.request.pytrees import register_dataclasses_in as register_dataclasses_in
 from onnxport_workbench.cli_models import Example as Example
 from onnxport_workbench.cli_models import load_example as load_example
 from onnxport_workbench.cli_options import JsonOption as JsonOption
@@ -38,13 +59,12 @@ from onnxport_workbench.kernels import installed_kernels as installed_kernels
 from onnxport_workbench.kernels import onnx_schema as onnx_schema
 from onnxport_workbench.observing import watching as watching
 
-from onnxport.capture.diagnosis import guards as guards
-from onnxport.capture.diagnosis import is_constraint as is_constraint
-from onnxport.capture.diagnosis import is_data_dependent as is_data_dependent
-from onnxport.capture.diagnosis import is_library as is_library
-from onnxport.capture.diagnosis import is_repeated as is_repeated
-from onnxport.capture.diagnosis import needs_gradients as needs_gradients
-from onnxport.capture.diagnosis import user_line as user_line
+from onnxport.capture.captured import Captured as Captured
+from onnxport.capture.captured import InputLeaf as InputLeaf
+from onnxport.capture.captured import Interface as Interface
+from onnxport.capture.request import Asked as Asked
+from onnxport.capture.request import Leaf as Leaf
+from onnxport.capture.request import Request as Request
 from onnxport.emit import domains as domains
 from onnxport.emit.complex_values import any_complex as any_complex
 from onnxport.emit.frame import Frame as Frame
@@ -106,18 +126,6 @@ from onnxport.records.stages import Turn as Turn
 from onnxport.records.translations import Conflict as Conflict
 from onnxport.records.translations import Key as Key
 from onnxport.records.translations import operator_named as operator_named
-from onnxport.request.arguments import example_arguments_of as example_arguments_of
-from onnxport.request.arguments import prepare as prepare
-from onnxport.request.call import call_of as call_of
-from onnxport.request.dimensions import asked_for as asked_for
-from onnxport.request.dimensions import torch_shapes as torch_shapes
-from onnxport.request.pytrees import recognize as recognize
-from onnxport.request.pytrees import register_dataclasses_in as register_dataclasses_in
-from onnxport.request.request import Asked as Asked
-from onnxport.request.request import Leaf as Leaf
-from onnxport.request.request import Request as Request
-from onnxport.request.request import leaves_of as leaves_of
-from onnxport.request.request import walk as walk
 from onnxport.run import Run as Run
 from onnxport.settings import Settings as Settings
 from onnxport.settings import call_for as call_for
@@ -130,13 +138,11 @@ from onnxport.translate.model import Walk as Walk
 from onnxport.translate.model import Walker as Walker
 from onnxport.vocabulary import keys as keys
 from onnxport.vocabulary import provenance as provenance
-from onnxport.vocabulary.call_spec import CallSpec as CallSpec
-from onnxport.vocabulary.call_spec import flatten_arguments as flatten_arguments
-from onnxport.vocabulary.call_spec import placeholder_values as placeholder_values
 from onnxport.vocabulary.callers import warn as warn
 from onnxport.vocabulary.checks import call_arguments as call_arguments
 from onnxport.vocabulary.checks import callable_argument as callable_argument
 from onnxport.vocabulary.checks import classes_of as classes_of
+from onnxport.vocabulary.checks import is_empty as is_empty
 from onnxport.vocabulary.checks import listed as listed
 from onnxport.vocabulary.checks import optional as optional
 from onnxport.vocabulary.checks import path_argument as path_argument
@@ -152,9 +158,10 @@ from onnxport.vocabulary.opsets import DEFAULT_OPSET as DEFAULT_OPSET
 from onnxport.vocabulary.opsets import MIN_OPSET as MIN_OPSET
 from onnxport.vocabulary.patching import Replacement as Replacement
 from onnxport.vocabulary.patching import all_applied as all_applied
+from onnxport.vocabulary.patching import loaded as loaded
 from onnxport.vocabulary.provenance import source_line as source_line
 from onnxport.vocabulary.storage import has_data as has_data
-from onnxport.vocabulary.upstream import contained as contained
+from onnxport.vocabulary.tracing import TRACING as TRACING
 from onnxport.vocabulary.upstream import pytree as pytree
 from onnxport.vocabulary.upstream import storage_key as storage_key
 from onnxport.vocabulary.upstream import uncompiled as uncompiled

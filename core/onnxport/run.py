@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
     from torch.export import ExportedProgram
 
-    from onnxport.capture.interface import Captured
+    from onnxport.capture.captured import Captured
     from onnxport.program.onnx_program import ONNXProgram
     from onnxport.translate.model import Translated
 

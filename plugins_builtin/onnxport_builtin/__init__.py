@@ -140,8 +140,8 @@ def onnxport_containers() -> list[Container]:
 
 @hookimpl
 def onnxport_actions() -> list[Action]:
-    """Running, saving, loading, other weights."""
-    actions: list[Action] = import_module(f"{__name__}.program").actions()
+    """The capture; running, saving, loading, other weights."""
+    actions: list[Action] = import_module(f"{__name__}.actions").actions()
     return actions
 
 

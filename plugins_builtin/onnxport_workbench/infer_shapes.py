@@ -18,8 +18,8 @@ from onnxport.kit import (
     call_arguments,
     listed,
     needs_gradients,
-    prepare,
     recognize,
+    request_of,
     takes,
     torch_shapes,
     wrong,
@@ -165,10 +165,10 @@ def _observed(model: torch.nn.Module, inputs: Any) -> list[Request]:
 
     def note(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         recognize((args, kwargs))
-        request = prepare(model, args, kwargs)
+        request = request_of(model, args, kwargs)
         leaves, spec = pytree.tree_flatten((request.args, request.kwargs))
         copies = [v.detach().clone() if isinstance(v, torch.Tensor) else v for v in leaves]
-        calls.append(prepare(model, *pytree.tree_unflatten(copies, spec)))
+        calls.append(request_of(model, *pytree.tree_unflatten(copies, spec)))
 
     each = [] if callable(inputs) else listed(inputs)
     if each is None:

@@ -129,9 +129,9 @@ def transformers_set() -> Iterator[tuple[str, Callable[[], Model]]]:
 
 def capture(model: Model) -> torch.export.ExportedProgram:
     """The program as an export captures it, of the example's own sizes."""
-    from onnxport.capture.attempts import capture as captured
     from onnxport.host.discovery import load
-    from onnxport.request.arguments import prepare
+    from onnxport_builtin.attempts.capture import capture as captured
+    from onnxport_builtin.request.arguments import prepare
 
     module, args, kwargs = model
     host = load(None)

@@ -1,1 +1,1 @@
-"""A model and its example arguments as an ExportedProgram, with names for its inputs, outputs and dimensions."""
+"""The contract of a capture: what is asked of it, and what comes of it."""

@@ -273,7 +273,7 @@ def onnxport_ir_passes() -> Iterable[Pass]:  # type: ignore[empty-body]
 
 @hookspec
 def onnxport_actions() -> Iterable[Action]:  # type: ignore[empty-body]
-    """What an ``ONNXProgram`` does: how it runs, is saved, loaded, and takes other weights. Called once, when needed.
+    """How a model is captured; how an ``ONNXProgram`` runs, is saved, loaded, and takes other weights. Called once.
 
     :data:`onnxport.records.stages.ACTIONS` has their names and arguments. The first that doesn't give
     ``NotImplemented`` is used; those of third parties go before the built-in. Their errors are the caller's. ::

@@ -14,7 +14,6 @@ from onnxport.errors import FileError, OnnxExporterError
 from onnxport.host.discovery import load
 from onnxport.records.profiles import STANDARD
 from onnxport.text import plain
-from onnxport.vocabulary.call_spec import CallSpec
 from onnxport.vocabulary.checks import optional, wrong
 
 if TYPE_CHECKING:
@@ -57,7 +56,7 @@ class ONNXProgram:
         optional("exported_program", exported_program, torch.export.ExportedProgram, "what torch.export.export returns")
         self.model = model
         self.exported_program = exported_program
-        self._spec: tuple[object, CallSpec | None] = None, None
+        self._spec: tuple[object, Any] = None, None
         self.path = ""
         self.plugins: Plugins | None = None
         self.profile, self.operators = STANDARD, frozenset[str]()
@@ -66,14 +65,14 @@ class ONNXProgram:
         self._remove_files: Callable[[], object] | None = None
 
     @property
-    def call_spec(self) -> CallSpec | None:
+    def call_spec(self) -> Any:
         """The call of the model; None for one that was loaded, whose arguments are its graph inputs."""
         if self.exported_program is not None and self._spec[0] is not self.exported_program:
-            self._spec = self.exported_program, CallSpec.of(self.exported_program)
+            self._spec = self.exported_program, self._plugins().act("call_spec", self.exported_program)
         return self._spec[1]
 
     @call_spec.setter
-    def call_spec(self, spec: CallSpec | None) -> None:
+    def call_spec(self, spec: Any) -> None:
         self._spec = None, spec
 
     @classmethod

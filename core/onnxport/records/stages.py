@@ -1,4 +1,4 @@
-"""Records for the stages of an export: containers, passes, strategies of a capture, and actions of a program."""
+"""Records for the stages of an export: containers, passes, strategies of a capture, and actions."""
 
 from __future__ import annotations
 
@@ -117,6 +117,10 @@ class Strategy:
 
 
 ACTIONS = {
+    "prepare": "(model, args, kwargs, **dynamic shapes, names and containers of the call) -> Request",
+    "capture": "(model, Request, plugins, tell) -> Captured",
+    "check_dynamic": "(program, Request) -> None; a dimension that was asked to be dynamic and isn't is an error",
+    "call_spec": "(exported program) -> how it is called, as run takes it",
     "run": "(program, args, kwargs, all_outputs) -> tensors",
     "call_reference": "(program, args, kwargs) -> tensors",
     "compute_values": "(program, value_names, args, kwargs) -> tensors by name",
@@ -131,12 +135,12 @@ ACTIONS = {
     "copy_model": "(program) -> onnx_ir.Model",
     "reduce": "(program, function that gives its class) -> what __reduce__ returns",
 }
-"""What an ``ONNXProgram`` does by plugins, with the arguments that the function of each gets."""
+"""How a model is captured, and what an ``ONNXProgram`` does, with the arguments that the function of each gets."""
 
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """One thing that an ``ONNXProgram`` does, such as to save itself.
+    """One thing that is done by plugins, such as to capture a model or to save a program.
 
     Attributes:
         name: one of :data:`ACTIONS`.

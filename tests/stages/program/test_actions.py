@@ -10,7 +10,7 @@ import pytest
 import torch
 from onnxport import ONNXProgram, PluginError, hookimpl
 from onnxport.host import discovery
-from onnxport.kit import Action
+from onnxport.kit import Action, Captured, Request, interface_of, request_of
 from torch import nn
 
 X = torch.randn(2, 3)
@@ -79,7 +79,7 @@ def test_an_error_of_an_action_is_the_callers() -> None:
 @pytest.mark.parametrize(
     ("action", "said"),
     [
-        (Action("store", print), "name is 'store', it must be one of run, "),
+        (Action("store", print), "name is 'store', it must be one of prepare, "),
         (Action("save", 3), "function is 3, it must be a function"),  # type: ignore[arg-type]
         (print, "expected Action objects"),
     ],
@@ -95,3 +95,31 @@ def test_mistakes_in_actions(action: Any, said: str) -> None:
 def test_an_action_that_no_plugin_does() -> None:
     with pytest.raises(PluginError, match="No plugin does 'whistle'"):
         discovery.load(()).act("whistle")
+
+
+def test_a_pack_captures_a_model_in_its_own_way() -> None:
+    captured: list[Request] = []
+
+    def capture(model: Any, request: Request, plugins: Any, **told: Any) -> Any:
+        if not isinstance(model, nn.Tanh):
+            return NotImplemented
+        captured.append(request)
+        program = torch.export.export(model, request.args, request.kwargs, strict=True)
+        return Captured(program, interface_of(program, request), {"x < 3": ""})
+
+    pack = Pack(Action("capture", capture))
+    program = onnxport.export(nn.Tanh(), (X,), input_names=["given"], plugins=[pack])
+    assert [leaf.path for leaf in captured[0].leaves] == ["input"]
+    assert [value.name for value in program.model.graph.inputs] == ["given"]
+    torch.testing.assert_close(program(X)[0], X.tanh())
+    program = onnxport.export(nn.ReLU(), (X,), plugins=[pack])  # which the pack leaves to the built-in
+    torch.testing.assert_close(program(X)[0], X.relu())
+    assert len(captured) == 1
+
+
+def test_a_pack_prepares_what_the_built_in_does_not_take() -> None:
+    def prepare(model: Any, args: Any, kwargs: Any, **options: Any) -> Any:
+        return request_of(model, (torch.as_tensor(args),), kwargs) if isinstance(args, list) else NotImplemented
+
+    program = onnxport.export(nn.ReLU(), [[1.0, -1.0]], plugins=[Pack(Action("prepare", prepare))])
+    torch.testing.assert_close(program(torch.tensor([[2.0, -2.0]]))[0], torch.tensor([[2.0, 0.0]]))

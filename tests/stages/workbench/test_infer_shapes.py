@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from onnxport.capture.attempts import capture
 from onnxport.errors import InputError
 from onnxport.host.discovery import load
-from onnxport.request.arguments import prepare
+from onnxport_builtin.attempts.capture import capture
+from onnxport_builtin.request.arguments import prepare
 from onnxport_workbench.infer_shapes import infer_dynamic_shapes
 
 rand = torch.rand

@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import sympy
+from onnxport import DynamicAxis, DynamicShapesError
 from torch.export import Dim, ExportedProgram
 
-from onnxport.capture.diagnosis import (
+from onnxport_builtin.attempts.diagnosis import (
     constraint_message,
     expression_of,
     frozen,
@@ -16,10 +17,9 @@ from onnxport.capture.diagnosis import (
     reason,
     requested_sizes,
 )
-from onnxport.errors import DynamicAxis, DynamicShapesError
 
 if TYPE_CHECKING:
-    from onnxport.request.request import Asked, Request
+    from onnxport.kit import Asked, Request
 
 Advise = Callable[[Exception, str], str]
 """advise(error, place of the model) -> what to do about it; empty where nothing is known."""

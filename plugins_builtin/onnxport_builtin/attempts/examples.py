@@ -11,14 +11,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+from onnxport.kit import Asked, dense, pytree
 
-from onnxport.request.dimensions import places, solved
-from onnxport.request.request import Asked
-from onnxport.vocabulary.dtypes import dense
-from onnxport.vocabulary.upstream import is_view, pytree
+from onnxport_builtin.attempts.upstream import is_view
+from onnxport_builtin.request.dimensions import places, solved
 
 if TYPE_CHECKING:
-    from onnxport.request.request import Request
+    from onnxport.kit import Request
 
 _PRIMES = (5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47)
 

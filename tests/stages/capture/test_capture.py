@@ -11,11 +11,11 @@ import onnxport
 import pytest
 import torch
 from onnxport import hookimpl, is_in_onnx_export
-from onnxport.capture.attempts import capture
-from onnxport.capture.contract import check_dynamic
 from onnxport.errors import CaptureError, DynamicShapesError
 from onnxport.host.discovery import load
-from onnxport.request.arguments import prepare
+from onnxport_builtin.attempts.capture import capture
+from onnxport_builtin.attempts.contract import check_dynamic
+from onnxport_builtin.request.arguments import prepare
 from torch.export import Dim
 from torch.onnx import is_in_onnx_export as imported_early
 

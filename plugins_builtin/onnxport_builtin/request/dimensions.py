@@ -7,14 +7,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import sympy
+from onnxport.kit import Asked, pytree
 from torch.export import Dim
 
-from onnxport.request import pytrees
-from onnxport.request.request import Asked
-from onnxport.vocabulary.upstream import pytree
+from onnxport_builtin.request import pytrees
 
 if TYPE_CHECKING:
-    from onnxport.request.request import Leaf, Request
+    from onnxport.kit import Leaf, Request
 
 _HINT = type(Dim.AUTO)
 _OPERATORS = (ast.Add, ast.Sub, ast.Mult, ast.FloorDiv)

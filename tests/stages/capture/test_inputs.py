@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from onnxport.capture.attempts import capture
 from onnxport.errors import DynamicShapesError, InputError, NamesError
 from onnxport.host.discovery import load
 from onnxport.records.stages import Container
-from onnxport.request.arguments import prepare
+from onnxport_builtin.attempts.capture import capture
+from onnxport_builtin.request.arguments import prepare
 from torch.export import Dim
 
 rand = torch.rand

@@ -17,10 +17,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
+from onnxport import Attempt, CaptureError, DynamicShapesError, note, warn
+from onnxport.kit import TRACING, Captured, Turn, dense
 from torch.export import Dim, ExportedProgram
 
-from onnxport.capture.conditions import limits, pinned
-from onnxport.capture.contract import (
+from onnxport_builtin.attempts.conditions import limits, pinned
+from onnxport_builtin.attempts.contract import (
     check_arithmetic,
     check_bounds,
     check_dynamic,
@@ -31,24 +33,17 @@ from onnxport.capture.contract import (
     ties,
     unadvised,
 )
-from onnxport.capture.diagnosis import brief, frozen, is_repeated, is_text, requested_sizes, user_line, watched
-from onnxport.capture.examples import Sizes, example_of
-from onnxport.capture.interface import Captured, interface_of
-from onnxport.capture.strategies import Outcome, Plan, Purpose, Verdict, next_step, told, usual
-from onnxport.errors import Attempt, CaptureError, DynamicShapesError
-from onnxport.records.stages import Turn
-from onnxport.request import pytrees
-from onnxport.request.call import signed
-from onnxport.request.dimensions import torch_shapes
-from onnxport.vocabulary.callers import warn
-from onnxport.vocabulary.dtypes import dense
-from onnxport.vocabulary.notes import note
-from onnxport.vocabulary.tracing import TRACING
-from onnxport.vocabulary.upstream import contained, oblivious_sizes, remember_functions
+from onnxport_builtin.attempts.diagnosis import brief, frozen, is_repeated, is_text, requested_sizes, user_line, watched
+from onnxport_builtin.attempts.examples import Sizes, example_of
+from onnxport_builtin.attempts.interface import interface_of
+from onnxport_builtin.attempts.strategies import Outcome, Plan, Purpose, Verdict, next_step, told, usual
+from onnxport_builtin.attempts.upstream import contained, oblivious_sizes, remember_functions
+from onnxport_builtin.request import pytrees
+from onnxport_builtin.request.call import signed
+from onnxport_builtin.request.dimensions import torch_shapes
 
 if TYPE_CHECKING:
-    from onnxport.records.stages import Strategy
-    from onnxport.request.request import Request
+    from onnxport.kit import Request, Strategy
 
 logger = logging.getLogger("onnxport")
 
@@ -76,7 +71,7 @@ def capture(
 
     Args:
         model: the module, in the mode in which it is to be captured.
-        request: from :func:`onnxport.request.arguments.prepare`.
+        request: from :func:`onnxport_builtin.request.arguments.prepare`.
         host: the plugins: their patches are active during the capture; without it, none take part.
         tell: called with what is tried next, and how long what failed took, where a first attempt wasn't enough.
 

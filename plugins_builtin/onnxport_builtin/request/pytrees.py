@@ -12,12 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-
-from onnxport.vocabulary.patching import loaded
-from onnxport.vocabulary.upstream import pytree
+from onnxport.kit import loaded, pytree
 
 if TYPE_CHECKING:
-    from onnxport.records.stages import Container
+    from onnxport import Container
 
 _LEAVES = (torch.Tensor, np.ndarray, bool, int, float, complex, str, type(None))
 _containers: dict[type, Container] = {}
@@ -58,7 +56,7 @@ def recognize(value: Any, plugins: Sequence[object] | None = None) -> None:
     A capture does so for its arguments; another process, which only runs the file, has to do it by itself.
     """
     if not all(isinstance(leaf, _LEAVES) for leaf in pytree.tree_leaves(value)):
-        from onnxport.host.discovery import load
+        from onnxport.kit import load
 
         register(load(plugins).containers())
         register_dataclasses_in(value)

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from onnxport.capture.diagnosis import is_constraint, is_data_dependent, user_line
-from onnxport.records.stages import Strategy, Turn
+from onnxport.kit import Strategy, Turn
+
+from onnxport_builtin.attempts.diagnosis import is_constraint, is_data_dependent, user_line
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram

@@ -6,22 +6,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
+from onnxport import ArgumentError, DynamicShapesError, InputError, NamesError, warn
+from onnxport.kit import SYMBOLIC, TRACING, Leaf, Request, is_empty, listed, shown, wrong
 from torch.export import ExportedProgram
 
-from onnxport.errors import ArgumentError, DynamicShapesError, InputError, NamesError
-from onnxport.request import pytrees as _containers
-from onnxport.request.call import call_of, call_of_program, signed
-from onnxport.request.dimensions import torch_shapes
-from onnxport.request.dynamic_shapes import ShapeReader
-from onnxport.request.request import Leaf, Request, input_names_of, leaves_of
-from onnxport.vocabulary.callers import warn
-from onnxport.vocabulary.checks import listed, shown, wrong
-from onnxport.vocabulary.dtypes import SYMBOLIC
-from onnxport.vocabulary.tracing import TRACING
-from onnxport.vocabulary.upstream import BatchNorm, Dropout
+from onnxport_builtin.attempts.upstream import BatchNorm, Dropout
+from onnxport_builtin.request import pytrees as _containers
+from onnxport_builtin.request.call import call_of, call_of_program, signed
+from onnxport_builtin.request.dimensions import torch_shapes
+from onnxport_builtin.request.dynamic_shapes import ShapeReader
+from onnxport_builtin.request.leaves import input_names_of, leaves_of
 
 if TYPE_CHECKING:
-    from onnxport.records.stages import Container
+    from onnxport import Container
 
 _CONSTANTS = (
     bool,
@@ -68,6 +65,31 @@ def example_arguments_of(module: Any) -> tuple[Any, Any]:
 
 
 def prepare(
+    model: Any,
+    args: Any = (),
+    kwargs: Mapping[str, Any] | None = None,
+    *,
+    dynamic_shapes: Any = None,
+    input_names: Sequence[str] | None = None,
+    output_names: Sequence[str] | None = None,
+    **options: Any,
+) -> Request:
+    """The request of an export: an exportable module says itself what the caller leaves out.
+
+    Raises:
+        InputError, NamesError, DynamicShapesError: as :func:`request_of`.
+    """
+    if isinstance(model, Exportable):
+        own_args, own_kwargs = example_arguments_of(model)
+        args, kwargs = own_args if is_empty(args) else args, own_kwargs if is_empty(kwargs) else kwargs
+        dynamic_shapes = model.dynamic_shapes() if is_empty(dynamic_shapes) else dynamic_shapes
+        input_names = model.input_names() if is_empty(input_names) else input_names
+        output_names = model.output_names() if is_empty(output_names) else output_names
+    names = {"input_names": input_names, "output_names": output_names}
+    return request_of(model, args, kwargs, dynamic_shapes=dynamic_shapes, **names, **options)
+
+
+def request_of(
     model: Any,
     args: Any = (),
     kwargs: Mapping[str, Any] | None = None,

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from onnxport import InputError
 from torch.export import ExportedProgram
 
-from onnxport.errors import InputError
-from onnxport.vocabulary.call_spec import CallSpec
+from onnxport_builtin.program.call_spec import CallSpec
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)

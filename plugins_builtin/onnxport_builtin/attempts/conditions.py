@@ -16,13 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 import sympy
 
-from onnxport.capture.diagnosis import expression_of, guards, innermost, requested_sizes
-from onnxport.vocabulary.upstream import PythonPrinter
+from onnxport_builtin.attempts.diagnosis import expression_of, guards, innermost, requested_sizes
+from onnxport_builtin.attempts.upstream import PythonPrinter
 
 if TYPE_CHECKING:
+    from onnxport.kit import Request
     from torch.export import ExportedProgram
-
-    from onnxport.request.request import Request
 
 #: Sizes that differ by multiples of it leave the same remainders for any stride or window that a model may have.
 _PERIOD = 2**10 * 3**2 * 5 * 7 * 11 * 13

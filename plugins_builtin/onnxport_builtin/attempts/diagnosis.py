@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any
 
 import sympy
 import torch
+from onnxport.kit import all_applied
 from torch.export import ExportedProgram
 
-from onnxport.vocabulary.patching import all_applied
-from onnxport.vocabulary.upstream import GuardOnDataDependentSymNode, of_symbols
+from onnxport_builtin.attempts.upstream import GuardOnDataDependentSymNode, of_symbols
 
 if TYPE_CHECKING:
-    from onnxport.request.request import Asked, Leaf, Request
+    from onnxport.kit import Asked, Leaf, Request
 
 _NUMERIC = (importlib.util.find_spec(name) for name in ("numpy", "scipy"))
 _LIBRARIES = tuple(

@@ -2,7 +2,7 @@
 
 An axis is asked for with a ``Dim``, a hint such as ``Dim.DYNAMIC``, or a string: a name (axes of one name are of one
 size) or arithmetic over names, such as ``"2*seq"``. A string or ``Dim.DYNAMIC`` goes to torch.export as ``Dim.AUTO``,
-which never fails but may freeze the axis in silence; :mod:`onnxport.capture.attempts` checks for that afterwards.
+which never fails but may freeze the axis in silence: :mod:`onnxport_builtin.attempts.capture` looks for that.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
+from onnxport import DynamicAxis, DynamicShapesError
+from onnxport.kit import Asked, pytree
 from torch.export import Dim
 
-from onnxport.errors import DynamicAxis, DynamicShapesError
-from onnxport.request import pytrees
-from onnxport.request.dimensions import asked_for, places, solved
-from onnxport.request.request import Asked, described
-from onnxport.vocabulary.upstream import pytree
+from onnxport_builtin.request import pytrees
+from onnxport_builtin.request.dimensions import asked_for, places, solved
+from onnxport_builtin.request.leaves import described
 
 if TYPE_CHECKING:
-    from onnxport.request.request import Request
+    from onnxport.kit import Request
 
 _PLAIN = (dict, list, tuple)
 

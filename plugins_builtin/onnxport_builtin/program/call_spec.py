@@ -7,13 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from onnxport import InputError
+from onnxport.kit import counted, has_data, pytree
 from torch.export import ExportedProgram
 from torch.export.graph_signature import ConstantArgument, InputKind, InputSpec
-
-from onnxport.errors import InputError
-from onnxport.text import counted
-from onnxport.vocabulary.storage import has_data
-from onnxport.vocabulary.upstream import pytree
 
 
 def check_layout(program: ExportedProgram, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
@@ -138,6 +135,11 @@ class CallSpec:
         if problems:
             raise InputError(f"The arguments don't fit the model's forward({', '.join(names)}): {'; '.join(problems)}.")
         return [bound[name] for name in names[:count]], {name: bound[name] for name in keywords}
+
+
+def call_spec(program: ExportedProgram) -> CallSpec:
+    """How a program is called."""
+    return CallSpec.of(program)
 
 
 def flatten_arguments(program: ExportedProgram, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
