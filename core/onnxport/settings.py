@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 from onnxport.errors import InputError, OpsetError
@@ -62,7 +62,7 @@ def call_for(
     if plan is not None and version is None:
         opset = max(opset, plan.opset)
     records = [] if table is None else table_records(table, loaded.adapt)
-    return opset, Call(loaded, opset, records, prefer, profile, plan)
+    return opset, Call(loaded, opset, records, prefer, replace(profile, quantized=plan is not None), plan)
 
 
 def _plan(plugins: Plugins, request: Any, opset: int | None, model: Any) -> Any:

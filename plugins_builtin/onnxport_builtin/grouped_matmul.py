@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from onnxport import Builder, Tensor, Unsupported, onnx_dtype, translation
+from onnxport import Builder, Size, Tensor, Unsupported, onnx_dtype, translation
 
 
 @translation("transformers::grouped_mm_fallback")
@@ -37,7 +37,9 @@ def _grouped(op: Builder, rows: Tensor, weights: Tensor, offs: Tensor) -> Tensor
     if not isinstance(groups, int) or not isinstance(width, int):
         raise Unsupported("the number of groups or the width of the experts is dynamic")
     ends = op.cast(offs, torch.int64)
-    bounds = op.Concat(op.const([0]), ends, op.sizes([op.size(rows, 0)]), axis=0)
+    count = None if rows.shape is None else rows.shape[0]
+    total = op.sizes([count]) if isinstance(count, (int, Size)) else op.Slice(op.Shape(rows), [0], [1], [0])
+    bounds = op.Concat(op.const([0]), ends, total, axis=0)
     count = groups + 1
     lengths = op.Sub(op.Slice(bounds, [1], [count + 1], [0]), op.Slice(bounds, [0], [count], [0]))
     pieces = op.Split(rows, lengths, axis=0, outputs=count)

@@ -30,6 +30,7 @@ class Profile:
         operators: those of its domains that other plugins may write too: ``"com.microsoft::GatherBlockQuantized"``.
         choices: by operator, whether files have it and the measurement that decided.
         portable: the call asked for operators of other domains as functions with a standard body.
+        quantized: the call rounds weights (``quantize=``), which an operator of the runtime may have no form for.
         plugin: name of the plugin that brought it; filled when the plugin is loaded.
     """
 
@@ -42,6 +43,7 @@ class Profile:
     operators: frozenset[str] = frozenset()
     choices: Mapping[str, str] = field(default_factory=dict)
     portable: bool = False
+    quantized: bool = False
     plugin: str = field(default="", compare=False)
 
 

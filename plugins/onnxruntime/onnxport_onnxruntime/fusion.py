@@ -13,7 +13,7 @@ import torch
 from onnxport import Pass
 from torch.fx import GraphModule
 
-from onnxport_onnxruntime import activations, attention, norms, operators, sums
+from onnxport_onnxruntime import activations, attention, mixtures, norms, operators, sums
 from onnxport_onnxruntime.attention import Attention
 
 GROUPED, GROUPED_CACHE = "GroupQueryAttention", "GroupQueryAttention with a cache"
@@ -31,13 +31,14 @@ ATTENTIONS = (
 )
 
 STEPS: dict[str, Callable[[GraphModule], int]] = {
+    "MoE": mixtures.fuse,
     "SkipLayerNormalization": norms.fuse_layer_norms,
     "SkipSimplifiedLayerNormalization": norms.fuse_rms_norms,
     "FastGelu": activations.fuse_approximated_gelus,
     "FastGelu for what models write by hand": activations.fuse_fast_gelus,
     "QuickGelu": activations.fuse_quick_gelus,
 }
-"""By form, what finds it in the FX graph."""
+"""By form, what finds it in the FX graph; the larger ones first, which contain others."""
 
 KEPT_APART = {"Sum before LayerNormalization": "LayerNormalization", "Sum before Gelu": "Gelu"}
 """By form, the operator that onnxruntime fuses an Add with when it loads a file."""

@@ -125,6 +125,26 @@ class Activation(nn.Module):
         return silu(x) if self.name == "silu" else x * torch.sigmoid(1.702 * x)
 
 
+class Router(nn.Module):
+    """A mixture of experts as transformers writes it."""
+
+    def __init__(self, width: int, inner: int, experts: int, count: int) -> None:
+        super().__init__()
+        from transformers import MixtralConfig
+        from transformers.models.mixtral.modeling_mixtral import MixtralSparseMoeBlock
+
+        config = MixtralConfig(
+            hidden_size=width, intermediate_size=inner, num_local_experts=experts, num_experts_per_tok=count
+        )
+        config._experts_implementation = "grouped_mm"
+        self.block = MixtralSparseMoeBlock(config)
+        for parameter in self.block.parameters():
+            nn.init.normal_(parameter, std=0.05)
+
+    def forward(self, x: Tensor) -> Any:
+        return self.block(x)
+
+
 Case = tuple[str, str, nn.Module, tuple[Any, ...], Any]
 _DYNAMIC = torch.export.Dim.DYNAMIC
 
@@ -178,6 +198,10 @@ def cases() -> Iterator[Case]:
             yield name, f"{length}x{width}", Norm(width, is_rms=is_rms), args, (axes, axes)
         for name, is_norm in (("Sum before LayerNormalization", True), ("Sum before Gelu", False)):
             yield name, f"{length}x{width}", Alone(width, is_norm=is_norm), args, (axes, axes)
+    for width, inner, experts, count in ((512, 1024, 8, 2), (512, 256, 32, 4)):
+        for length in (1, 16, 128):
+            case = f"{count} of {experts} experts, {length}x{width}"
+            yield "MoE", case, Router(width, inner, experts, count), (torch.randn(1, length, width),), (axes,)
     kinds = {"FastGelu": "gelu", "FastGelu for what models write by hand": "gelu by hand"}
     for name, kind in (*kinds.items(), ("QuickGelu", "silu"), ("QuickGelu", "x * sigmoid(1.702 * x)")):
         for length, width in ((1, 2816), (128, 3072)):

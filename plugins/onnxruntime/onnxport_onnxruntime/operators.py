@@ -126,3 +126,54 @@ def _quick_gelu(x: Tensor, alpha: float) -> Tensor:
 
 
 quick_gelu = _define("quick_gelu(Tensor x, float alpha) -> Tensor", _quick_gelu)
+
+
+def _mixture(
+    x: Tensor,
+    logits: Tensor,
+    up: Tensor,
+    up_bias: Tensor | None,
+    down: Tensor,
+    down_bias: Tensor | None,
+    *,
+    count: int,
+    is_normalized: bool,
+    is_turned: bool,
+    is_interleaved: bool,
+    alpha: float,
+    beta: float,
+    limit: float | None,
+) -> Tensor:
+    """The sum of the chosen experts' gated products, each times its weight.
+
+    Args:
+        x: (T, H).
+        logits: (T, E); the softmax of the chosen ones, or of all, gives the weights.
+        up: (E, H, 2 * I), or (E, 2 * I, H) where stacks are turned: the gate and what it is multiplied with.
+        up_bias: (E, 2 * I).
+        down: (E, I, H), or (E, H, I).
+        down_bias: (E, H).
+        count: how many experts each token has.
+        is_normalized: the weights of a token add up to 1.
+        is_interleaved: the columns of the gate are every second one; if not, they are the first half.
+        alpha, beta, limit: of ``min(gate, limit) * sigmoid(alpha * min(gate, limit)) * (clip(up) + beta)``.
+    """
+    best, ids = logits.topk(count, -1)
+    weights = best.softmax(-1) if is_normalized else logits.softmax(-1).gather(1, ids)
+    first, second = (stack.transpose(1, 2) if is_turned else stack for stack in (up, down))
+    both = torch.matmul(x, first)
+    both = both if up_bias is None else both + up_bias.unsqueeze(1)
+    gate, other = (both[..., ::2], both[..., 1::2]) if is_interleaved else both.chunk(2, -1)
+    if limit is not None:
+        gate, other = gate.clamp(max=limit), other.clamp(-limit, limit)
+    results = torch.matmul(gate * torch.sigmoid(alpha * gate) * (other + beta), second)
+    results = results if down_bias is None else results + down_bias.unsqueeze(1)
+    spread = torch.zeros_like(logits).scatter(1, ids, weights)
+    return (results * spread.t().unsqueeze(2)).sum(0)
+
+
+mixture = _define(
+    "mixture(Tensor x, Tensor logits, Tensor up, Tensor? up_bias, Tensor down, Tensor? down_bias, *, int count, "
+    "bool is_normalized, bool is_turned, bool is_interleaved, float alpha, float beta, float? limit) -> Tensor",
+    _mixture,
+)

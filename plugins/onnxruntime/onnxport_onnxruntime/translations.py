@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from onnxport import DataType, Size, Tensor, Unsupported, translation
 
+from onnxport_onnxruntime.grouped import Mixture
+
 if TYPE_CHECKING:
     from onnxport import Builder
 
@@ -243,3 +245,58 @@ def quick_gelu(op: Builder, x: Tensor, alpha: float) -> Tensor:
 
         return op.function(DOMAIN, "QuickGelu", body, x, key=alpha, alpha=alpha)
     return op.call(DOMAIN, "QuickGelu", x, alpha=alpha)
+
+
+@translation("onnxport_onnxruntime::mixture", profile=_PROFILES)
+def mixture(
+    op: Builder,
+    x: Tensor,
+    logits: Tensor,
+    up: Tensor,
+    up_bias: Tensor | None,
+    down: Tensor,
+    down_bias: Tensor | None,
+    *,
+    count: int,
+    is_normalized: bool,
+    is_turned: bool,
+    is_interleaved: bool,
+    alpha: float,
+    beta: float,
+    limit: float | None,
+) -> Tensor:
+    """As one node, whose kernel takes stacks (E, N, K) and gates that take turns with what they are multiplied with."""
+    form = Mixture(count, is_normalized, alpha, beta, limit)
+    if op.profile.quantized or op.profile.portable:  # each expert is a weight of its own, which can be rounded
+        stacks = [_turned(op, stack) if is_turned else stack for stack in (up, down)]
+        return form.products(op, x, logits, stacks[0], up_bias, stacks[1], down_bias, is_interleaved)
+    first, second = (stack if is_turned else _turned(op, stack) for stack in (up, down))
+    if not is_interleaved:
+        first = _in_turns(op, first)
+        up_bias = None if up_bias is None else _in_turns(op, up_bias)
+    attributes: dict[str, Any] = {
+        "k": count,
+        "normalize_routing_weights": int(is_normalized),
+        "activation_type": "swiglu",
+        "swiglu_fusion": 1,
+        "activation_alpha": alpha,
+        "activation_beta": beta,
+        **({} if limit is None else {"swiglu_limit": limit}),
+    }
+    return op.call(DOMAIN, "MoE", x, logits, first, up_bias, second, down_bias, **attributes)
+
+
+def _turned(op: Builder, stack: Tensor) -> Tensor:
+    """Matrices with their axes exchanged."""
+    stored = op.derived("turned", lambda tensor: tensor.transpose(1, 2), stack)
+    return op.Transpose(stack, perm=[0, 2, 1]) if stored is None else stored
+
+
+def _in_turns(op: Builder, stack: Tensor) -> Tensor:
+    """(E, 2 * I, ...) with the second half of the rows between those of the first."""
+    experts, rows, *rest = stack.shape
+    stored = op.derived("interleaved", lambda tensor: tensor.unflatten(1, [2, -1]).transpose(1, 2).flatten(1, 2), stack)
+    if stored is not None:
+        return stored
+    halves = op.Reshape(stack, [experts, 2, rows // 2, *rest])
+    return op.Reshape(op.Transpose(halves, perm=[0, 2, 1, 3][: len(rest) + 3]), [experts, rows, *rest])
