@@ -16,7 +16,7 @@ import contextlib
 import copy
 import inspect
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -38,6 +38,7 @@ class Graph:
         kwargs: example inputs.
         dynamic_shapes: of these.
         input_names, output_names: in the order of the file.
+        others: example inputs in other sizes, where those can't be made of the first by repeating rows.
     """
 
     model: torch.nn.Module
@@ -45,6 +46,7 @@ class Graph:
     dynamic_shapes: dict[str, Any]
     input_names: list[str]
     output_names: list[str]
+    others: list[dict[str, Any]] = field(default_factory=list)
 
     def options(self) -> dict[str, Any]:
         """The arguments of ``onnxport.export``."""

@@ -62,7 +62,7 @@ class _Parts:
 
     def __init__(self, model: Any, name: str) -> None:
         self.model, self.name = model, name
-        self.kwargs, self.shapes = inputs.example(model)
+        self.kwargs, self.shapes = inputs.example(model, decodes=False)
         self.is_masked = "attention_mask" in self.kwargs
         self.template, self.width = self._run(SIZES[0], SIZES[1], 0)
         self.halves = caches.halves(self.template)

@@ -41,13 +41,12 @@ class Resolver:
 @functools.cache
 def _entries() -> dict[str, Any]:
     """Resolvers of packs, and the pack's own, which are there even if it is used from a folder."""
-    from onnxport_zoo import timm_models, torchvision_models, transformers_models
+    from onnxport_zoo import timm_models, torchvision_models
 
     own: dict[str, Any] = {
         "timm": timm_models.resolver,
         "timm-families": timm_models.families,
         "torchvision": torchvision_models.resolver,
-        "transformers": transformers_models.resolver,
     }
     return own | {entry.name: entry for entry in entry_points(group=GROUP)}
 

@@ -35,7 +35,7 @@ def test_the_page_has_totals(tmp_path: Path) -> None:
     results.write_text(
         '{"type": "a", "state": "refused", "task": "t", "seconds": 0.0, "why": "x | y"}\n'
         '{"type": "b", "state": "equal", "task": "t", "seconds": 1.5, "nodes": {"model": 7}, "dynamic": ["n"]}\n'
-        '{"type": "c", "state": "no task", "task": "", "seconds": 0.0}\n'
+        '{"type": "c", "state": "not built", "task": "", "seconds": 0.0}\n'
         '{"type": "a", "state": "equal", "task": "t", "seconds": 2.0}\n'
         '{"type": "d", "state": "differs", "task": "t", "seconds": 2.0, "why": "by 2 | 3"}\n',
         "utf-8",
