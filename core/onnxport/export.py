@@ -76,6 +76,9 @@ def export(
     portable: bool = False,
     prefer: Mapping[Any, str] | None = None,
     quantize: Any = None,
+    dtype: Any = None,
+    keep: Mapping[str, Any] | None = None,
+    keep_io: bool = False,
     **deprecated: Unpack[Deprecated],
 ) -> ONNXProgram:
     """Export a model to ONNX.
@@ -118,6 +121,12 @@ def export(
             of two packs, as the order of ``plugins`` does.
         quantize: round the weights of products: ``"int4"``, ``"int8"``, a ``WeightFormat``, or a dict of these by the
             names of weights or modules, such as ``{"lm_head": None, "*": "int4"}``.
+        dtype: ``"float16"`` or ``"bfloat16"``: write the float32 model in half precision. Norms, exponentials and sums
+            are computed in float32, the example inputs are run to find what is too large for float16, and inputs and
+            outputs have the dtype too.
+        keep: with ``dtype``, what stays in float32: ``{"lm_head": "float32"}``, by path of a module (a glob may match
+            several) or name of an operator (``"aten::exp"``).
+        keep_io: with ``dtype``, inputs and outputs stay in float32.
         deprecated: what ``torch.onnx.export`` still takes and warns about.
 
     Returns:
@@ -141,7 +150,12 @@ def export(
     )
     check_arguments(export, dynamo, mutation, metadata, artifacts_dir, seed, deprecated)
     model = uncompiled(model)  # of torch.compile, whose forward takes *args
-    opset, call = call_for(opset_version, custom_translation_table, plugins, prefer, runtime, portable, quantize, model)
+    half = {"dtype": dtype, "keep": keep, "keep_io": keep_io}
+    wanted = {
+        "dtype": half if any(v is not None and v is not False for v in half.values()) else None,
+        "quantize": quantize,
+    }
+    opset, call = call_for(opset_version, custom_translation_table, plugins, prefer, runtime, portable, wanted, model)
     settings = Settings(opset, call, call.registry, mutation, metadata, optimize, seed, classes_of(functions))
     if f is not None:
         external_data = call.plugins.act("check_destination", f, external_data)  # now, and not after an hour
@@ -167,9 +181,9 @@ def export(
         run.program = onnx_program = ONNXProgram(translated.model, captured.program)
         onnx_program.plugins, onnx_program.profile = call.plugins, call.profile.name
         onnx_program.operators = call.profile.operators
-        if call.quantization is not None:
-            with run.stage("quantize"), unset_fake_temporarily():
-                run.quantization = call.quantization.apply(onnx_program)
+        for parameter, plan in call.conversions.items():
+            with run.stage(parameter), unset_fake_temporarily():
+                run.conversions[parameter] = plan.apply(onnx_program)
         run.count(translated.model, after=True)
         if verifier is not None:  # before a file is there
             eager = model if isinstance(model, torch.nn.Module) else None

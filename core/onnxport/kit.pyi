@@ -41,6 +41,8 @@ from onnxport_builtin.request.leaves import leaves_of as leaves_of
 from onnxport_builtin.request.leaves import walk as walk
 from onnxport_builtin.request.pytrees import recognize as recognize
 from onnxport_builtin.request.pytrees import register_dataclasses_in as register_dataclasses_in
+from onnxport_workbench.arguments import call_arguments as call_arguments
+from onnxport_workbench.arguments import callable_argument as callable_argument
 from onnxport_workbench.cli_models import Example as Example
 from onnxport_workbench.cli_models import load_example as load_example
 from onnxport_workbench.cli_options import JsonOption as JsonOption
@@ -139,8 +141,6 @@ from onnxport.translate.model import Walker as Walker
 from onnxport.vocabulary import keys as keys
 from onnxport.vocabulary import provenance as provenance
 from onnxport.vocabulary.callers import warn as warn
-from onnxport.vocabulary.checks import call_arguments as call_arguments
-from onnxport.vocabulary.checks import callable_argument as callable_argument
 from onnxport.vocabulary.checks import classes_of as classes_of
 from onnxport.vocabulary.checks import is_empty as is_empty
 from onnxport.vocabulary.checks import listed as listed

@@ -58,6 +58,7 @@ class Run:
         notes: what plugins said by :func:`note`.
         observer: called with each stage's name when it starts, and with what a capture tries next; for displays of
             progress, such as that of ``onnxport_before_export``.
+        conversions: what ``dtype=`` and ``quantize=`` changed, by parameter.
         asked: the arguments of the call, by parameter.
         program: what the caller gets.
     """
@@ -74,7 +75,7 @@ class Run:
     nodes_after: Counter[str] = field(default_factory=Counter)
     passes: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
-    quantization: Any = None
+    conversions: dict[str, Any] = field(default_factory=dict)
     verification: Any = None
     error: BaseException | None = None
     asked: dict[str, Any] = field(default_factory=dict)

@@ -20,6 +20,7 @@ from onnxport.vocabulary.opsets import DEFAULT_OPSET, MAX_OPSET, MIN_OPSET
 from onnxport.vocabulary.provenance import Level
 
 Mutation = Literal["outputs", "error", "drop"]
+_CONVERTERS = {"dtype": "onnxport_precisions", "quantize": "onnxport_quantizers"}
 _DEPRECATED = {
     "training": "set the mode of the model itself (model.eval()) before exporting",
     "operator_export_type": "only ONNX operators are written",
@@ -51,33 +52,36 @@ def call_for(
     prefer: Any,
     runtime: object,
     portable: object = False,
-    quantize: Any = None,
+    conversions: Mapping[str, Any] | None = None,
     model: Any = None,
 ) -> tuple[int, Call]:
-    """The target opset and what takes part: what is wrong with either is told before the capture."""
+    """The target opset and what takes part: what is wrong with either is told before the capture.
+
+    ``conversions`` has what is asked by parameter: of ``dtype=`` and ``quantize=``, in the order in which it is done.
+    """
     loaded = load(plugins)
     profile = chosen_profile(runtime, portable, loaded.profiles)
     opset = opset_of(version, profile)
-    plan = None if quantize is None else _plan(loaded, quantize, version, model)
-    if plan is not None and version is None:
-        opset = max(opset, plan.opset)
+    asked = {name: request for name, request in (conversions or {}).items() if request is not None}
+    plans = {name: _plan(loaded, name, request, version, model) for name, request in asked.items()}
+    opset = version or max([opset, *(plan.opset for plan in plans.values())])
     records = [] if table is None else table_records(table, loaded.adapt)
-    return opset, Call(loaded, opset, records, prefer, replace(profile, quantized=plan is not None), plan)
+    return opset, Call(loaded, opset, records, prefer, replace(profile, quantized="quantize" in plans), plans)
 
 
-def _plan(plugins: Plugins, request: Any, opset: int | None, model: Any) -> Any:
-    """What the first quantizer that takes a request makes of it.
+def _plan(plugins: Plugins, name: str, request: Any, opset: int | None, model: Any) -> Any:
+    """What the first plugin that takes the request of a parameter makes of it.
 
     Raises:
         InputError: none takes it.
     """
     state = getattr(model, "state_dict", None)
     names = list(state() if callable(state) else state or ()) or None
-    for quantizer in plugins.items("onnxport_quantizers"):
-        plan = quantizer.plan(request, opset, names)
+    for converter in plugins.items(_CONVERTERS[name]):
+        plan = converter.plan(request, opset, names)
         if plan is not None:
             return plan
-    raise InputError("quantize= needs a plugin that rounds weights (onnxport_quantizers).", parameter="quantize")
+    raise InputError(f"{name}= needs a plugin that takes it ({_CONVERTERS[name]}): install one.", parameter=name)
 
 
 def opset_of(version: int | None, profile: Profile) -> int:

@@ -17,6 +17,8 @@ import torch
 from onnxport.kit import TorchTensor
 from onnxport.optimize.rewriting import add_initializer, attribute, is_standard, remove_if_unused, sole_use
 
+from onnxport_quantization.tensors import is_conversion
+
 if TYPE_CHECKING:
     from onnxport_quantization.writing import Writer
 
@@ -112,7 +114,7 @@ def layout_in_stack(weight: TorchTensor) -> tuple[TorchTensor, list[int], int] |
     while leaf.parents:
         if len(leaf.parents) > 1 or leaf._function is None:
             return None
-        functions.append(leaf._function)
+        functions += [] if is_conversion(leaf._function) else [leaf._function]
         leaf = leaf.parents[0]
     dims = leaf.shape.numpy()
     if len(dims) != 3 or leaf.source is None:

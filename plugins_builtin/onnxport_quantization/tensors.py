@@ -188,11 +188,16 @@ def layout_of(weight: TorchTensor) -> tuple[TorchTensor, Sequence[int]] | None:
         if len(leaf.parents) > 1 or leaf._function is None:
             return None
         parent = leaf.parents[0]
-        turned = _order(leaf._function, parent)
+        turned = [0, 1] if is_conversion(leaf._function) else _order(leaf._function, parent)
         if turned is None:
             return None
         leaf, order = parent, [turned[axis] for axis in order]
     return (leaf, order) if leaf.source is not None else None
+
+
+def is_conversion(function: Any) -> bool:
+    """Whether a function of a weight gives the same numbers in another dtype, and leaves the axes as they are."""
+    return getattr(function, "is_conversion", False) is True
 
 
 def _order(function: Any, parent: TorchTensor) -> list[int] | None:

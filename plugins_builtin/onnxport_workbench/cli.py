@@ -19,10 +19,13 @@ from onnxport.kit import counted
 
 from onnxport_workbench.cli_models import default_output, import_all, load_example
 from onnxport_workbench.cli_options import (
+    DtypeOption,
     DynamicOption,
     FunctionsOption,
     ImportOption,
     JsonOption,
+    KeepIOOption,
+    KeepOption,
     Metadata,
     ModelArgument,
     Mutation,
@@ -35,6 +38,7 @@ from onnxport_workbench.cli_options import (
     VerboseOption,
     fixed_sizes,
     given,
+    kept,
     names,
     preferred,
     renamings,
@@ -135,6 +139,9 @@ def export(
         ),
     ] = False,
     quantize: QuantizeOption = None,
+    dtype: DtypeOption = None,
+    keep: KeepOption = None,
+    keep_io: KeepIOOption = False,
     mutation: Annotated[
         Mutation | None,
         typer.Option(
@@ -158,6 +165,7 @@ def export(
         opset, plugin, functions, prefer, runtime, quantize, dynamic,
         input_names=names("--input-names", input_names), output_names=names("--output-names", output_names),
         mutation=mutation, metadata=metadata, seed=seed, portable=portable or None,
+        dtype=dtype, keep=kept(keep), keep_io=keep_io or None,
     )  # fmt: skip
     renamed = renamings(rename)
     with progress(f"Exporting {model}", verbose=verbose) as tell, watching() as seen:

@@ -25,6 +25,14 @@ class Metadata(str, enum.Enum):
     none = "none"
 
 
+class Dtype(str, enum.Enum):
+    """Choices of ``--dtype``."""
+
+    float32 = "float32"
+    float16 = "float16"
+    bfloat16 = "bfloat16"
+
+
 class Format(str, enum.Enum):
     """Formats of ``--quantize``, for the completion of shells."""
 
@@ -95,6 +103,23 @@ QuantizeOption = Annotated[
     ),
 ]
 
+DtypeOption = Annotated[
+    Dtype | None,
+    typer.Option("--dtype", help="Write the float32 model in half precision: float16 or bfloat16."),
+]
+
+KeepOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--keep",
+        metavar="MODULE|OPERATOR",
+        help="With --dtype, what stays in float32: the path of a module, such as lm_head, or an operator, such as "
+        "aten::exp (repeatable).",
+    ),
+]
+
+KeepIOOption = Annotated[bool, typer.Option("--keep-io", help="With --dtype, inputs and outputs stay in float32.")]
+
 DynamicOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -157,6 +182,11 @@ def preferred(prefer: list[str] | None) -> dict[str, str]:
             raise UsageError(f"--prefer {text}: write it as OPERATOR=PLUGIN, such as aten::gelu=mypack")
         pairs[operator.strip()] = plugin.strip()
     return pairs
+
+
+def kept(keep: list[str] | None) -> dict[str, str] | None:
+    """What stays in float32, as ``export(keep=...)`` takes it; None where nothing is named."""
+    return dict.fromkeys(keep, "float32") if keep else None
 
 
 def formats(quantize: list[str] | None) -> dict[str, str | None]:

@@ -83,6 +83,8 @@ def print_verification(console: Console, result: VerificationResult) -> None:
             table.add_row(one.label, out.name, out.dtype, str(out.shape), f"{out.max_abs:.1e}", outcome)
     console.print(table)
     console.print(f"onnx.checker: {result.checker or 'ok'}")
+    if result.reference:
+        console.print(result.reference)
     if result.weights.problem:
         console.print(f"weights: {result.weights.problem}")
     if result.rounding is not None:

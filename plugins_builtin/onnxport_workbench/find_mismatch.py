@@ -12,7 +12,6 @@ import onnx_ir as ir
 import torch
 from onnxport import InputError, ONNXProgram, VerificationError
 from onnxport.kit import (
-    call_arguments,
     chosen_functionalizer,
     counted,
     keys,
@@ -30,6 +29,8 @@ from torch.export import ExportedProgram
 from torch.fx import Graph, GraphModule, Node
 
 from onnxport_workbench import reproduction
+from onnxport_workbench.arguments import call_arguments
+from onnxport_workbench.half_precision import half_of, in_type_of
 from onnxport_workbench.inlining import inlined
 from onnxport_workbench.json_results import JsonResult
 from onnxport_workbench.reference import Reference, may_tie, precisions, same_choice
@@ -264,7 +265,7 @@ class _Search:
             self.inputs |= {names[name]: tensor for name, tensor in rounding.items() if name in names}
         self.links = _links(self.program.model.graph, self.module.graph)
         self.budget = budget
-        self.precisions = precisions(self.module)
+        self.precisions, self.half = precisions(self.module), half_of(program.model)
         measured = Reference(self.module, probe=True)
         try:
             measured.of(self.inputs)
@@ -345,7 +346,8 @@ class _Search:
     def check(self, link: _Link, expected: Any, found: torch.Tensor) -> OutputCheck:
         """Compare one value of both sides."""
         want = expected if link.result is None else expected[link.result]
-        precision = self.precisions.get(link.node)
+        precision = self.half or self.precisions.get(link.node)
+        want = in_type_of(found, want) if self.half is not None else want
         return compare(str(link.value.name), want, _as_complex(want, found), *self.tolerances, precision)
 
     def is_tie(self, link: _Link) -> bool:

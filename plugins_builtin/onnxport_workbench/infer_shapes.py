@@ -15,7 +15,6 @@ from onnxport.kit import (
     Leaf,
     Request,
     asked_for,
-    call_arguments,
     listed,
     needs_gradients,
     recognize,
@@ -26,6 +25,7 @@ from onnxport.kit import (
 )
 from torch.export import Dim
 
+from onnxport_workbench.arguments import call_arguments
 from onnxport_workbench.json_results import JsonResult
 
 

@@ -113,6 +113,7 @@ class Report:
         translated, error = self._run.translated, self._run.error
         refusals = error.refusals if isinstance(error, UnsupportedOperatorsError) else []
         served = sorted(translated.served.items()) if translated is not None else []
+        dtype, quantized = (self._run.conversions.get(name) for name in ("dtype", "quantize"))
         return {
             "succeeded": error is None,
             "error": None if error is None else f"{type(error).__name__}: {error}",
@@ -142,7 +143,8 @@ class Report:
             "functions": [] if translated is None else [vars(use) for use in translated.functions],
             "kept_inline": {} if translated is None else translated.inlined,
             "refusals": [vars(refusal) for refusal in refusals],
-            "quantization": None if self._run.quantization is None else self._run.quantization.as_dict(),
+            "dtype": None if dtype is None else dtype.as_dict(),
+            "quantization": None if quantized is None else quantized.as_dict(),
             "verification": None if self._run.verification is None else self._run.verification.as_dict(),
             "latency": None if isinstance(self._latencies, str) else self._latencies.as_dict(),
         }
@@ -164,6 +166,7 @@ class Report:
     def markdown(self) -> str:
         """The record for people. A check that did not run is said not to have run."""
         data = self.as_dict()
+        dtype, quantized = (self._run.conversions.get(name) for name in ("dtype", "quantize"))
         counts = [
             [name, str(self._run.nodes_before.get(name, 0)), str(self._run.nodes_after.get(name, 0))]
             for name in sorted({*self._run.nodes_before, *self._run.nodes_after})
@@ -207,7 +210,8 @@ class Report:
             "Dropped assertions": "\n".join(f"- {markdown(text)}" for text in self._run.dropped_assertions) or "None.",
             "Notes": "\n".join(f"- {markdown(text)}" for text in self._run.notes) or "None.",
             "Passes": _table(["pass", "changes"], [[name, str(count)] for name, count in self._run.passes.items()]),
-            "Quantization": "Not asked for." if self._run.quantization is None else self._run.quantization.table(),
+            "Half precision": "Not asked for." if dtype is None else dtype.table(),
+            "Quantization": "Not asked for." if quantized is None else quantized.table(),
             "Verification": "Not run." if self._run.verification is None else self._run.verification.table(),
             **self._slowest(),
             "Captured graph": folded("The graph that was translated", graph) if graph else "None.",

@@ -16,9 +16,7 @@ import torch
 from onnxport import InputError, ONNXProgram, VerificationError
 from onnxport.kit import (
     Request,
-    call_arguments,
     call_of,
-    callable_argument,
     dense,
     flatten_arguments,
     keys,
@@ -38,7 +36,9 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 from torch.utils import _pytree as pytree
 
+from onnxport_workbench.arguments import call_arguments, callable_argument
 from onnxport_workbench.comparing import TOLERANCES, OutputCheck, compare, tolerance
+from onnxport_workbench.half_precision import half_of, in_type_of
 from onnxport_workbench.json_results import JsonResult
 from onnxport_workbench.reference import precisions
 from onnxport_workbench.resize import resized_inputs, with_small_integers
@@ -90,6 +90,8 @@ class VerificationResult(JsonResult):
         weights: which weights of the two models differ; by itself, no failure.
         rounding: the errors of rounded weights; None where there are none. Comparisons are then with the torch model
             whose weights are rounded likewise, as onnxruntime computes what the file says.
+        dtype: the half precision that a model of float32 was written in; else empty. Comparisons are then with the
+            float32 model, within the tolerances of this dtype.
         original: with rounded weights: the outputs at the example inputs, as a plain session gives them, against the
             torch model with its own weights. Nothing there is a failure.
     """
@@ -98,6 +100,7 @@ class VerificationResult(JsonResult):
     comparisons: list[Comparison] = field(default_factory=list)
     weights: WeightCheck = field(default_factory=WeightCheck)
     rounding: Any = None
+    dtype: str = ""
     original: Comparison | None = None
 
     @property
@@ -110,6 +113,12 @@ class VerificationResult(JsonResult):
         """Whether every output agrees at every shape where torch itself runs, and it runs at one at least."""
         ran = any(not comparison.skipped for comparison in self.comparisons)
         return ran and all(comparison.passed for comparison in self.comparisons)
+
+    @property
+    def reference(self) -> str:
+        """What a model in half precision was compared with; empty for others."""
+        how = f"compared with the float32 model, within the tolerances of {self.dtype}"
+        return f"{self.dtype}: {how}" if self.dtype else ""
 
     def failures(self) -> list[str]:
         """Say in a line each what is wrong; empty when the verification passed."""
@@ -160,6 +169,7 @@ class VerificationResult(JsonResult):
         widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
         lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths)) + " |" for row in rows]
         lines.append(f"\nonnx.checker: {self.checker or 'ok'}")
+        lines += [self.reference] if self.reference else []
         lines += [f"weights: {self.weights.problem}"] if self.weights.problem else []
         if self.rounding is not None:
             lines.append(f"\nRounded weights, against the original:\n\n{self.rounding.table()}\n")
@@ -179,6 +189,7 @@ class VerificationResult(JsonResult):
         return {
             "passed": self.passed,
             "checker": self.checker,
+            "dtype": self.dtype,
             "comparisons": comparisons,
             "weights": self.weights.as_dict(),
             "rounding": None if self.rounding is None else self.rounding.as_dict(),
@@ -219,6 +230,8 @@ def verify(
     Where the ONNX model has weights that `quantize=` rounded, the torch model runs with its weights rounded likewise,
     and onnxruntime computes what the file says. So a wrong file is told from a rounded one. How far the rounded one is
     from the original is in the result, and no failure.
+
+    A model that `dtype=` wrote in half precision is compared with the float32 model, within the tolerances of that.
 
     Args:
         program: an exported program, or the path of an .onnx file.
@@ -354,7 +367,8 @@ class _Verification:
         plugins: Sequence[Any] | None,
         rounding: Any = None,
     ) -> None:
-        self.result = VerificationResult(rounding=rounding)
+        self.result = VerificationResult(rounding=rounding, dtype=program.model.metadata_props.get(keys.DTYPE, ""))
+        self._half = half_of(program.model)
         self._weights: dict[str, torch.Tensor] = {} if rounding is None else dict(rounding.items())
         self.unusable = ""
         self._program, self._exported, self._reference = program, exported, reference
@@ -422,7 +436,8 @@ class _Verification:
             if want is None:
                 comparison.error = f"The graph has more outputs than the {len(expected)} that the torch model returns."
                 return
-            precision = self._precisions.get(value.metadata_props.get(keys.ORIGIN, ""))
+            precision = self._half or self._precisions.get(value.metadata_props.get(keys.ORIGIN, ""))
+            want = in_type_of(actual, want) if keys.DTYPE in value.metadata_props else want
             comparison.outputs.append(compare(str(value.name), want, actual, *self._tolerances, precision))
         if next(wanted, None) is not None:
             comparison.error = f"The graph has fewer outputs than the {len(expected)} that the torch model returns."

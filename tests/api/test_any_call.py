@@ -150,6 +150,9 @@ BAD: dict[str, st.SearchStrategy[Any]] = {
     "runtime": anything,
     "portable": anything,
     "quantize": requests,
+    "dtype": anything | st.sampled_from(["float16", "bfloat16", torch.float16]),
+    "keep": anything | st.dictionaries(words, anything, max_size=2),
+    "keep_io": anything,
     "training": anything,
     "colour": anything,
 }

@@ -40,12 +40,12 @@ class Call:
         table: the records of ``custom_translation_table``.
         prefer: see :meth:`onnxport.host.discovery.Plugins.preferring`.
         profile: the runtime that is written for.
-        quantization: the plan that a quantizer made of ``quantize=``; None where nothing is asked.
+        conversions: what plugins made of ``dtype=`` and ``quantize=``, by parameter; those that are asked.
 
     Attributes:
         plugins: those that were chosen.
         profile: the runtime that is written for.
-        quantization: how weights are rounded, or None.
+        conversions: what is done to the finished model, by parameter.
         emission: what plugins teach the builder.
         table: the records of the table.
         registry: their translations, and those of the table.
@@ -63,11 +63,11 @@ class Call:
         table: Sequence[Translation] = (),
         prefer: Mapping[Any, Any] | None = None,
         profile: Profile = DEFAULT,
-        quantization: Any = None,
+        conversions: Mapping[str, Any] | None = None,
     ) -> None:
         self.plugins = plugins
         self.profile = profile
-        self.quantization = quantization
+        self.conversions = conversions or {}
         self.emission = Emission(plugins.items("onnxport_emission"))
         self.registry = plugins.preferring(prefer, opset, profile.name)
         self.table: Sequence[Translation] = table

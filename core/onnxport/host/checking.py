@@ -266,6 +266,7 @@ CHECKS: Mapping[str, Callable[[PluginInfo, Any, frozenset[int]], Any]] = {
     "onnxport_actions": actions,
     "onnxport_advice": advice,
     "onnxport_functionalizers": _with_methods("a functionalizer", "program", "graph"),
+    "onnxport_precisions": _with_methods("a precision", "plan"),
     "onnxport_quantizers": _with_methods("a quantizer", "plan", "restore", "roundings"),
     "onnxport_html": page,
     "onnxport_profiles": profiles,

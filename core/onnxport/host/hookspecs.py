@@ -295,11 +295,13 @@ def onnxport_actions() -> Iterable[Action]:  # type: ignore[empty-body]
 
 @hookspec
 def onnxport_verify() -> Iterable[Callable[..., Any]]:  # type: ignore[empty-body]
-    """What ``export(verify=True)`` does. Called once, when it is first needed; the first one is used.
+    """What ``export(verify=True)`` does; the first one is used. It is called with the program, the eager model or None,
+    and the arguments of the call, and returns a result: ``passed``, ``as_dict()``, ``raise_on_failure(program)``."""
 
-    Each is called with the program, the eager model or None, and the arguments of the call. It returns a result with
-    ``passed``, ``as_dict()`` and ``raise_on_failure(program)``.
-    """
+
+@hookspec
+def onnxport_precisions() -> Iterable[Any]:  # type: ignore[empty-body]
+    """What ``export(dtype=...)`` may ask for: ``plan`` as below, of a mapping with ``dtype``, ``keep``, ``keep_io``."""
 
 
 @hookspec
@@ -336,11 +338,8 @@ def onnxport_before_export() -> Iterable[Callable[..., Any]]:  # type: ignore[em
 
 @hookspec
 def onnxport_after_export() -> Iterable[Callable[..., Any]]:  # type: ignore[empty-body]
-    """What follows an export, whether it succeeded or failed. Called once, when it is first needed.
-
-    Each is called with the :class:`onnxport.run.Run` of the export and ``report``, ``profile`` and ``shown``: which
-    pages are wanted, and whether something may be printed.
-    """
+    """What follows an export, whether it succeeded or failed. Each is called with its :class:`onnxport.run.Run` and
+    ``report``, ``profile`` and ``shown``: which pages are wanted, and whether something may be printed."""
 
 
 @hookspec(firstresult=True)
@@ -388,13 +387,11 @@ def onnxport_checkpoints() -> Iterable[Callable[..., Any]]:  # type: ignore[empt
 
 @hookspec
 def onnxport_commands(app: typer.Typer) -> None:
-    """Add commands to the command line. Called when it starts.
+    """Add commands to the command line. Called when it starts. ::
 
-    ::
-
-        @hookimpl
-        def onnxport_commands(app):
-            @app.command("mypack-info")
-            def info() -> None:
-                typer.echo("mypack serves 12 operators")
+    @hookimpl
+    def onnxport_commands(app):
+        @app.command("mypack-info")
+        def info() -> None:
+            typer.echo("mypack serves 12 operators")
     """

@@ -60,30 +60,6 @@ def path_argument(parameter: str, value: object, wanted: str = "the path of a fi
     return path
 
 
-def call_arguments(args: Any, kwargs: Any, label: str = "") -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The arguments of a call of a model's forward: positional ones, of which a tensor alone is one, and keywords.
-
-    Args:
-        args: a tuple or list, or None.
-        kwargs: a dict with names as keys, or None.
-        label: what they belong to, such as ``other_inputs[0]``.
-
-    Raises:
-        InputError: they are of another type.
-    """
-    names = (label or "args", label or "kwargs")
-    if isinstance(args, torch.Tensor):
-        args = (args,)
-    elif args is None:
-        args = ()
-    elif not isinstance(args, (tuple, list)):
-        raise wrong(names[0], args, "a tuple of forward's positional arguments")
-    kwargs = {} if kwargs is None else kwargs
-    if not isinstance(kwargs, Mapping) or any(not isinstance(key, str) for key in kwargs):
-        raise wrong(names[1], kwargs, "a dict of forward's keyword arguments by their names")
-    return tuple(args), dict(kwargs)
-
-
 def optional(parameter: str, value: Any, kind: type | tuple[type, ...], wanted: str) -> Any:
     """The value, which is None or an instance.
 
@@ -93,17 +69,6 @@ def optional(parameter: str, value: Any, kind: type | tuple[type, ...], wanted: 
     if value is not None and not isinstance(value, kind):
         raise wrong(parameter, value, f"{wanted}, or leave it out")
     return value
-
-
-def callable_argument(parameter: str, value: Any, wanted: str) -> Callable[..., Any]:
-    """A function, or whatever can be called and is no class.
-
-    Raises:
-        InputError: it is anything else.
-    """
-    if not callable(value) or isinstance(value, type):
-        raise wrong(parameter, value, wanted)
-    return value  # type: ignore[no-any-return]
 
 
 def listed(value: Any) -> list[Any] | None:

@@ -47,6 +47,9 @@ PROGRAM_SIGNATURE = "pkg.torch.export.ExportedProgram.graph_signature"
 """The signature of the exported program, as text."""
 RANGE_CONSTRAINTS = "pkg.torch.export.ExportedProgram.range_constraints"
 """The ranges of its symbolic sizes, as text."""
+DTYPE = "onnxport.dtype"
+"""The dtype in which a model of float32 was written: ``float16`` or ``bfloat16``; of an input or output, its own before
+that."""
 RUNTIME = "onnxport.runtime"
 """The profile that a model was written for, if it isn't the standard alone."""
 

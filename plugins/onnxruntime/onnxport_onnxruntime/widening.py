@@ -18,7 +18,7 @@ from typing import Any
 import onnx
 import onnx_ir as ir
 from onnxport.kit import FreeNames, Table, covers, installed_kernels, onnx_schema
-from onnxport.optimize.rewriting import all_nodes, bodies, has_references, remove_if_unused
+from onnxport.optimize.rewriting import all_nodes, attribute, bodies, has_references, remove_if_unused
 
 CPU_PROVIDER = "CPUExecutionProvider"
 NARROW, WIDE = "tensor(bfloat16)", "tensor(float)"
@@ -67,6 +67,8 @@ def _is_wide(model: ir.Model, node: ir.Node) -> bool:
     schema = onnx_schema(node.op_type, "", model.opset_imports.get("", 1))
     if schema is None or node.op_type in ("Cast", "Constant"):
         return False
+    if node.op_type.startswith("Scatter") and attribute(node, "reduction", "none") != "none":
+        return True  # onnxruntime 1.32 has kernels that refuse bfloat16 when they run
     types = _types(node, schema)
     rows = [row for row in _kernels().get(("", node.op_type), ()) if covers(row, schema.since_version)]
     return not any(all(kind in row[2][name] for name, kind in types.items() if name in row[2]) for row in rows)
@@ -139,7 +141,7 @@ class _Casts:
         value.name = self._names.take(f"{value.name}_float")
         rounded.metadata_props.update(value.metadata_props)
         value.metadata_props.clear()
-        value.dtype = ir.DataType.FLOAT
+        value.type = ir.TensorType(ir.DataType.FLOAT)  # copies of a model share the one that it had
         node.graph.insert_after(node, cast)  # type: ignore[union-attr]
         return rounded
 

@@ -167,6 +167,8 @@ def _checked(value: ir.Value, leaf: Any, sizes: dict[str, tuple[int, str]]) -> t
     leaf = dense(leaf)
     if leaf.dtype in COMPONENT:
         leaf = torch.view_as_real(leaf.resolve_conj())
+    if expected is not None and keys.DTYPE in value.metadata_props and leaf.is_floating_point():
+        leaf = leaf.to(expected)  # the torch model takes float32
     if expected is not None and leaf.dtype is not expected:
         raise refused(f"got {leaf.dtype}. Convert it with .to({expected}).")
     if value.shape is None:

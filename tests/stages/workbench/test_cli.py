@@ -166,6 +166,17 @@ def test_export_with_rounded_weights(models, tmp_path):
         assert wrong.exit_code == cli.USAGE and message in wrong.stderr
 
 
+def test_export_in_half_precision(models, tmp_path):
+    given = ("--dtype", "float16", "--keep", "linear", "--keep-io", "--verify")
+    result = run("export", f"{models}:net", "-o", "net.onnx", *given)
+    assert result.exit_code == cli.OK, result.output
+    assert "compared with the float32 model, within the tolerances of float16" in result.output
+    types = {tensor.name: tensor.data_type for tensor in onnx.load(tmp_path / "net.onnx").graph.initializer}
+    assert types["linear.weight"] == onnx.TensorProto.FLOAT
+    for wrong in (("--dtype", "half"), ("--keep", "linear"), ("--dtype", "float16", "--keep", "liner")):
+        assert run("export", f"{models}:net", "-o", "net.onnx", *wrong).exit_code == cli.USAGE, wrong
+
+
 @pytest.mark.parametrize(
     ("spec", "inputs"),
     [
