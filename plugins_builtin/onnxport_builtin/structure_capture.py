@@ -30,12 +30,14 @@ from torch.utils import _pytree as pytree
 from torch.utils.checkpoint import noop_context_fn
 
 _SCAN = "torch._higher_order_ops.associative_scan"  # the package's attribute of this name is a function
+_CARRYING_SCAN = "torch._higher_order_ops.scan"  # likewise
 
 
 def structures() -> Iterator[Replacement]:
     """While any thread is in it, torch's functions are replaced."""
     wanted = [
         Replacement(importlib.import_module(_SCAN), "generic_associative_scan", _one_operator),
+        Replacement(importlib.import_module(_CARRYING_SCAN), "_maybe_compile_and_run_fn", _states_of_their_own),
         Replacement(proxy_tensor, "_build_proxy_for_sym_expr", _binary_products),
         Replacement(TagActivationCheckpoint, "__call__", _with_context),
         Replacement(fake_impls, "_unique", _whole_positions),
@@ -69,6 +71,20 @@ def _one_operator(original: Callable[..., Any]) -> Callable[..., Any]:
             raise
 
     return generic_associative_scan
+
+
+def _states_of_their_own(original: Callable[..., Any]) -> Callable[..., Any]:
+    """Without it, the steps of a scan that begins with one tensor twice read one state where they mean two."""
+
+    def run(function: Any, combine: Any, states: Sequence[torch.Tensor], inputs: Sequence[torch.Tensor]) -> Any:
+        seen = {id(value) for value in inputs}
+        apart = []
+        for state in states:
+            apart.append(state.clone() if id(state) in seen else state)
+            seen.add(id(state))
+        return original(function, combine, apart, inputs)
+
+    return run
 
 
 def _unmapped(function: Any) -> Callable[..., Any] | None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterable
 from typing import Any
 
 from onnxport import hookimpl
+from onnxport.kit import Replacement
 
 _HOMES = {
     "Generation": "generation",
@@ -31,3 +34,13 @@ def onnxport_commands(app: Any) -> None:
     from onnxport_transformers import commands
 
     commands.add(app)
+
+
+@hookimpl
+def onnxport_patches(model: Any) -> Iterable[Replacement]:
+    """Recurrences of transformers are one scan, whatever the length of the sequence."""
+    if "transformers" not in sys.modules:
+        return []
+    from onnxport_transformers.recurrences import replacements
+
+    return list(replacements(model))

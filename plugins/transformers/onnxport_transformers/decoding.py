@@ -23,7 +23,7 @@ import torch
 from onnxport import InputError
 from torch._subclasses.fake_tensor import FakeTensor
 
-from onnxport_transformers import caches
+from onnxport_transformers import caches, recurrences
 
 BATCH, SEQUENCE, PAST, TOTAL = "batch_size", "sequence_length", "past_sequence_length", "total_sequence_length"
 SIZES = (2, 5, 3)  # batch, past and new tokens of examples: no two axes have the same size
@@ -128,16 +128,21 @@ def decoder(model: Any, *, last_logits: bool = False) -> Graph:
         if lengths is not None:  # the mask has an entry for each key, so its length is no dimension of its own
             total = past_key_values[lengths[0]].shape[lengths[1]] + input_ids.shape[1]
             torch._check(attention_mask.shape[1] == total)
+        else:  # no layer looks back: what counts is which of the new tokens are padding
+            new = input_ids.shape[1]
+            torch._check(attention_mask.shape[1] >= new)
+            attention_mask = attention_mask.narrow(1, attention_mask.shape[1] - new, new)
         given = {"position_ids": position_ids} if has_positions else {}
-        result = super(type(self), self).forward(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            **{cache: caches.filled(template, found, past_key_values)},
-            use_cache=True,
-            return_dict=True,
-            **given,
-            **extra,
-        )
+        with recurrences.continued(model):
+            result = super(type(self), self).forward(
+                input_ids=input_ids,
+                attention_mask=attention_mask,
+                **{cache: caches.filled(template, found, past_key_values)},
+                use_cache=True,
+                return_dict=True,
+                **given,
+                **extra,
+            )
         return result.logits, *caches.tensors(result[cache], found)
 
     batch, past, new = SIZES

@@ -73,7 +73,8 @@ class Generation:
         longest = max(map(len, prompts))
         ids = torch.stack([torch.nn.functional.pad(prompt, (longest - len(prompt), 0)) for prompt in prompts])
         mask = torch.stack([(torch.arange(longest) >= longest - len(prompt)).long() for prompt in prompts])
-        eager, file = _Eager(model), _File(program)
+        file = _File(program)
+        eager = _Eager(model, file.has_keys)
         expected, found = [], []
         for _ in range(steps):
             positions = (mask.cumsum(-1) - 1).clip(0)[:, -ids.shape[1] :]
@@ -89,15 +90,20 @@ class Generation:
 
 
 class _Eager:
-    """The torch model with a cache of its own, whose sliding layers forget."""
+    """The torch model with a cache of its own, whose sliding layers forget.
 
-    def __init__(self, model: Any) -> None:
+    Args:
+        model: the model.
+        has_keys: whether the cache has keys, for which the mask tells which count; else it is for new tokens alone.
+    """
+
+    def __init__(self, model: Any, has_keys: bool) -> None:
         from transformers import DynamicCache
 
         name = decoding.cache_parameter(model)
         if name is None:
             raise InputError(f"{type(model).__name__}.forward takes no cache: it is no decoder.", parameter="model")
-        self._model, self._name = model, name
+        self._model, self._name, self._has_keys = model, name, has_keys
         self._cache = DynamicCache(config=decoding.text_config(model))
         self._has_positions = "position_ids" in decoding.parameters_of(model)
 
@@ -105,6 +111,8 @@ class _Eager:
         """The logits (B, V) of the next token."""
         given: dict[str, Any] = {"position_ids": positions} if self._has_positions else {}
         given[self._name] = self._cache
+        if not self._has_keys:
+            mask = mask[:, -ids.shape[1] :]
         result = self._model(input_ids=ids, attention_mask=mask, use_cache=True, return_dict=True, **given)
         self._cache = result[self._name]
         return result.logits[:, -1].float()  # type: ignore[no-any-return]
@@ -123,6 +131,7 @@ class _File:
         self._inputs = {str(value.name): value for value in program.model.graph.inputs}
         self._dtypes = {name: ONNX_TO_TORCH[value.dtype] for name, value in self._inputs.items()}  # type: ignore[index]
         self._states: Mapping[str, torch.Tensor] = {}
+        self.has_keys = any(name.endswith(".key") for name in self._inputs)
 
     def scores(self, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
         """The logits (B, V) of the next token."""
