@@ -1,6 +1,7 @@
 """The public names of onnxport: each with its home."""
 
 from onnxport_builtin.capture.exporting import is_in_onnx_export as is_in_onnx_export
+from onnxport_builtin.program.onnxruntime_package import MissingRuntimeError as MissingRuntimeError
 from onnxport_quantization.formats import WeightFormat as WeightFormat
 from onnxport_quantization.quantizer import quantize as quantize
 from onnxport_workbench.check import CheckResult as CheckResult

@@ -30,6 +30,7 @@ from onnxport_builtin.program.data_file import DataFile as DataFile
 from onnxport_builtin.program.data_file import absolute as absolute
 from onnxport_builtin.program.data_file import folder_of as folder_of
 from onnxport_builtin.program.data_file import inside as inside
+from onnxport_builtin.program.onnxruntime_package import ort as ort
 from onnxport_builtin.program.own_memory import own_memory as own_memory
 from onnxport_builtin.program.reweight import names_of as names_of
 from onnxport_builtin.request.arguments import example_arguments_of as example_arguments_of

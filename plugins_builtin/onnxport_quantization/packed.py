@@ -19,7 +19,7 @@ import onnx
 import onnx_ir as ir
 import torch
 from onnxport import DataType, WeightError
-from onnxport.kit import ONNX_TO_TORCH, TorchTensor
+from onnxport.kit import ONNX_TO_TORCH, TorchTensor, ort
 from onnxport.optimize.rewriting import QUANTIZED, attribute, is_standard
 
 from onnxport_quantization.formats import WeightFormat
@@ -67,8 +67,6 @@ class Cone:
 
     def factors(self) -> Factors:
         """Compute both."""
-        import onnxruntime as ort  # which most exports don't need
-
         graph = onnx.helper.make_graph(
             list(self.nodes),
             "factors",

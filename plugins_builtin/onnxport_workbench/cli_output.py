@@ -92,9 +92,9 @@ def tell_if_it_fails(**details: Any) -> None:
 
 
 def _fail(error: Exception, as_json: bool) -> NoReturn:
-    from onnxport import errors
+    from onnxport import MissingRuntimeError, errors
 
-    if isinstance(error, (UsageError, errors.InputError, errors.PluginError, errors.SaveError)):
+    if isinstance(error, (UsageError, errors.InputError, errors.PluginError, errors.SaveError, MissingRuntimeError)):
         code = USAGE
     elif isinstance(error, errors.OnnxExporterError):
         code = INTERNAL if isinstance(error, errors.TranslationError) else REFUSED

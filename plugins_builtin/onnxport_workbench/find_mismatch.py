@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import onnx_ir as ir
 import torch
-from onnxport import InputError, ONNXProgram, VerificationError
+from onnxport import InputError, MissingRuntimeError, ONNXProgram, VerificationError
 from onnxport.kit import (
     chosen_functionalizer,
     counted,
@@ -334,7 +334,7 @@ class _Search:
         names = dict.fromkeys(str(value.name) for value in (*values, *(link.value for link in self._drawn)))
         try:
             found = self.program.compute_values(list(names), self.args, self.kwargs)
-        except InputError:
+        except (InputError, MissingRuntimeError):
             raise
         except Exception as error:  # onnxruntime has a class for each of its status codes
             raise VerificationError(f"The ONNX model does not run on onnxruntime: {error}") from error

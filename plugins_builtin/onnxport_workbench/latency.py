@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnxport import FileError, ONNXProgram
-from onnxport.kit import path_argument, plain, wrong
+from onnxport.kit import ort, path_argument, plain, wrong
 
 from onnxport_workbench.json_results import JsonResult
 
@@ -100,8 +100,6 @@ def measured(program: ONNXProgram, args: Sequence[Any], kwargs: Mapping[str, Any
     Raises:
         Exception: whatever onnxruntime raises where it can't run the model.
     """
-    import onnxruntime as ort
-
     options = program.session_options or ort.SessionOptions()
     before = options.enable_profiling, options.profile_file_prefix, options.log_severity_level
     with tempfile.TemporaryDirectory(prefix="onnxport-") as folder:

@@ -8,9 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import onnxruntime as ort
 from onnxport import InputError
-from onnxport.kit import listed, optional, path_argument, runtime, wrong
+from onnxport.kit import listed, optional, ort, path_argument, runtime, wrong
 
 _EXACT = "session.disable_quant_qdq"
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
 import torch
-from onnxport import InputError, ONNXProgram
+from onnxport import InputError, OnnxExporterError, ONNXProgram
 from onnxport.kit import TorchTensor, blaming_the_file, listed, takes, weight_bytes, wrong
 
 from onnxport_builtin.program import runtime, saving
@@ -130,6 +130,8 @@ def open_session(
 def _made_by(initializer: Callable[[str | bytes], Any], staged: str | bytes) -> ort.InferenceSession:
     try:
         session = initializer(staged)
+    except OnnxExporterError:  # it says what to do
+        raise
     except (TypeError, ValueError) as error:  # a function that takes something else
         raise wrong("initializer", initializer, _INITIALIZER) from error
     if not hasattr(session, "run_with_ort_values"):

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import onnx_ir as ir
-import onnxruntime as ort
 import torch
 from onnxport import ArgumentError, InputError
 from onnxport.kit import (
@@ -29,6 +28,8 @@ from onnxport.kit import (
     walk,
     wrong,
 )
+
+from onnxport_builtin.program.onnxruntime_package import ort
 
 
 def bind(
