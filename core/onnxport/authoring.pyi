@@ -14,13 +14,17 @@ from onnxport_builtin.steps import expand as expand
 from onnxport_builtin.steps import filled as filled
 from onnxport_builtin.steps import flat as flat
 from onnxport_builtin.steps import iota as iota
+from onnxport_builtin.steps import is_less as is_less
 from onnxport_builtin.steps import is_static as is_static
 from onnxport_builtin.steps import is_used as is_used
+from onnxport_builtin.steps import larger as larger
 from onnxport_builtin.steps import may_be_one as may_be_one
 from onnxport_builtin.steps import may_be_zero as may_be_zero
 from onnxport_builtin.steps import move_axes as move_axes
 from onnxport_builtin.steps import permute as permute
 from onnxport_builtin.steps import product as product
 from onnxport_builtin.steps import reshape as reshape
+from onnxport_builtin.steps import seed_of as seed_of
+from onnxport_builtin.steps import smaller as smaller
 from onnxport_builtin.steps import static as static
 from onnxport_builtin.steps import unsqueeze as unsqueeze

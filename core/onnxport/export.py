@@ -34,7 +34,7 @@ from onnxport.translate.overrides import Overrides
 from onnxport.translate.walk import Translator
 from onnxport.vocabulary import keys
 from onnxport.vocabulary.callers import warn
-from onnxport.vocabulary.checks import classes_of, observer_of, require_flags
+from onnxport.vocabulary.checks import classes_of, require_flags
 from onnxport.vocabulary.provenance import Level
 from onnxport.vocabulary.tracing import TRACING
 from onnxport.vocabulary.upstream import uncompiled, unset_fake_temporarily, without_autocast
@@ -160,8 +160,7 @@ def export(
     if f is not None:
         external_data = call.plugins.act("check_destination", f, external_data)  # now, and not after an hour
     verifier = _verifier(call) if verify else None  # which is refused before the capture
-    observer = observer_of(verbose) if callable(verbose) else None
-    run = Run(artifacts=Path(artifacts_dir), observer=observer, asked=asked)
+    run = Run(artifacts=Path(artifacts_dir), asked=asked)
     try:
         for start in call.plugins.items("onnxport_before_export"):
             start(run)

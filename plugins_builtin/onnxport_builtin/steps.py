@@ -7,11 +7,13 @@ do.
 from __future__ import annotations
 
 import operator
+import zlib
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx_ir as ir
+import sympy
 from onnxport import DataType, Size, Tensor, Unsupported
 from torch.fx.experimental.symbolic_shapes import free_unbacked_symbols
 
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 Dim = int | Size
 """One dimension of a shape."""
 
+_EXACT = 2**24
+"""Integers up to here are exact in float32, which attributes of nodes are."""
 _CONSTANT_ELEMENTS = 1024
 """Tensors of one value are constants up to this number of elements."""
 
@@ -52,6 +56,41 @@ def product(dims: Iterable[Dim]) -> Dim:
     for d in dims:
         result = d if isinstance(result, int) and result == 1 else result * d
     return result
+
+
+def larger(op: Builder, a: Dim, b: Dim) -> Dim:
+    """The larger of two sizes, which may be known at run time only."""
+    return _of_two(op, sympy.Max, a, b) if not is_static((a, b)) else max(a, b)
+
+
+def smaller(op: Builder, a: Dim, b: Dim) -> Dim:
+    """The smaller of two sizes, which may be known at run time only."""
+    return _of_two(op, sympy.Min, a, b) if not is_static((a, b)) else min(a, b)
+
+
+def is_less(op: Builder, a: Dim, b: Dim) -> bool | Size:
+    """Whether a size is less than another: a bool, or what `op.If` and `op.Where` take as a condition at run time."""
+    return _of_two(op, sympy.StrictLessThan, a, b, "bool") if not is_static((a, b)) else a < b
+
+
+def _of_two(op: Builder, function: Any, a: Dim, b: Dim, kind: str = "int") -> Any:
+    """An expression of two sizes, as it is written: sympy takes sizes for positive, and a file's may be 0."""
+    if a == b:
+        return False if kind == "bool" else a
+    left, right = (d.expr if isinstance(d, Size) else sympy.Integer(d) for d in (a, b))
+    return op.symbols.size(function(left, right, evaluate=False), kind)
+
+
+def seed_of(op: Builder, draw: int = 0) -> float | None:
+    """The seed for a random node, of the node and the export's own seed; None where the user gave none.
+
+    Args:
+        draw: tells the random nodes of one translation apart.
+    """
+    if op.seed is None:
+        return None
+    name = op.node.name if op.node is not None else ""
+    return float(zlib.crc32(f"{op.seed}/{name}/{draw}/{len(op.frame.nodes)}".encode()) % _EXACT)
 
 
 def may_be_zero(dim: Dim) -> bool:

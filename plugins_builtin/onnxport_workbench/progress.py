@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from onnxport.kit import counted, plain
+from onnxport.kit import counted, plain, wrong
 
 from onnxport_workbench.cli_models import model_size, shown_bytes
 from onnxport_workbench.cli_output import is_terminal
@@ -30,7 +30,9 @@ def started(run: Run) -> None:
     is shown, and a function that is passed as ``verbose`` shows its own.
     """
     asked = run.asked.get("verbose")
-    if run.observer is not None:  # the caller's function, or a pack's display
+    if callable(asked):
+        run.observer = _calling(asked)
+    if run.observer is not None:  # or a pack shows its own
         return
     display: _Display | None = None
     if asked:
@@ -57,6 +59,18 @@ def ended(run: Run) -> None:
     finally:
         if not isinstance(run.observer, _Lines):
             _one_at_a_time.release()
+
+
+def _calling(function: Callable[[str], object]) -> Callable[[str], None]:
+    """The function of ``verbose``. A TypeError of it becomes an InputError."""
+
+    def observe(stage: str) -> None:
+        try:
+            function(stage)
+        except TypeError as error:
+            raise wrong("verbose", function, "True, False, or a function that takes the name of a stage") from error
+
+    return observe
 
 
 class _Display:

@@ -99,3 +99,98 @@ def test_modules_with_a_stub_give_what_it_lists(module: Any) -> None:
     for name, home in homes_in("__init__" if module is onnxport else module.__name__.rpartition(".")[2]).items():
         found = getattr(importlib.import_module(home), name, None) or importlib.import_module(f"{home}.{name}")
         assert getattr(module, name) is found, name
+
+
+# Sizes ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rows", [2, 4, 9])
+def test_the_larger_and_the_smaller_of_sizes(rows: int) -> None:
+    """Sizes that are known at run time only are compared there, with each other and with numbers."""
+
+    def translated(op: onnxport.Builder, self: onnxport.Tensor, other: onnxport.Tensor, *, alpha: int = 1) -> Any:
+        n, m = op.size(self, 0), op.size(self, 1)
+        numbers = [authoring.larger(op, n, 4), authoring.smaller(op, n, 4), authoring.larger(op, n, m),
+                   authoring.smaller(op, m, n), authoring.larger(op, 3, 5), authoring.smaller(op, n, n)]  # fmt: skip
+        total = op.ReduceSum(op.cast(op.sizes(numbers), DataType.FLOAT))
+        flags = [authoring.is_less(op, n, 4), authoring.is_less(op, 4, n), authoring.is_less(op, n, m)]
+        assert authoring.is_less(op, 3, 5) is True and authoring.is_less(op, n, n) is False
+        for place, flag in enumerate(flags):
+            total = op.Add(total, op.Where(flag, 100.0 * 10**place, 0.0))
+        return op.Add(op.Mul(self, 0.0), op.Squeeze(total))
+
+    class Sum(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x + x
+
+    shapes = ({0: torch.export.Dim("n", min=2), 1: "m"},)
+    program = onnxport.export(
+        Sum(), (torch.randn(3, 5),), dynamic_shapes=shapes, custom_translation_table={ADD: translated}
+    )
+    for columns in (3, 6):
+        n, m = rows, columns
+        expected = max(n, 4) + min(n, 4) + max(n, m) + min(n, m) + 5 + n + 100 * (n < 4) + 1000 * (n > 4)
+        expected += 10000 * (n < m)
+        torch.testing.assert_close(program(torch.randn(n, m))[0], torch.full((n, m), float(expected)))
+
+
+def test_a_condition_is_no_python_bool() -> None:
+    """``if`` would take one branch for all sizes."""
+
+    def translated(op: onnxport.Builder, self: onnxport.Tensor, other: onnxport.Tensor, *, alpha: int = 1) -> Any:
+        return op.Add(self, other) if authoring.is_less(op, op.size(self, 0), 4) else op.Sub(self, other)
+
+    model = Model(torch.relu).eval()
+    table = {ADD: translated}
+    with pytest.warns(UserWarning, match=r"whether n<4 is known at run time only: write op\.Where or op\.If"):
+        onnxport.export(model, (torch.randn(3),), dynamic_shapes=({0: "n"},), custom_translation_table=table)
+
+
+def test_shapes_and_types_of_foreign_nodes() -> None:
+    seen: list[Any] = []
+
+    def translated(op: onnxport.Builder, self: onnxport.Tensor, other: onnxport.Tensor, *, alpha: int = 1) -> Any:
+        n = op.size(self, 0)
+        seen.append(op.call("com.example", "Alike", op.cast(self, DataType.DOUBLE), like=self))
+        seen.append(op.call("com.example", "Two", self, outputs=2, like=self, shapes=[[n * 2, 3], None])[0])
+        seen.append(op.call("com.example", "Typed", self, dtypes=[DataType.INT64, torch.bool], shapes=[[n], [4]])[1])
+        seen.append(op.call("com.example", "Plain", self))
+        return op.Add(self, other)
+
+    program = onnxport.export(
+        Model(torch.relu).eval(), (torch.randn(3, 5),), dynamic_shapes=({0: "n"},),
+        custom_translation_table={ADD: translated}, optimize=False,
+    )  # fmt: skip
+    told = [(value.dtype, None if value.shape is None else [str(dim) for dim in value.shape]) for value in seen]
+    assert told == [
+        (DataType.FLOAT, ["n", "5"]),
+        (DataType.FLOAT, ["2*n", "3"]),
+        (DataType.BOOL, ["4"]),
+        (DataType.FLOAT, None),
+    ]
+    assert program.model.graph
+
+
+@pytest.mark.parametrize("shapes", [[], [[1], [2]]])
+def test_a_shape_for_each_result(shapes: Any) -> None:
+    def translated(op: onnxport.Builder, self: onnxport.Tensor, other: onnxport.Tensor, *, alpha: int = 1) -> Any:
+        return op.call("com.example", "One", self, other, shapes=shapes)
+
+    with pytest.raises(onnxport.OnnxExporterError, match=r"One has 1 results?, and shapes="):
+        onnxport.export(Model(torch.relu).eval(), (torch.randn(3),), custom_translation_table={ADD: translated})
+
+
+def test_each_random_node_has_a_seed_of_its_own() -> None:
+    seeds: list[Any] = []
+
+    def translated(op: onnxport.Builder, self: onnxport.Tensor, other: onnxport.Tensor, *, alpha: int = 1) -> Any:
+        seeds.extend(authoring.seed_of(op, draw) for draw in range(2))
+        return op.Add(self, other)
+
+    class Twice(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return (x + 1.5) + x
+
+    for seed in (None, 7):
+        onnxport.export(Twice(), (torch.randn(2),), seed=seed, custom_translation_table={ADD: translated})
+    assert seeds[:4] == [None] * 4 and len(set(seeds[4:])) == 4

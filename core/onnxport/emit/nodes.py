@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     import torch.fx
 
+    from onnxport.emit.symbols import Size
     from onnxport.records.emission import Emission
     from onnxport.records.profiles import Profile
     from onnxport.records.translations import Translation
@@ -89,7 +90,7 @@ class Nodes(Values):
         if wide is not None and own is not None:
             made = self._emit(spec, wider, tuple(values), outputs, literals.of_type(spec, given, wide))
             return self._cast_all(made, own)
-        return self._append("", spec.name, values, attrs, dtypes, self._shape("", spec.name, values, attributes))
+        return self._append("", spec.name, values, attrs, dtypes, [self._shape("", spec.name, values, attributes)])
 
     def _dtypes(
         self, domain: str, name: str, values: Sequence[Any], attributes: dict[str, Any], count: int
@@ -144,12 +145,13 @@ class Nodes(Values):
         values: Sequence[Tensor | None],
         attrs: Sequence[ir.Attr],
         dtypes: Sequence[DataType | None],
-        shape: ir.Shape | None,
+        shapes: Sequence[ir.Shape | None],
         overload: str = "",
     ) -> Any:
         base = f"{self.node.name}_{op_type}" if self.node is not None else op_type
         results = [Tensor(self.unique(base), dtype) for dtype in dtypes]
-        results[0].shape = shape
+        for result, shape in zip(results, shapes):  # of the first alone, where a plugin tells it
+            result.shape = shape
         node = Node(
             domain,
             op_type,
@@ -227,6 +229,8 @@ class Nodes(Values):
         version: int | None = None,
         outputs: int = 1,
         dtypes: Sequence[DataType | torch.dtype | None] | None = None,
+        shapes: Sequence[Sequence[int | Size] | ir.Shape | None] | None = None,
+        like: Tensor | None = None,
         overload: str = "",
         **attributes: Any,
     ) -> Any:
@@ -239,6 +243,8 @@ class Nodes(Values):
             outputs: number of results.
             dtypes: element type of each result; by default what a plugin tells of the operator, or that of the first
                 tensor input.
+            shapes: of each result, None where it isn't known; by default what a plugin tells of the operator.
+            like: a tensor whose element type and shape the results have that ``dtypes`` and ``shapes`` say nothing of.
 
         Raises:
             ValueError: the model has another version of the domain.
@@ -246,11 +252,18 @@ class Nodes(Values):
         domain, spec = domains.require(self, domain, version, name)
         first = next((v.dtype for v in inputs if isinstance(v, Tensor)), None)
         values = [self.tensor(value, first) for value in inputs]
+        count = literals.count(name, outputs) if dtypes is None else len(dtypes)
         attrs = [literals.attribute(spec or name, key, value) for key, value in attributes.items() if value is not None]
         given = literals.by_name(attrs)
-        if dtypes is None:
-            count = literals.count(name, outputs)
-            kinds = self._dtypes(domain, name, values, given, count) or [first] * count
-        else:
+        if dtypes is not None:
             kinds = [None if dtype is None else onnx_dtype(dtype) for dtype in dtypes]
-        return self._append(domain, name, values, attrs, kinds, self._shape(domain, name, values, given), overload)
+        elif like is not None:
+            kinds = [like.dtype] * count
+        else:
+            kinds = self._dtypes(domain, name, values, given, count) or [first] * count
+        if shapes is None:
+            shapes = [self._shape(domain, name, values, given)] if like is None else [like.shape] * count
+        elif len(shapes) != count:
+            raise ValueError(f"{name} has {count} results, and shapes= is of {len(shapes)}: give one for each, or None")
+        dims = [None if shape is None else self.symbols.shared(shape) for shape in shapes]
+        return self._append(domain, name, values, attrs, kinds, dims, overload)

@@ -100,6 +100,12 @@ class Size(ir.SymbolicDim, metaclass=Concrete):
     def __neg__(self) -> Any:
         return self._symbols.size(-self.expr)
 
+    def __bool__(self) -> bool:
+        """A size is never taken for False. A condition has no truth before the model runs."""
+        if self.kind == "bool":
+            raise Unsupported(f"whether {self._value} is known at run time only: write op.Where or op.If")
+        return True
+
     def _number(self) -> Any:
         """No Python number: the decomposition may do without one."""
         raise Unsupported(

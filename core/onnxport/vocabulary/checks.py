@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -108,18 +108,6 @@ def takes(function: Any, *args: Any) -> bool:
     except ValueError:
         return True
     return True
-
-
-def observer_of(function: Callable[[str], object]) -> Callable[[str], None]:
-    """The function of ``verbose``, which is called with each stage. A TypeError of it becomes an InputError."""
-
-    def observe(stage: str) -> None:
-        try:
-            function(stage)
-        except TypeError as error:
-            raise wrong("verbose", function, "True, False, or a function that takes the name of a stage") from error
-
-    return observe
 
 
 def classes_of(given: Any) -> tuple[type | str, ...]:

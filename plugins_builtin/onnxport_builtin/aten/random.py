@@ -7,11 +7,11 @@ its own. onnxruntime 1.32 draws float32 and float64; other types are cast.
 from __future__ import annotations
 
 import math
-import zlib
 from typing import TYPE_CHECKING, Any
 
 import torch
 from onnxport import DataType, Size, Tensor, Unsupported, translation
+from onnxport.authoring import seed_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -23,14 +23,6 @@ _FLOATS = (*_DRAWN, DataType.FLOAT16, DataType.BFLOAT16)
 _EXACT = 2**24
 _LEAST = 2.0**-32  # below all other uniform numbers that onnxruntime draws
 _SELU_ALPHA = 1.7580993408473766  # the value that SELU saturates at, negated
-
-
-def seed_of(op: Any, draw: int = 0) -> float | None:
-    """A seed that depends on the node and on the export's own seed; None where the user gave none."""
-    if op.seed is None:
-        return None
-    name = op.node.name if op.node is not None else ""
-    return float(zlib.crc32(f"{op.seed}/{name}/{draw}/{len(op.frame.nodes)}".encode()) % _EXACT)
 
 
 def draw(op: Any, kind: str, shape: Sequence[int | Size], dtype: DataType, **attributes: float) -> Tensor:
