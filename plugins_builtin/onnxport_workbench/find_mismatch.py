@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,9 +27,11 @@ from onnxport.kit import (
 )
 from torch.export import ExportedProgram
 from torch.fx import Graph, GraphModule, Node
+from torch.utils import _pytree as pytree
 
 from onnxport_workbench import reproduction
 from onnxport_workbench.arguments import call_arguments
+from onnxport_workbench.comparing import tolerance
 from onnxport_workbench.half_precision import half_of, in_type_of
 from onnxport_workbench.inlining import inlined
 from onnxport_workbench.json_results import JsonResult
@@ -39,6 +41,8 @@ from onnxport_workbench.sessions import exact_options
 from onnxport_workbench.tolerances import tolerance_argument
 from onnxport_workbench.verify import OutputCheck, VerificationResult, compare, opened_program, verify
 from onnxport_workbench.weight_check import WeightCheck, check_weights
+
+_LAST_PLACES = 4  # how far the inputs of an operator may be from those of another that rounds otherwise
 
 
 class _Link(NamedTuple):
@@ -116,7 +120,8 @@ class MismatchResult(JsonResult):
         nodes: how many FX nodes compute tensors; those that were folded, fused or shared have no value of their own.
         runs: how many instrumented runs it took.
         random: FX nodes that draw random numbers; torch went on with the numbers that the ONNX model drew.
-        ties: FX nodes that choose among equal values, such as an unstable sort, and chose others; likewise.
+        ties: FX nodes that choose among equal values, such as an unstable sort, and chose others; likewise. With
+            ``each``, those too that round, and had values between two steps, as far as their inputs' last places tell.
         outputs: the outputs compared without instruments, where no value inside departs and nothing is random.
         weights: which weights differ from the exported program's, where a value departs.
     """
@@ -161,7 +166,7 @@ class MismatchResult(JsonResult):
         if self.random:
             lines.append(f"Random, not compared: {', '.join(self.random)}.")
         if self.ties:
-            lines.append(f"Another choice among equal values: {', '.join(self.ties)}.")
+            lines.append(f"Another choice among equal values or steps: {', '.join(self.ties)}.")
         return plain("\n".join(lines))
 
 
@@ -173,6 +178,7 @@ def find_mismatch(
     exported_program: ExportedProgram | None = None,
     rtol: float | None = None,
     atol: float | None = None,
+    each: bool = False,
     memory_budget: int = 2 * 2**30,
     repro: str | os.PathLike[str] | None = None,
 ) -> MismatchResult:
@@ -189,6 +195,9 @@ def find_mismatch(
         exported_program: what the ONNX model was exported from; by default what `program` keeps.
         rtol: relative tolerance of floating-point values; by default that of the dtype in `verify.TOLERANCES`.
         atol: absolute tolerance, likewise.
+        each: compare each operator on the values that the ONNX model has, so that no difference is carried along: what
+            departs then is an operator that computes something else, and nothing departs where roundings or choices
+            among equal values grow on their way.
         memory_budget: bytes of values inside the graph to hold at once, both sides together. Where they don't fit, the
             graph is searched by bisection, in several runs.
         repro: a folder for a minimal reproduction of the mismatch: ``node.pt2`` with the one operator, ``node.onnx``
@@ -225,13 +234,16 @@ def find_mismatch(
     opened = ONNXProgram(opened.model, exported)
     search = _Search(opened, exported, positional, keywords, tolerances, memory_budget)
     result = search.result
-    found = search.first(search.links)
-    while found is not None and search.is_tie(found[0]):
+    if each:
+        found = search.first_of_each()
+    else:
         found = search.first(search.links)
+        while found is not None and search.is_tie(found[0]):
+            found = search.first(search.links)
     if found is not None:
         result.mismatch = search.describe(*found, folder)
         result.weights = check_weights(opened.model, opened.exported_program, exported)
-    elif not result.random and not result.ties:
+    elif not each and not result.random and not result.ties:
         outputs = verify(opened, exported, positional, keywords, generate=False, rtol=rtol, atol=atol)
         result.outputs = None if outputs.comparisons[0].skipped else outputs
         opened.release()
@@ -305,6 +317,25 @@ class _Search:
                 return found
         return None
 
+    def first_of_each(self) -> tuple[_Link, OutputCheck] | None:
+        """The first of the links that departs though its operator has the ONNX model's values; in chunks that fit."""
+        by_node: dict[Node, list[_Link]] = {}
+        for link in self.links:
+            by_node.setdefault(link.node, []).append(link)
+        rest = self.links
+        while rest:
+            chunk, rest = self._fitting(rest)
+            nodes = {link.node for link in chunk}
+            given = [link for node in _sources(nodes, by_node.keys()) for link in by_node[node]]
+            self.result.runs += 1
+            stepwise = _Stepwise(self, chunk, given, self.onnx_values(link.value for link in (*given, *chunk)))
+            stepwise.of(self.inputs)
+            self.compared |= {str(link.value.name) for link in chunk}
+            self.result.ties += stepwise.ties
+            if stepwise.departing is not None:
+                return stepwise.departing
+        return None
+
     def _cost(self, link: _Link) -> int:
         return 2 * self.bytes.get(link.node.name, 0)
 
@@ -331,6 +362,12 @@ class _Search:
 
     def values(self, values: Iterable[ir.Value], nodes: Iterable[Node]) -> tuple[dict[str, Any], dict[str, Any]]:
         """Values of the ONNX graph, and of FX nodes, by name; torch takes the random numbers that the model drew."""
+        found = self.onnx_values(values)
+        reference = Reference(self.module, {node.name for node in nodes}, self.forced)
+        return found, reference.of(self.inputs)
+
+    def onnx_values(self, values: Iterable[ir.Value]) -> dict[str, Any]:
+        """Values of the ONNX graph, by name, and the random numbers that it drew."""
         names = dict.fromkeys(str(value.name) for value in (*values, *(link.value for link in self._drawn)))
         try:
             found = self.program.compute_values(list(names), self.args, self.kwargs)
@@ -340,8 +377,7 @@ class _Search:
             raise VerificationError(f"The ONNX model does not run on onnxruntime: {error}") from error
         for link in self._drawn:
             self.forced[link.node.name][link.result] = found[str(link.value.name)]
-        reference = Reference(self.module, {node.name for node in nodes}, self.forced)
-        return found, reference.of(self.inputs)
+        return found
 
     def check(self, link: _Link, expected: Any, found: torch.Tensor) -> OutputCheck:
         """Compare one value of both sides."""
@@ -409,6 +445,94 @@ class _Search:
             reproduction.write(folder, single, extracted, self.program.model, inputs)
             mismatch.repro = str(folder)
         return mismatch
+
+
+class _Stepwise(Reference):
+    """Runs the FX graph on the values of the ONNX model, and compares what each node makes of them.
+
+    Args:
+        search: compares.
+        chunk: what is compared.
+        given: values that the chunk's nodes take.
+        found: the values of the ONNX graph, by name.
+    """
+
+    def __init__(
+        self, search: _Search, chunk: list[_Link], given: list[_Link], found: Mapping[str, torch.Tensor]
+    ) -> None:
+        super().__init__(search.module, (), search.forced)
+        self._search, self._found = search, found
+        self._forced = dict(search.forced)
+        self._links: dict[Node, dict[int | None, _Link]] = {}
+        for link in (*given, *chunk):
+            self._links.setdefault(link.node, {})[link.result] = link
+        self._compared = {id(link) for link in chunk}
+        self.departing: tuple[_Link, OutputCheck] | None = None
+        self.ties: list[str] = []
+
+    def computed(self, node: Node, value: Any) -> None:
+        """Compare a node's results, and go on with those of the ONNX model."""
+        links = self._links.get(node)
+        if links is None:
+            return
+        forced = {}
+        for index, link in links.items():
+            found = self._found[str(link.value.name)]
+            want = value if index is None else value[index]
+            forced[index] = given = _as_complex(want, found)
+            if self._search.half is not None:
+                forced[index] = given = in_type_of(want, given)
+            if id(link) in self._compared and self.departing is None:
+                check = self._search.check(link, value, found)
+                if check.problem and not self._is_tie(node, index, want, given):
+                    self.departing = link, check
+        self._forced = {**self._forced, node.name: forced}
+
+    def _is_tie(self, node: Node, index: int | None, want: torch.Tensor, found: torch.Tensor) -> bool:
+        """Whether a result is another choice among equal values, or another rounding of what is between two steps."""
+        source = node.all_input_nodes[0] if node.all_input_nodes else None
+        chosen = source is not None and may_tie(node) and same_choice(node, self.env[source], want, found)
+        if not chosen and not self._is_another_rounding(node, index, want, found):
+            return False
+        self.ties.append(node.name)
+        return True
+
+    def _is_another_rounding(self, node: Node, index: int | None, want: torch.Tensor, found: torch.Tensor) -> bool:
+        """Whether each element is what torch gives when the last places of the inputs are a little lower or higher."""
+        if not isinstance(want, torch.Tensor) or (want.dtype, want.shape) != (found.dtype, found.shape):
+            return False
+        exact = not (want.is_floating_point() or want.is_complex())
+        relative, absolute = (0.0, 0.0) if exact else tolerance(want.dtype)
+        agrees = torch.zeros(want.shape, dtype=torch.bool)
+        given = self.fetch_args_kwargs_from_env(node)
+        for steps in (-_LAST_PLACES, 0, _LAST_PLACES):
+            args, kwargs = pytree.tree_map(lambda leaf, by=steps: _moved(leaf, by), given)
+            value = getattr(self, node.op)(node.target, args, kwargs)
+            value = value if index is None else value[index]
+            if value.shape != found.shape:
+                return False
+            agrees |= torch.isclose(found, value.to(found.dtype), rtol=relative, atol=absolute, equal_nan=True)
+        return bool(agrees.all())
+
+
+def _moved(leaf: Any, steps: int) -> Any:
+    if not isinstance(leaf, torch.Tensor) or not leaf.is_floating_point():
+        return leaf
+    return leaf * (1 + steps * torch.finfo(leaf.dtype).eps)
+
+
+def _sources(nodes: Iterable[Node], known: Collection[Node]) -> list[Node]:
+    """The nearest nodes with known values before some nodes; on the way are those that have none of their own."""
+    found: dict[Node, None] = {}
+    waiting, seen = list(nodes), set(nodes)
+    while waiting:
+        for source in waiting.pop().all_input_nodes:
+            if source in known and source not in seen:
+                found[source] = None
+            elif source not in seen:
+                waiting.append(source)
+            seen.add(source)
+    return list(found)
 
 
 def _links(graph: ir.Graph, fx: Graph) -> list[_Link]:

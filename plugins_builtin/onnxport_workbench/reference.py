@@ -50,6 +50,7 @@ class Reference(Interpreter):
                 self.bytes[n.name] = sum(tensor.nbytes for tensor in tensors)
             if _is_symbolic(n) or (_may_draw(n, self.module) and _differ(tensors, super().run_node(n))):  # type: ignore[arg-type]
                 self.random.add(n.name)
+        self.computed(n, value)
         forced = self._forced.get(n.name)
         if forced and isinstance(value, torch.Tensor):
             value = forced[None].to(value.device)
@@ -58,6 +59,9 @@ class Reference(Interpreter):
         if n.name in self._keep:
             self.kept[n.name] = value
         return value
+
+    def computed(self, node: Node, value: Any) -> None:
+        """Called with what a node gives, before its forced results take the place of that."""
 
 
 def _may_draw(node: Node, owner: GraphModule) -> bool:

@@ -92,6 +92,8 @@ class VerificationResult(JsonResult):
             whose weights are rounded likewise, as onnxruntime computes what the file says.
         dtype: the half precision that a model of float32 was written in; else empty. Comparisons are then with the
             float32 model, within the tolerances of this dtype.
+        departing: the ``(args, kwargs)`` of each comparison with outputs that differ, by its label: `find_mismatch`
+            takes them.
         original: with rounded weights: the outputs at the example inputs, as a plain session gives them, against the
             torch model with its own weights. Nothing there is a failure.
     """
@@ -101,6 +103,7 @@ class VerificationResult(JsonResult):
     weights: WeightCheck = field(default_factory=WeightCheck)
     rounding: Any = None
     dtype: str = ""
+    departing: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = field(default_factory=dict, repr=False)
     original: Comparison | None = None
 
     @property
@@ -439,6 +442,8 @@ class _Verification:
             precision = self._half or self._precisions.get(value.metadata_props.get(keys.ORIGIN, ""))
             want = in_type_of(actual, want) if keys.DTYPE in value.metadata_props else want
             comparison.outputs.append(compare(str(value.name), want, actual, *self._tolerances, precision))
+        if any(output.problem for output in comparison.outputs):
+            self.result.departing[comparison.label] = args, kwargs
         if next(wanted, None) is not None:
             comparison.error = f"The graph has fewer outputs than the {len(expected)} that the torch model returns."
 

@@ -3,25 +3,19 @@
 ``python tests/conformance/grid.py --ops add,mul --dtypes float32,int64 --samples 4 [--dynamic] [--verbose]``
 
 With no operators named, the whole database is run, static and dynamic, its failures are held against ``known.csv``
-and ``docs/coverage.md`` is written. What was measured is kept in ``build/conformance``: ``--resume`` runs the rest,
-``--failed`` again what failed.
+and ``docs/coverage.md`` is written. ``operator_zoo.py`` runs it, as a zoo of models.
 """
 
 from __future__ import annotations
 
-import argparse
-import collections
-import concurrent.futures
-import json
 import logging
-import multiprocessing
 import signal
 import sys
 import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,15 +26,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 import compare
-import known
 import onnxport
-from cases import DTYPES, UNINITIALIZED, Case, cases, copied, has_dtype, name_of, operators, other_inputs, reseed
+from cases import UNINITIALIZED, Case, cases, copied, has_dtype, name_of, operators, other_inputs, reseed
 from onnxport import DataType
 from onnxport_builtin.program import runtime
 from support import TOLERANCES, flat_tensors
 from widened import widened
 
-CACHE = Path(__file__).resolve().parents[2] / "build" / "conformance" / "grid.jsonl"
 SAMPLES = 2
 SECONDS_A_CASE = 120
 _DRAWS = 24
@@ -424,9 +416,8 @@ class Plan:
 Key = tuple[str, str, str, int]  # op, dtype, mode, sample
 
 
-def run_operator(entry: Any, plan: Plan, skip: Iterable[Key] = ()) -> Iterator[tuple[Key, Outcome | None]]:
-    """Outcomes of one operator's cases; ``None`` comes before each, so that a crash of the process leaves a trace."""
-    skipped = set(skip)
+def run_operator(entry: Any, plan: Plan) -> Iterator[tuple[Key, Outcome]]:
+    """Outcomes of one operator's cases."""
     for dtype in plan.dtypes:
         if not has_dtype(entry, dtype):
             continue
@@ -438,9 +429,6 @@ def run_operator(entry: Any, plan: Plan, skip: Iterable[Key] = ()) -> Iterator[t
         for case in found:
             for mode in plan.modes:
                 key = (case.name, dtype, mode, case.index)
-                if key in skipped:
-                    continue
-                yield key, None
                 yield key, in_time(lambda: run(case, mode == "dynamic", plan.opset), plan.seconds)  # noqa: B023
 
 
@@ -461,150 +449,18 @@ def in_time(compute: Callable[[], Outcome], seconds: int) -> Outcome:
         signal.signal(signal.SIGALRM, previous)
 
 
-def _run_named(position: int, plan: Plan, skip: list[Key]) -> list[tuple[Key, Outcome | None]]:
-    """In a worker process: one operator, by its place in the database."""
-    _prepare()
-    return [pair for pair in run_operator(operators()[position], plan, skip) if pair[1] is not None]
-
-
-def _prepare() -> None:
+def prepare() -> None:
+    """Set what is global: one thread, no gradients, no warnings."""
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     torch.set_grad_enabled(False)
     logging.getLogger("torch").setLevel(logging.ERROR)
 
 
-def run_grid(
-    chosen: list[int], plan: Plan, jobs: int, skip: set[Key], cache: Path | None
-) -> Iterator[tuple[Key, Outcome]]:
-    """Run those places of the database, writing each outcome to the cache as it comes."""
-    entries = operators()
-    with _Log(cache) as log:
-        if jobs <= 1:
-            for place in chosen:
-                for key, outcome in run_operator(entries[place], plan, skip):
-                    log.write(key, outcome)
-                    if outcome is not None:
-                        yield key, outcome
-            return
-        context = multiprocessing.get_context("spawn")
-        with concurrent.futures.ProcessPoolExecutor(jobs, mp_context=context) as pool:
-            names = {place: name_of(entries[place]) for place in chosen}
-            waiting = [pool.submit(_run_named, p, plan, [k for k in skip if k[0] == names[p]]) for p in chosen]
-            for future in concurrent.futures.as_completed(waiting):
-                for key, outcome in future.result():
-                    log.write(key, outcome)
-                    if outcome is not None:
-                        yield key, outcome
-
-
-class _Log:
-    """The cache, one JSON object a line; the last line of a case counts."""
-
-    def __init__(self, path: Path | None) -> None:
-        if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("a") if path is not None else None
-
-    def write(self, key: Key, outcome: Outcome | None) -> None:
-        if self._file is not None:
-            self._file.write(json.dumps([*key, asdict(outcome) if outcome is not None else None]) + "\n")
-            self._file.flush()
-
-    def __enter__(self) -> _Log:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._file is not None:
-            self._file.close()
-
-
-def read_cache(path: Path = CACHE) -> dict[Key, Outcome]:
-    """What was measured; a case that was begun and never ended crashed its process."""
-    found: dict[Key, Outcome] = {}
-    if path.exists():
-        for line in path.read_text().splitlines():
-            try:
-                op, dtype, mode, sample, outcome = json.loads(line)
-            except ValueError:
-                continue  # a line cut off when the process was stopped
-            crash = Outcome("error", "the process died")
-            found[(op, dtype, mode, sample)] = Outcome(**outcome) if outcome is not None else crash
-    return found
-
-
-# Command line --------------------------------------------------------------------------------------------------------
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Run the grid as asked; 1 when what failed isn't what ``known.csv`` lists."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--ops", default="", help="comma-separated names; a trailing * is a prefix; all when left out")
-    parser.add_argument("--dtypes", default=",".join(DTYPES))
-    parser.add_argument("--samples", type=int, default=SAMPLES, help="of each operator and dtype; 0 for all")
-    parser.add_argument("--dynamic", action="store_true", help="dynamic dimensions only")
-    parser.add_argument("--static", action="store_true", help="fixed dimensions only")
-    parser.add_argument("--opset", type=int, default=None)
-    parser.add_argument("--jobs", type=int, default=1)
-    parser.add_argument("--resume", action="store_true", help="keep what the cache has")
-    parser.add_argument("--failed", action="store_true", help="run again what failed in the cache, and what it lacks")
-    parser.add_argument(
-        "--update-known", action="store_true", help="rewrite known.csv: drop what passes, add what fails"
-    )
-    parser.add_argument("--verbose", action="store_true", help="print the whole detail of failures")
-    options = parser.parse_args(arguments)
-    _prepare()
-    wanted = [name for name in options.ops.split(",") if name]
-    modes = ("static",) if options.static or (wanted and not options.dynamic) else ("static", "dynamic")
-    modes = ("dynamic",) if options.dynamic else modes
-    plan = Plan(tuple(options.dtypes.split(",")), modes, options.samples, options.opset)
-    chosen = [place for place, entry in enumerate(operators()) if _is_wanted(entry, wanted)]
-    standard = options.samples == SAMPLES and options.opset is None
-    cache = CACHE if standard else None
-    cached = read_cache() if standard else {}
-    skip = {k for k, v in cached.items() if not options.failed or v.kind in ("pass", "capture", "frozen")}
-    if not (options.resume or options.failed):
-        skip = set()
-        if not wanted and standard and set(DTYPES) == set(plan.dtypes) and len(modes) == 2:
-            CACHE.unlink(missing_ok=True)
-    names = {name_of(operators()[place]) for place in chosen}
-    results = {k: v for k, v in cached.items() if k in skip and k[0] in names and k[1] in plan.dtypes and k[2] in modes}
-    for key, outcome in run_grid(chosen, plan, options.jobs, skip, cache):
-        results[key] = outcome
-        if outcome.counts and outcome.kind != "pass":
-            detail = outcome.detail if options.verbose else " ".join(outcome.detail.split())[:260]
-            print(f"{outcome.kind:9} {key[0]} {key[1]} {key[2]} #{key[3]}: {detail}", flush=True)
-    _summarize(results)
-    if not standard:
-        return 0
-    if options.update_known:
-        known.update(results)
-    problems = known.differences(results)
-    print("\n".join(problems))
-    if not wanted and not options.dynamic and not options.static:
-        import coverage_page
-
-        coverage_page.write(read_cache())
-    return 1 if problems else 0
-
-
-def _is_wanted(entry: Any, wanted: list[str]) -> bool:
-    full = name_of(entry)
-    return not wanted or any(n in (full, entry.name) or (n.endswith("*") and full.startswith(n[:-1])) for n in wanted)
-
-
-def _summarize(results: dict[Key, Outcome]) -> None:
-    totals: dict[tuple[str, str], collections.Counter[str]] = collections.defaultdict(collections.Counter)
-    for (_, dtype, mode, _), outcome in results.items():
-        totals[dtype, mode][outcome.kind] += 1
-        totals[dtype, mode]["counted"] += outcome.counts
-    for (dtype, mode), counts in totals.items():
-        kinds = {kind: n for kind, n in counts.items() if kind != "counted"}
-        print(f"{dtype:9} {mode:8} {counts['pass']}/{counts['counted']} pass  {kinds}")
-
-
 if __name__ == "__main__":
-    raise SystemExit(main())
+    import operator_zoo
+
+    raise SystemExit(operator_zoo.main())
 
 
-__all__ = ["Case", "Outcome", "Plan", "cases", "operators", "read_cache", "run", "run_grid", "run_operator"]
+__all__ = ["Case", "Outcome", "Plan", "cases", "operators", "run", "run_operator"]

@@ -13,7 +13,7 @@ from typing import Any
 
 from onnxport.kit import UsageError
 
-from onnxport_zoo.resolvers import resolver_named
+from onnxport_zoo.resolvers import Resolver, resolver_at, resolver_named
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -41,6 +41,7 @@ class Case:
         latency: whether to measure it.
         seconds: how long it may take.
         memory: how many bytes it may have; 0 for what the machine has for each job.
+        place: of the resolver that the model's name starts with, ``file.py:attribute``; empty for those of packs.
     """
 
     model: str
@@ -55,6 +56,7 @@ class Case:
     latency: bool = True
     seconds: float = 600.0
     memory: int = 0
+    place: str = ""
 
     @property
     def name(self) -> str:
@@ -65,7 +67,9 @@ class Case:
 
     def settings(self) -> dict[str, Any]:
         """All that may change the result but the limits, as JSON has it."""
+        place = {"resolver": self.place} if self.place else {}
         return {
+            **place,
             "model": self.model,
             "opset": self.opset,
             "dtype": self.dtype,
@@ -74,6 +78,13 @@ class Case:
             "verify": dict(self.verify),
             "latency": self.latency,
         }
+
+    @property
+    def resolver(self) -> Resolver | None:
+        """What gives the model; None where a factory or a file does."""
+        if self.place:
+            return resolver_at(self.place, self.folder)
+        return resolver_named(self.model.partition(":")[0])
 
 
 #: Keys of a table of the file: whether a list gives the variants of a product, and the types of a value.
@@ -107,9 +118,13 @@ def read_zoo(path: str | Path) -> list[Case]:
         raise UsageError(f"{path} can't be read: {error.strerror or error}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is no TOML file: {error}") from error
-    if unknown := sorted(data.keys() - {"defaults", "cases"}):
-        raise UsageError(f"{path}: {', '.join(unknown)}: a zoo has the table [defaults] and tables [[cases]] only")
-    defaults, tables = data.get("defaults", {}), data.get("cases", [])
+    if unknown := sorted(data.keys() - {"defaults", "resolvers", "cases"}):
+        raise UsageError(
+            f"{path}: {', '.join(unknown)}: a zoo has the tables [defaults] and [resolvers] and tables [[cases]] only"
+        )
+    defaults, tables, places = data.get("defaults", {}), data.get("cases", []), data.get("resolvers", {})
+    if not isinstance(places, dict) or not all(isinstance(place, str) and ":" in place for place in places.values()):
+        raise UsageError(f"{path}: [resolvers] has a place for each name, such as mine = 'models.py:resolver'")
     if not isinstance(defaults, dict) or not isinstance(tables, list) or not tables:
         raise UsageError(f"{path} has no cases: add a table [[cases]] with model = 'module:function'")
     cases: dict[str, Case] = {}
@@ -117,7 +132,7 @@ def read_zoo(path: str | Path) -> list[Case]:
         place = f"{path}, case {number}"
         if not isinstance(table, dict):
             raise UsageError(f"{place}: cases are tables: write [[cases]]")
-        for case in _cases_of(_checked({**defaults, **table}, place), path.parent, place):
+        for case in _cases_of(_checked({**defaults, **table}, place), path.parent, place, places):
             if case.name in cases:
                 raise UsageError(f"{place}: there are two cases {case.name!r}: give one of them a label = '...'")
             cases[case.name] = case
@@ -145,9 +160,10 @@ def _is(value: Any, kinds: tuple[type, ...]) -> bool:
     return isinstance(value, kinds) and (not isinstance(value, bool) or bool in kinds)
 
 
-def _cases_of(table: dict[str, Any], folder: Path, place: str) -> Iterator[Case]:
+def _cases_of(table: dict[str, Any], folder: Path, place: str, places: Mapping[str, str]) -> Iterator[Case]:
     patterns = table["models"] if "models" in table else [table["model"]]
-    models = dict.fromkeys(model for pattern in patterns for model in _models(pattern, place))
+    own = {name: resolver_at(each, str(folder.absolute())) for name, each in places.items()}
+    models = dict.fromkeys(model for pattern in patterns for model in _models(pattern, place, own))
     shared: dict[str, Any] = {key: table[key] for key in ("options", "verify", "label", "latency") if key in table}
     shared["seconds"] = float(table.get("seconds", Case.seconds))
     shared["memory"] = bytes_of(table.get("memory", 0), place)
@@ -160,13 +176,14 @@ def _cases_of(table: dict[str, Any], folder: Path, place: str) -> Iterator[Case]
             table.get("opsets") or [None], table.get("dtypes") or [""], table.get("runtimes") or ["onnx"]
         )
         for opset, dtype, runtime in product:
-            yield Case(model, str(folder.absolute()), opset, dtype, runtime, **shared)
+            resolver = places.get(model.partition(":")[0], "")
+            yield Case(model, str(folder.absolute()), opset, dtype, runtime, place=resolver, **shared)
 
 
-def _models(pattern: str, place: str) -> list[str]:
+def _models(pattern: str, place: str, own: Mapping[str, Resolver]) -> list[str]:
     """What a model's text stands for: itself, or all that its resolver has of a pattern."""
     scheme, separator, rest = pattern.partition(":")
-    resolver = resolver_named(scheme) if separator else None
+    resolver = (own.get(scheme) or resolver_named(scheme)) if separator else None
     if resolver is None:
         if "*" in pattern:
             raise UsageError(f"{place}: {pattern}: there is no resolver {scheme!r}: install the pack that has it")

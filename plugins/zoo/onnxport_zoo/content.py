@@ -16,7 +16,6 @@ import importlib_metadata
 import onnxport
 
 from onnxport_zoo.cases import Case
-from onnxport_zoo.resolvers import resolver_named
 
 LIBRARIES = ("torch", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "numpy")
 FORMAT = 1  # of results: a change makes old ones stale
@@ -91,19 +90,24 @@ def content_of(case: Case) -> dict[str, str]:
     if case.model.endswith(".pt2"):
         path = folder / case.model
         return found | {"file": _source(path) if path.is_file() else ""}
-    scheme, _, _ = case.model.partition(":")
-    resolver = resolver_named(scheme)
+    resolver = case.resolver
+    if case.place:
+        found |= _source_at(case.place.rpartition(":")[0], folder)
     if resolver is not None:
         return found | {name: version_of(name) for name in resolver.distributions}
-    module = case.model.rpartition(":")[0]
+    return found | _source_at(case.model.rpartition(":")[0], folder)
+
+
+def _source_at(module: str, folder: Path) -> dict[str, str]:
+    """The code of ``file.py`` or of a module, which may be one of a folder."""
     path = folder / module
     if module.endswith(".py"):
-        return found | {"source": _source(path) if path.is_file() else ""}
+        return {"source": _source(path) if path.is_file() else ""}
     local = folder / module.partition(".")[0]
     for candidate in (local, local.with_suffix(".py")):
         if candidate.exists():
-            return found | {"source": _source(candidate)}
-    return found | {"source": source_of(module)}
+            return {"source": _source(candidate)}
+    return {"source": source_of(module)}
 
 
 def _files(folder: Path, pattern: str) -> list[Path]:

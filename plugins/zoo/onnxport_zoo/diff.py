@@ -19,7 +19,11 @@ WORSE = {
     "bytes": "the file has other bytes, though model, settings and versions are the same",
 }
 BETTER = {"fixed": "the case passes now", "faster": "a call takes less time", "smaller": "the graph has fewer nodes"}
-OTHER = {"changed": "the case fails in another way", "added": "a new case", "removed": "the zoo has it no longer"}
+OTHER = {
+    "changed": "the case has another status that is no better and no worse",
+    "added": "a new case",
+    "removed": "the zoo has it no longer",
+}
 KINDS = {**WORSE, **BETTER, **OTHER}
 
 _TENTH, _DEVIATIONS, _CLOCK = 0.1, 4.0, 20e-6
@@ -63,12 +67,14 @@ def changes(before: Path, after: Path) -> list[Change]:
 def _changes(name: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Change]:
     was, now = old["status"], new["status"]
     if was != now:
-        if now == Status.PASSED:
+        if {was, now} <= {Status.PASSED, Status.ROUNDING}:
+            kind = "changed"
+        elif now in (Status.PASSED, Status.ROUNDING):
             kind = "fixed"
         elif now == Status.WRONG:
             kind = "wrong"
         else:
-            kind = "failing" if was == Status.PASSED else "changed"
+            kind = "failing" if was in (Status.PASSED, Status.ROUNDING) else "changed"
         message = str(new.get("message", "")).partition("\n")[0][:200]
         yield Change(name, kind, was, f"{now} ({new.get('stage', '')}): {message}" if message else now)
     if old["key"] == new["key"] and old.get("digest", "") != new.get("digest", "") and was == now:

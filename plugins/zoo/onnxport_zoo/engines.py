@@ -55,7 +55,7 @@ def local(jobs: int) -> Engine:
             finally:
                 free.put(cpus)
 
-        warm()
+        warm(tasks)
         pool = concurrent.futures.ThreadPoolExecutor(jobs)
         try:
             futures = [pool.submit(perform, task) for task in tasks]

@@ -20,7 +20,7 @@ import tempfile
 import threading
 import time
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
@@ -73,9 +73,11 @@ def isolated(task: Task, cpus: Sequence[int] = (), stop: Callable[[], bool] = la
     return {**facts, **result, "start": start, "seconds": round(time.time() - start, 3)}
 
 
-def warm() -> None:
+def warm(tasks: Iterable[Task]) -> None:
     """Start the server of processes, so that its imports are no part of the first case's time."""
-    process = fresh().Process(target=_nothing)
+    resolvers = {case.place or case.model.partition(":")[0]: case.resolver for case in (task.case for task in tasks)}
+    preload = dict.fromkeys(name for each in resolvers.values() if each is not None for name in each.preload)
+    process = fresh(preload).Process(target=_nothing)
     _start(process)
     process.join()
 
@@ -107,7 +109,7 @@ def _attempt(task: Task, cpus: Sequence[int], stop: Callable[[], bool]) -> dict[
 
 
 def _watched(task: Task, folder: Path, cpus: Sequence[int], stop: Callable[[], bool]) -> dict[str, Any]:
-    context = fresh()
+    context = fresh(task.case.resolver.preload if task.case.resolver is not None else ())
     receiver, sender = context.Pipe(duplex=False)
     kills = kills_for_memory()
     process = context.Process(target=_child, args=(sender, task, str(folder), tuple(cpus)))
@@ -200,12 +202,14 @@ def _size(count: int) -> str:
 # The server and the process -----------------------------------------------------------------------------------------
 
 
-def fresh() -> Any:
-    """The way in which processes are made."""
+def fresh(preload: Iterable[str] = ()) -> Any:
+    """The way in which processes are made; the server that makes them imports modules when it starts."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["onnxport_zoo.preload"])  # before the server starts; later calls change nothing
+    context.set_forkserver_preload(
+        [*preload, "onnxport_zoo.preload"]
+    )  # before the server starts; later calls change nothing
     return context
 
 

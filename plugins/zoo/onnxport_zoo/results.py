@@ -20,6 +20,7 @@ class Status(str, Enum):
     """What became of a case."""
 
     PASSED = "passed"  # the file computes what the model does
+    ROUNDING = "rounding"  # it differs as the model does from itself when inputs are rounded otherwise
     WRONG = "wrong"  # it computes something else
     REFUSED = "refused"  # the export says what it can't do
     FAILED = "failed"  # the model can't be made, or something raised, or the file doesn't run

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -82,7 +82,7 @@ def run_zoo(
     again: Collection[str] = (),
     told: Callable[[dict[str, Any], int, int], None] = lambda record, number, count: None,
 ) -> Summary:
-    """Run the cases of a zoo that have no result yet.
+    """Run the cases of a zoo's file that have no result yet.
 
     Args:
         zoo: the file with the cases.
@@ -96,9 +96,28 @@ def run_zoo(
     Raises:
         UsageError: the file isn't one, or the folder has something else.
     """
-    cases = read_zoo(zoo)
+    options: dict[str, Any] = {"jobs": jobs, "cache": cache, "again": again, "told": told}
+    return run_cases(read_zoo(zoo), out, engine, zoo=str(zoo), **options)
+
+
+def run_cases(
+    cases: Sequence[Case],
+    out: Path,
+    engine: Engine,
+    *,
+    zoo: str = "",
+    jobs: int = 1,
+    cache: Path | None = None,
+    again: Collection[str] = (),
+    told: Callable[[dict[str, Any], int, int], None] = lambda record, number, count: None,
+) -> Summary:
+    """Run cases that have no result yet; :func:`run_zoo` has the arguments.
+
+    Raises:
+        UsageError: the folder has something else than a run.
+    """
     results, known, summary = Results(out), Cache(cache), Summary()
-    run = {"zoo": str(zoo), "cases": [case.name for case in cases], "versions": versions()}
+    run = {"zoo": zoo, "cases": [case.name for case in cases], "versions": versions()}
     write_whole(out / RUN, run)
     memory, tasks = memory_of_a_job(jobs), []
     for case in cases:

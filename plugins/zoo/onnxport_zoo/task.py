@@ -19,8 +19,8 @@ from onnxport.kit import Example, UsageError, load_example, plain, runtime
 
 from onnxport_zoo.cases import Case
 from onnxport_zoo.content import digest_of_files, verification_key
-from onnxport_zoo.resolvers import resolver_named
 from onnxport_zoo.results import Status, text_of
+from onnxport_zoo.rounding import explained
 
 STAGES = ("model", "capture", "translate", "save", "load", "verify", "latency")
 _AFTER_CAPTURE = ("functionalize", "translate", "optimize", "quantize")  # stages of an export
@@ -87,6 +87,13 @@ def perform(case: Case, folder: Path, verified: Path | None, said: Callable[[str
 
 
 def _perform(case: Case, folder: Path, verified: Path | None, stages: Stages, result: dict[str, Any]) -> None:
+    if case.resolver is not None and case.resolver.perform is not None:
+        stages.enter("perform")
+        torch.manual_seed(0)
+        with _inside(case.folder):
+            found = case.resolver.perform(case.model.partition(":")[2], case.settings())
+        result |= {**found, "status": Status(found["status"])}
+        return
     stages.enter("model")
     example = example_of(case)
     stages.enter("capture")
@@ -103,7 +110,7 @@ def _perform(case: Case, folder: Path, verified: Path | None, stages: Stages, re
     stages.enter("load")
     session = runtime.session(str(path), ["CPUExecutionProvider"], _session_options())
     stages.enter("verify")
-    if not _verify(case, example, path, result, verified, written):
+    if not _verify(case, example, (program, path), result, verified, written):
         return
     if case.latency:
         stages.enter("latency")
@@ -117,13 +124,12 @@ def example_of(case: Case) -> Example:
         UsageError: there is none, or its factory fails.
     """
     torch.manual_seed(0)
-    scheme, _, rest = case.model.partition(":")
-    resolver = resolver_named(scheme)
+    resolver = case.resolver
     with _inside(case.folder):
-        if resolver is None:
+        if resolver is None or resolver.example is None:
             example = load_example(case.model)
         else:
-            parts = dict(resolver.example(rest))
+            parts = dict(resolver.example(case.model.partition(":")[2]))
             model, args, kwargs = parts.pop("model"), tuple(parts.pop("args", ())), parts.pop("kwargs", None)
             example = Example(model, args, kwargs, parts)
     if not case.dtype:
@@ -181,9 +187,15 @@ def _session_options() -> Any:
 
 
 def _verify(
-    case: Case, example: Example, path: Path, result: dict[str, Any], verified: Path | None, written: str
+    case: Case,
+    example: Example,
+    file: tuple[onnxport.ONNXProgram, Path],
+    result: dict[str, Any],
+    verified: Path | None,
+    written: str,
 ) -> bool:
     """Whether the file computes what the model does; what was found goes to the result."""
+    program, path = file
     known = None if verified is None else verified / verification_key(case, written)
     if known is not None and known.exists():
         result.update(text_of(known), verified="before")
@@ -203,6 +215,8 @@ def _verify(
         return True
     runs = ran and not found.checker and not any(comparison.error for comparison in ran)
     result["status"] = Status.WRONG if runs else Status.FAILED
+    if runs and isinstance(example.model, torch.nn.Module) and (told := explained(program, example.model, found)):
+        result |= {"status": Status.ROUNDING, "rounding": told}
     result["message"] = "\n".join(found.failures())[:MESSAGE]
     result["table"] = found.table()[:MESSAGE]
     return False

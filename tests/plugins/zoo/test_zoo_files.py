@@ -12,11 +12,12 @@ import pytest
 import torch
 import typer
 from onnxport.kit import UsageError
-from onnxport_zoo import resolvers
+from onnxport_zoo import content, resolvers
 from onnxport_zoo.cases import Case, bytes_of, read_zoo
 from onnxport_zoo.resolvers import Resolver
 from onnxport_zoo.task import example_of
 from typer.testing import CliRunner
+from zoo_support import performed, statuses
 
 
 def zoo(folder: Path, text: str) -> Path:
@@ -204,3 +205,73 @@ def test_wrong_calls(
 def test_the_public_names() -> None:
     assert onnxport_zoo.__all__ == ["Resolver", "onnxport_commands"]
     assert issubclass(UsageError, Exception) and not issubclass(UsageError, onnxport.OnnxExporterError)
+
+
+OWN = """
+from onnxport_zoo import Resolver
+import torch
+
+def perform(name, settings):
+    if name == "bad":
+        raise RuntimeError("no such thing")
+    return {"status": "wrong" if name == "b" else "passed", "message": name, "value": settings["options"].get("value")}
+
+mine = Resolver(lambda: ["a", "b", "bad"], perform=perform, preload=("this",))
+models = Resolver(lambda: ["relu"], lambda name: {"model": torch.nn.ReLU().eval(), "args": (torch.randn(2),)})
+nothing = 3
+"""
+
+
+@pytest.mark.slow
+def test_resolvers_of_a_zoo_itself(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(OWN)
+    text = """
+        [resolvers]
+        mine = "own.py:mine"
+        models = "own.py:models"
+        [[cases]]
+        models = ["mine:*", "models:*"]
+        options = { value = 3 }
+        [[cases]]
+        model = "mine:a"
+        label = "plain"
+    """
+    path = zoo(tmp_path, text.replace("options = { value = 3 }", "exclude = ['models:*']\noptions = { value = 3 }"))
+    summary = performed(path, tmp_path / "out")
+    assert statuses(summary) == {
+        "mine:a": "passed",
+        "mine:b": "wrong",
+        "mine:bad": "failed",
+        "mine:a [plain]": "passed",
+    }
+    first, wrong, bad, plain = summary.records
+    assert (first["value"], plain["value"], wrong["message"], bad["stage"]) == (3, None, "b", "perform")
+    assert "no such thing" in bad["message"] and list(first["stages"]) == ["perform"]
+    cases = read_zoo(zoo(tmp_path, text.replace("options = { value = 3 }", "")))
+    assert [case.name for case in cases][3] == "models:relu" and isinstance(example_of(cases[3]).model, torch.nn.ReLU)
+    key = content.key_of(cases[0])
+    (tmp_path / "own.py").write_text(OWN + "# another line")
+    content._source.cache_clear()
+    assert content.key_of(cases[0]) != key
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ("own.py:missing", "missing"),
+        ("own.py:nothing", "must be an onnxport_zoo.Resolver"),
+        ("other.py:mine", "can't be imported"),
+        ("own.py", "has a place for each name"),
+    ],
+)
+def test_a_place_without_a_resolver(tmp_path: Path, place: str, message: str) -> None:
+    (tmp_path / "own.py").write_text(OWN)
+    with pytest.raises(UsageError, match=message):
+        read_zoo(zoo(tmp_path, f"[resolvers]\nmine = '{place}'\n[[cases]]\nmodel = 'mine:a'"))
+
+
+def test_a_resolver_has_an_example_or_performs() -> None:
+    with pytest.raises(UsageError, match="give one of them"):
+        Resolver(list)
+    with pytest.raises(UsageError, match="give one of them"):
+        Resolver(list, lambda name: {}, perform=lambda name, settings: {})

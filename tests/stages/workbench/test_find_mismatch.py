@@ -235,10 +235,67 @@ def test_another_choice_among_equal_values_is_no_mismatch() -> None:
     x = torch.tensor([1.0, 1.0, 0.0, 2.0])
     wrong = False
     result = find_mismatch(exported(model, x, table={aten.sort.default: backwards}))
-    assert result.ties == ["sort"] and result.passed and "equal values: sort" in str(result)
+    assert result.ties == ["sort"] and result.passed and "equal values or steps: sort" in str(result)
+    result = find_mismatch(exported(model, x, table={aten.sort.default: backwards}), each=True)
+    assert result.ties == ["sort"] and result.passed and result.outputs is None
     wrong = True
     result = find_mismatch(exported(model, x, table={aten.sort.default: backwards}))
     assert result.mismatch is not None and result.mismatch.node == "sort" and not result.ties
+
+
+@pytest.mark.parametrize("budget", [2 * 2**30, 1])
+def test_each_operator_has_the_values_of_the_file(budget: int) -> None:
+    """Differences that grow on their way are none of the operators'; what is wrong after them is found."""
+
+    def model(x: torch.Tensor) -> torch.Tensor:
+        steps = (x.sigmoid() * 1e6).floor()
+        left, right = (steps % 2).split(2)  # a last place before makes a 1 of a 0
+        return (left - right).tanh()
+
+    def rounded(op, self):
+        return op.Mul(op.Sigmoid(self), 1.000003)  # within the tolerance
+
+    def wrong(op, self):
+        return op.Tanh(op.Mul(self, 0.5))
+
+    x = torch.randn(4, 64)
+    program = exported(model, x, table={aten.sigmoid.default: rounded})
+    amplified = find_mismatch(program).mismatch
+    assert amplified is not None and not amplified.starts_here
+    result = find_mismatch(program, each=True, memory_budget=budget)
+    assert (
+        result.passed
+        and result.compared == result.comparable > 3
+        and result.runs == (1 if budget > 1 else result.comparable)
+    )
+    program = exported(model, x, table={aten.sigmoid.default: rounded, aten.tanh.default: wrong})
+    result = find_mismatch(program, each=True, memory_budget=budget)
+    assert result.mismatch is not None and (result.mismatch.operator, result.mismatch.starts_here) == (
+        "aten::tanh",
+        True,
+    )
+
+
+@pytest.mark.parametrize(("error", "start", "passes"), [(1 + 2**-22, 1.0, True), (1.02, 1.5, False)])
+def test_what_is_between_two_steps_may_be_rounded_to_either(error: float, start: float, passes: bool) -> None:
+    def stepped(op, self):
+        return op.Ceil(op.Mul(self, error))
+
+    x = start + torch.arange(64.0)
+    program = exported(lambda x: x.ceil() * 2, x, table={aten.ceil.default: stepped})
+    result = find_mismatch(program, each=True)
+    assert result.passed is passes and result.ties == (["ceil"] if passes else [])
+    assert find_mismatch(program).mismatch is not None
+
+
+def test_each_operator_of_a_graph_with_views_functions_and_random_numbers() -> None:
+    def model(x: torch.Tensor) -> torch.Tensor:
+        y = x.t().reshape(2, -1) + torch.rand(2, 6)
+        values, places = y.topk(2)
+        return torch.fft.fft(values).abs() * places
+
+    result = find_mismatch(exported(model, torch.randn(3, 4)), each=True)
+    assert result.passed and result.compared and result.random == ["rand"]
 
 
 def test_optimized_graphs_in_place_operators_and_dynamic_shapes() -> None:

@@ -8,7 +8,7 @@ const make = (tag, text = "", name = "") => {
   if (name) element.className = name;
   return element;
 };
-const STATUSES = ["passed", "wrong", "refused", "failed", "crashed", "timeout", "memory"];
+const STATUSES = ["passed", "rounding", "wrong", "refused", "failed", "crashed", "timeout", "memory"];
 const changes = new Map();
 for (const change of data.changes) changes.set(change.case, [...(changes.get(change.case) ?? []), change]);
 const milliseconds = part => record => (record.latency?.[part] ? record.latency[part].median * 1000 : null);
