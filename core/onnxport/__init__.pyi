@@ -2,6 +2,7 @@
 
 from onnxport_builtin.capture.exporting import is_in_onnx_export as is_in_onnx_export
 from onnxport_builtin.program.onnxruntime_package import MissingRuntimeError as MissingRuntimeError
+from onnxport_builtin.promotion import promote as promote
 from onnxport_quantization.formats import WeightFormat as WeightFormat
 from onnxport_quantization.quantizer import quantize as quantize
 from onnxport_workbench.check import CheckResult as CheckResult
@@ -59,5 +60,4 @@ from onnxport.vocabulary.callers import warn as warn
 from onnxport.vocabulary.dtypes import DataType as DataType
 from onnxport.vocabulary.dtypes import component_dtype as component_dtype
 from onnxport.vocabulary.dtypes import onnx_dtype as onnx_dtype
-from onnxport.vocabulary.dtypes import promote as promote
 from onnxport.vocabulary.notes import note as note

@@ -210,10 +210,6 @@ class WeightError(OnnxExporterError, ValueError):
     names: Sequence[str] = ()
 
 
-class MissingCheckpointError(WeightError, MissingFileError):
-    """A checkpoint isn't there."""
-
-
 class SaveError(OnnxExporterError, OSError):
     """The model could not be written. What stood at the destination before is unharmed.
 

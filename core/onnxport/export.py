@@ -28,13 +28,12 @@ from onnxport.optimize import pipeline
 from onnxport.program.onnx_program import ONNXProgram
 from onnxport.records.semantics import using
 from onnxport.run import Run
-from onnxport.settings import Mutation, Settings, call_for, check_arguments
+from onnxport.settings import Mutation, Settings, call_for
 from onnxport.translate.model import Names, Translated
 from onnxport.translate.overrides import Overrides
 from onnxport.translate.walk import Translator
 from onnxport.vocabulary import keys
 from onnxport.vocabulary.callers import warn
-from onnxport.vocabulary.checks import classes_of, require_flags
 from onnxport.vocabulary.provenance import Level
 from onnxport.vocabulary.tracing import TRACING
 from onnxport.vocabulary.upstream import uncompiled, unset_fake_temporarily, without_autocast
@@ -136,19 +135,6 @@ def export(
         OnnxExporterError: one of its subclasses, which name what can't be exported, where and why.
     """
     asked = dict(locals())  # what a report tells of the call
-    require_flags(
-        verbose=None if callable(verbose) else verbose,
-        dynamo=dynamo,
-        external_data=external_data,
-        report=report,
-        optimize=optimize,
-        verify=verify,
-        profile=profile,
-        dump_exported_program=dump_exported_program,
-        export_params=export_params,
-        keep_initializers_as_inputs=keep_initializers_as_inputs,
-    )
-    check_arguments(export, dynamo, mutation, metadata, artifacts_dir, seed, deprecated)
     model = uncompiled(model)  # of torch.compile, whose forward takes *args
     half = {"dtype": dtype, "keep": keep, "keep_io": keep_io}
     wanted = {
@@ -156,7 +142,8 @@ def export(
         "quantize": quantize,
     }
     opset, call = call_for(opset_version, custom_translation_table, plugins, prefer, runtime, portable, wanted, model)
-    settings = Settings(opset, call, call.registry, mutation, metadata, optimize, seed, classes_of(functions))
+    classes = call.plugins.act("check_call", export, asked)
+    settings = Settings(opset, call, call.registry, mutation, metadata, optimize, seed, classes)
     if f is not None:
         external_data = call.plugins.act("check_destination", f, external_data)  # now, and not after an hour
     verifier = _verifier(call) if verify else None  # which is refused before the capture
@@ -264,13 +251,14 @@ def _translated(captured: Captured, settings: Settings, run: Run) -> Translated:
     with run.stage("functionalize"), using(host.semantics):
         program = with_program_passes(captured.program, host.program_passes(), run.passes)
         functionalizer = chosen_functionalizer(host.items("onnxport_functionalizers"))
+        decomposer = host.act("decomposer", settings.registry.decompositions, functionalizer.graph)
         functional = functionalizer.program(program, is_kept=settings.registry.is_overridden, may_skip=True)
         functional = _with_mutations(functional, settings.mutation)
         functional = with_passes(functional, host.fx_passes(settings.call.profile.name), run.passes)
         run.fallback, run.dropped_assertions = functional.fallback, functional.dropped_assertions
         folded = Folded({}, functional.skipped)
         if settings.optimize and (folders := host.items("onnxport_folders")):
-            overrides = Overrides(settings.registry, functionalizer)
+            overrides = Overrides(settings.registry, decomposer)
             folded = folders[0](functional, program, host.semantics, overrides.of)
     with run.stage("translate"), using(host.semantics):
         translator = Translator(
@@ -288,7 +276,7 @@ def _translated(captured: Captured, settings: Settings, run: Run) -> Translated:
             call=settings.call,
             seed=settings.seed,
             functions=settings.functions,
-            functionalizer=functionalizer,
+            decomposer=decomposer,
         )
         run.translated = translated = translator.run()
         for problem in translator.table_use.problems(settings.call.table, functional.graph_module.graph):

@@ -11,6 +11,7 @@ from onnxport_builtin.attempts.interface import interface_of as interface_of
 from onnxport_builtin.attempts.upstream import contained as contained
 from onnxport_builtin.components import components as components
 from onnxport_builtin.free_names import FreeNames as FreeNames
+from onnxport_builtin.layouts import dense as dense
 from onnxport_builtin.memory import Written as Written
 from onnxport_builtin.memory import is_same_size as is_same_size
 from onnxport_builtin.memory import may_overlap as may_overlap
@@ -33,15 +34,22 @@ from onnxport_builtin.program.data_file import inside as inside
 from onnxport_builtin.program.onnxruntime_package import ort as ort
 from onnxport_builtin.program.own_memory import own_memory as own_memory
 from onnxport_builtin.program.reweight import names_of as names_of
+from onnxport_builtin.program.reweight import weights_behind as weights_behind
 from onnxport_builtin.request.arguments import example_arguments_of as example_arguments_of
 from onnxport_builtin.request.arguments import request_of as request_of
 from onnxport_builtin.request.call import call_of as call_of
+from onnxport_builtin.request.checks import classes_of as classes_of
+from onnxport_builtin.request.checks import is_empty as is_empty
+from onnxport_builtin.request.checks import path_argument as path_argument
+from onnxport_builtin.request.checks import require_flags as require_flags
+from onnxport_builtin.request.checks import takes as takes
 from onnxport_builtin.request.dimensions import asked_for as asked_for
 from onnxport_builtin.request.dimensions import torch_shapes as torch_shapes
 from onnxport_builtin.request.leaves import leaves_of as leaves_of
 from onnxport_builtin.request.leaves import walk as walk
 from onnxport_builtin.request.pytrees import recognize as recognize
 from onnxport_builtin.request.pytrees import register_dataclasses_in as register_dataclasses_in
+from onnxport_builtin.rewriting import constant_node as constant_node
 from onnxport_workbench.arguments import call_arguments as call_arguments
 from onnxport_workbench.arguments import callable_argument as callable_argument
 from onnxport_workbench.cli_models import Example as Example
@@ -62,6 +70,7 @@ from onnxport_workbench.kernels import installed_kernels as installed_kernels
 from onnxport_workbench.kernels import onnx_schema as onnx_schema
 from onnxport_workbench.observing import watching as watching
 
+from onnxport import settings as settings
 from onnxport.capture.captured import Captured as Captured
 from onnxport.capture.captured import InputLeaf as InputLeaf
 from onnxport.capture.captured import Interface as Interface
@@ -71,7 +80,6 @@ from onnxport.capture.request import Request as Request
 from onnxport.emit import domains as domains
 from onnxport.emit.complex_values import any_complex as any_complex
 from onnxport.emit.frame import Frame as Frame
-from onnxport.emit.graphs import constant_node as constant_node
 from onnxport.emit.graphs import graphs_of as graphs_of
 from onnxport.emit.graphs import nodes_of as nodes_of
 from onnxport.emit.graphs import reachable as reachable
@@ -83,10 +91,8 @@ from onnxport.emit.weights import CHUNK_BYTES as CHUNK_BYTES
 from onnxport.emit.weights import TorchTensor as TorchTensor
 from onnxport.emit.weights import initializers_of as initializers_of
 from onnxport.emit.weights import write_all as write_all
-from onnxport.errors import MissingCheckpointError as MissingCheckpointError
 from onnxport.export import capture_model as capture_model
 from onnxport.export import translate_program as translate_program
-from onnxport.functional.passes import weights_behind as weights_behind
 from onnxport.functional.passes import with_program_passes as with_program_passes
 from onnxport.functional.program import Folded as Folded
 from onnxport.functional.program import Functionalizer as Functionalizer
@@ -134,6 +140,8 @@ from onnxport.settings import Settings as Settings
 from onnxport.settings import call_for as call_for
 from onnxport.text import counted as counted
 from onnxport.text import plain as plain
+from onnxport.translate.expansion import Decomposer as Decomposer
+from onnxport.translate.expansion import Expansion as Expansion
 from onnxport.translate.faults import MistakeError as MistakeError
 from onnxport.translate.model import FunctionUse as FunctionUse
 from onnxport.translate.model import MakeWalker as MakeWalker
@@ -142,19 +150,14 @@ from onnxport.translate.model import Walker as Walker
 from onnxport.vocabulary import keys as keys
 from onnxport.vocabulary import provenance as provenance
 from onnxport.vocabulary.callers import warn as warn
-from onnxport.vocabulary.checks import classes_of as classes_of
-from onnxport.vocabulary.checks import is_empty as is_empty
 from onnxport.vocabulary.checks import listed as listed
 from onnxport.vocabulary.checks import optional as optional
-from onnxport.vocabulary.checks import path_argument as path_argument
-from onnxport.vocabulary.checks import require_flags as require_flags
 from onnxport.vocabulary.checks import shown as shown
-from onnxport.vocabulary.checks import takes as takes
 from onnxport.vocabulary.checks import wrong as wrong
 from onnxport.vocabulary.dtypes import COMPONENT as COMPONENT
 from onnxport.vocabulary.dtypes import ONNX_TO_TORCH as ONNX_TO_TORCH
 from onnxport.vocabulary.dtypes import SYMBOLIC as SYMBOLIC
-from onnxport.vocabulary.dtypes import dense as dense
+from onnxport.vocabulary.dtypes import TORCH_TO_ONNX as TORCH_TO_ONNX
 from onnxport.vocabulary.opsets import DEFAULT_OPSET as DEFAULT_OPSET
 from onnxport.vocabulary.opsets import MIN_OPSET as MIN_OPSET
 from onnxport.vocabulary.patching import Replacement as Replacement

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
-import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from onnxport.errors import InputError, OpsetError
 from onnxport.host.call import Call
@@ -14,21 +12,12 @@ from onnxport.host.discovery import Plugins, load
 from onnxport.host.registry import Registry
 from onnxport.host.table import table_records
 from onnxport.records.profiles import Profile, chosen_profile
-from onnxport.vocabulary.callers import warn
-from onnxport.vocabulary.checks import path_argument, shown
+from onnxport.vocabulary.checks import shown
 from onnxport.vocabulary.opsets import DEFAULT_OPSET, MAX_OPSET, MIN_OPSET
 from onnxport.vocabulary.provenance import Level
 
 Mutation = Literal["outputs", "error", "drop"]
 _CONVERTERS = {"dtype": "onnxport_precisions", "quantize": "onnxport_quantizers"}
-_DEPRECATED = {
-    "training": "set the mode of the model itself (model.eval()) before exporting",
-    "operator_export_type": "only ONNX operators are written",
-    "do_constant_folding": "constants are always folded; see optimize=",
-    "custom_opsets": "use custom_translation_table or a plugin",
-    "export_modules_as_functions": "name the module classes in functions=",
-    "autograd_inlining": "autograd functions are always inlined",
-}
 
 
 @dataclass(frozen=True)
@@ -102,41 +91,3 @@ def opset_of(version: int | None, profile: Profile) -> int:
             highest=MAX_OPSET,
         )
     return version
-
-
-def check_arguments(
-    function: Callable[..., Any],
-    dynamo: bool,
-    mutation: str,
-    metadata: str,
-    artifacts: Any,
-    seed: Any,
-    deprecated: Mapping[str, Any],
-) -> None:
-    """Check the arguments that are looked at before anything is done.
-
-    Args:
-        function: what was called; its parameters are looked at for a hint where another one is given.
-
-    Raises:
-        InputError: an argument can't be.
-    """
-    if not dynamo:
-        raise InputError(
-            "dynamo=False asks for the TorchScript exporter, which onnxport doesn't have: leave it out.",
-            parameter="dynamo",
-        )
-    for name, value, choices in (("mutation", mutation, Mutation), ("metadata", metadata, Level)):
-        if not isinstance(value, str) or value not in get_args(choices):
-            listed = ", ".join(map(repr, get_args(choices)))
-            raise InputError(f"{name}={shown(value)}: it must be one of {listed}.", parameter=name)
-    path_argument("artifacts_dir", artifacts, "the path of a folder")
-    if seed is not None and (not isinstance(seed, int) or isinstance(seed, bool)):
-        raise InputError(f"seed={shown(seed)}: give an int, or leave it out.", parameter="seed")
-    for name in deprecated:
-        if name not in _DEPRECATED:
-            known = list(inspect.signature(function).parameters)
-            close = [*(k for k in known if k.startswith(name)), *difflib.get_close_matches(name, known, n=1)]
-            near = f"Did you mean {close[0]!r}?" if close else "Leave it out."
-            raise InputError(f"export() has no parameter {name!r}. {near}", parameter=name)
-        warn(f"{name}= is deprecated and has no effect: {_DEPRECATED[name]}.", DeprecationWarning)

@@ -1,4 +1,4 @@
-"""What the built-in plugin does by name: the arguments of a call, the capture, and what an ``ONNXProgram`` does."""
+"""What the built-in plugin does by name: the capture, decompositions, and what an ``ONNXProgram`` does."""
 
 from __future__ import annotations
 
@@ -9,9 +9,13 @@ from typing import Any
 from onnxport.kit import Action
 
 _HOMES = {
+    "check_call": "request.checks",
+    "prefer": "request.preferences",
     "prepare": "request.arguments",
     "capture": "attempts.capture",
     "check_dynamic": "attempts.contract",
+    "decomposer": "decomposer",
+    "missing_operator": "missing_operators",
     "call_spec": "program.call_spec",
     "run": "program.running",
     "call_reference": "program.running",

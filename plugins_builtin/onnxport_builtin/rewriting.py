@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
-from onnxport.kit import TorchTensor, constant_node, nodes_of
+from onnxport.kit import TorchTensor, nodes_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -183,3 +183,9 @@ def same_dims(a: ir.Shape | None, b: ir.Shape | None) -> bool:
     if a is None or b is None or len(a) != len(b):
         return False
     return all(x == y and not (isinstance(x, ir.SymbolicDim) and x.value is None) for x, y in zip(a, b))
+
+
+def constant_node(value: ir.Value, data: ir.TensorProtocol) -> ir.Node:
+    """A node that gives a constant; it takes the place of an initializer."""
+    attribute = ir.Attr("value", ir.AttributeType.TENSOR, data)
+    return ir.Node("", "Constant", [], [attribute], outputs=[value], name=f"node_{value.name}")

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
@@ -26,6 +27,7 @@ from onnxport.kit import (
     provenance,
 )
 
+from onnxport_functions.call_metadata import call_properties
 from onnxport_functions.fingerprints import Structure, content
 from onnxport_functions.local_functions import Call, LocalFunctions
 from onnxport_functions.selection import REGION, Selection, classes
@@ -260,7 +262,7 @@ class ModuleFunctions:
         self.uses[name].calls.append(region.label)
         call = self._op.frame.nodes[-1]
         if isinstance(call, Node):
-            call.stands_for(region.path)
+            call.describe = partial(call_properties, module=region.path)
             call.alike = made.nodes, region.nodes
 
     def _like_earlier(self, region: _Region) -> tuple[_Interface, _Made | str] | None:

@@ -20,7 +20,6 @@ from onnxport.kit import (
     CHUNK_BYTES,
     OPEN_AT_ONCE,
     DataFile,
-    MissingCheckpointError,
     TorchTensor,
     absolute,
     folder_of,
@@ -37,6 +36,10 @@ _DTYPES = {
 }  # fmt: skip
 _LONGEST_HEADER = 100_000_000
 """Bytes, as in the format's own reader. An index isn't longer either."""
+
+
+class MissingCheckpointError(WeightError, MissingFileError):
+    """A checkpoint isn't there."""
 
 
 class StoredTensor(TorchTensor):

@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from onnxport import Unsupported
-from onnxport.translate.decompose import Decomposer
+from onnxport_builtin.decomposer import Decomposer
 from support import export_and_compare
 
 Tensor = torch.Tensor

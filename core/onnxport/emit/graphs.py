@@ -55,12 +55,6 @@ def reachable(functions: Mapping[Any, ir.Function], nodes: Iterable[ir.Node]) ->
     return [function for key, function in functions.items() if key in wanted]
 
 
-def constant_node(value: ir.Value, data: ir.TensorProtocol) -> ir.Node:
-    """A node that gives a constant; it takes the place of an initializer."""
-    attribute = ir.Attr("value", AttributeType.TENSOR, data)
-    return ir.Node("", "Constant", [], [attribute], outputs=[value], name=f"node_{value.name}")
-
-
 def detach(node: ir.Node) -> None:
     """Remove a node from the uses of its inputs, and what its subgraphs hold from the uses of outer values."""
     for graph in graphs_of(node):

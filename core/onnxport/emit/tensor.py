@@ -11,7 +11,7 @@ from onnxport.vocabulary import provenance
 from onnxport.vocabulary.dtypes import COMPONENT, onnx_dtype
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import torch.fx
 
@@ -70,10 +70,11 @@ class Node(ir.Node):
     The metadata strings are made when they are first read (by a user, or by saving), not while translating.
 
     Attributes:
+        describe: gives the strings, of the FX node, the translation, their level and the module that the graph is of.
         alike: for the call of a module's function, the FX nodes that the body was made of, and those of this call.
     """
 
-    __slots__ = ("_level", "_module", "_root", "alike", "fx_node", "origin")
+    __slots__ = ("_level", "_root", "alike", "describe", "fx_node", "origin")
 
     def __init__(
         self,
@@ -89,20 +90,14 @@ class Node(ir.Node):
         self.origin = origin
         self._level = level
         self._root = root
-        self._module: str | None = None
+        self.describe: Callable[..., dict[str, str]] = provenance.node_properties
         self.alike: tuple[Sequence[torch.fx.Node], Sequence[torch.fx.Node]] = (), ()
-
-    def stands_for(self, module: str) -> None:
-        """It calls the function of a module: its provenance is that of the module's call, not of one FX node."""
-        self._module = module
 
     @property
     def metadata_props(self) -> dict[str, str]:  # type: ignore[override]
         """Provenance of the node as strings, with the documented keys."""
-        if self._metadata_props is None and self._module is not None:
-            self._metadata_props = provenance.call_properties(self.fx_node, self._module, self._level, self._root)
-        elif self._metadata_props is None:
-            self._metadata_props = provenance.node_properties(self.fx_node, self.origin, self._level, self._root)
+        if self._metadata_props is None:
+            self._metadata_props = self.describe(self.fx_node, self.origin, self._level, self._root)
         return self._metadata_props
 
 

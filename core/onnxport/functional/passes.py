@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -45,14 +45,6 @@ def with_program_passes(
             counts[each.name] = 1
         program = found
     return program
-
-
-def weights_behind(tensors: Mapping[str, Any], passes: Iterable[ProgramPass]) -> Mapping[str, Any]:
-    """The tensors of a state dict, by the names and in the form that a program has them behind the passes."""
-    for each in passes:
-        if each.weights is not None:
-            tensors = each.weights(tensors)
-    return tensors
 
 
 def with_passes(functional: FunctionalProgram, passes: Sequence[Pass], counts: dict[str, int]) -> FunctionalProgram:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -12,24 +11,19 @@ from reprlib import repr as brief
 from types import TracebackType
 from typing import Any, TypeVar
 
-import torch
-
 from onnxport.errors import OnnxExporterError
 from onnxport.host import fields
 from onnxport.host.fields import expect, items_of
 from onnxport.host.info import PluginInfo
 from onnxport.records.profiles import Profile
 from onnxport.records.stages import ACTIONS, Action, Container, Pass, ProgramPass, Strategy
-from onnxport.records.translations import Deferred, Translation, check_opset, check_profile, key_of, operator_named
+from onnxport.records.translations import Deferred, Translation, check_opset, check_profile, key_of
 from onnxport.vocabulary.opsets import LOWEST_OPSET, NEWEST_OPSET
 from onnxport.vocabulary.patching import Replacement, applied, holds
-from onnxport.vocabulary.upstream import OpOverload, has_kernel, higher_order_names, operator_names, schema_of
+from onnxport.vocabulary.upstream import OpOverload
 
 _T = TypeVar("_T")
 
-_TORCH = frozenset({"aten", "prims", "quantized", "quantized_decomposed"})
-"""Namespaces of torch itself: what isn't in them when they are loaded will never be."""
-_HIGHER_ORDER = "higher_order"
 _OPSETS = range(LOWEST_OPSET, NEWEST_OPSET + 1)
 _PLAIN = re.compile(r"\w+::\w+(\.(?!default$)\w+)?").fullmatch
 """Tells names that are keys as they stand."""
@@ -285,30 +279,3 @@ CHECKS: Mapping[str, Callable[[PluginInfo, Any, frozenset[int]], Any]] = {
     "onnxport_fx_passes": partial(_steps, kind=Pass),
     "onnxport_ir_passes": partial(_steps, kind=Pass),
 }
-
-
-def unknown_operator(target: str) -> str:
-    """The message for a qualified name that no operator in one of torch's namespaces has; else empty.
-
-    Of a namespace whose library isn't loaded nothing can be said.
-    """
-    namespace, _, name = target.partition("::")
-    if namespace == _HIGHER_ORDER:
-        known = higher_order_names()
-        near = [] if name in known else difflib.get_close_matches(name, known, 1, 0.85)
-        return f"torch has no {target}; did you mean {_HIGHER_ORDER}::{near[0]}?" if near else ""
-    if namespace not in _TORCH or has_kernel(target):
-        return ""
-    overload = operator_named(target)
-    if isinstance(overload, OpOverload) and "Tensor" in str(schema_of(overload)):  # known to TorchScript alone
-        return ""
-    known = {known for known in operator_names() if known.startswith(f"{namespace}::")}
-    packet, _, given = target.partition(".")
-    overloads = sorted(known & {packet} | {known for known in known if known.startswith(f"{packet}.")})
-    if overloads:
-        which = f"no overload {given!r}" if given else "no default overload"
-        return f"torch has no {target}: {packet} has {which}; name one of {', '.join(overloads)}"
-    packets = {known.partition(".")[0].lower(): known.partition(".")[0] for known in sorted(known, reverse=True)}
-    near = difflib.get_close_matches(packet.lower(), packets, 1, 0.7)
-    hint = f"; did you mean {packets[near[0]]}?" if near else ""
-    return f"torch {torch.__version__} has no operator {target}{hint}" if known else ""

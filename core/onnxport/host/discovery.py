@@ -19,9 +19,9 @@ import importlib_metadata
 import pluggy
 
 from onnxport.errors import PluginError
-from onnxport.host import checking, hookspecs, order, preferences
+from onnxport.host import checking, hookspecs, order
 from onnxport.host.calls import Hooks
-from onnxport.host.checking import Patch, unknown_operator
+from onnxport.host.checking import Patch
 from onnxport.host.hookspecs import PROJECT
 from onnxport.host.info import PluginInfo
 from onnxport.host.packs import ENVIRONMENT_VARIABLE, advertised, environment_choice, version_of
@@ -173,7 +173,8 @@ class Plugins:
         for name, count in Counter(record.plugin for record in records).items():
             self._info_of[name].translations = count
         for record in records:
-            if record.tier and isinstance(record.target, str) and (wrong := unknown_operator(record.target)):
+            is_foreign = record.tier and isinstance(record.target, str)
+            if is_foreign and (wrong := self.act("missing_operator", record.target)):
                 self._info_of[record.plugin].warn(f"{record.function_name} translates no operator: {wrong}")
         decompositions: dict[Any, Callable[..., Any]] = {}
         for found in reversed(self.hooks.call("onnxport_decompositions")):
@@ -225,7 +226,7 @@ class Plugins:
             PluginError: a plugin that isn't loaded, or that has no translation of the operator.
         """
         registry = self.registry(opset, profile)
-        return registry if prefer is None else preferences.applied(registry, prefer, self._info_of)
+        return registry if prefer is None else self.act("prefer", registry, prefer, self._info_of)
 
     def profiles(self) -> Mapping[str, Profile]:
         """Runtimes that files can be written for, of all plugins, by name.

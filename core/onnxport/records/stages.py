@@ -117,9 +117,13 @@ class Strategy:
 
 
 ACTIONS = {
+    "check_call": "(function, its arguments by name) -> the module classes of functions=",
+    "prefer": "(registry, operators with plugins, names of the plugins that take part) -> registry",
     "prepare": "(model, args, kwargs, **dynamic shapes, names and containers of the call) -> Request",
     "capture": "(model, Request, plugins, tell) -> Captured",
     "check_dynamic": "(program, Request) -> None; a dimension that was asked to be dynamic and isn't is an error",
+    "decomposer": "(functions by OpOverload, function that makes a graph pure) -> Decomposer",
+    "missing_operator": "(qualified name) -> message that torch has no such operator; empty where it has, or may have",
     "call_spec": "(exported program) -> how it is called, as run takes it",
     "run": "(program, args, kwargs, all_outputs) -> tensors",
     "call_reference": "(program, args, kwargs) -> tensors",
@@ -135,7 +139,8 @@ ACTIONS = {
     "copy_model": "(program) -> onnx_ir.Model",
     "reduce": "(program, function that gives its class) -> what __reduce__ returns",
 }
-"""How a model is captured, and what an ``ONNXProgram`` does, with the arguments that the function of each gets."""
+"""What plugins do by name, with the arguments that the function of each gets: the steps around a capture, the expansion
+of nodes, and what an ``ONNXProgram`` does."""
 
 
 @dataclass(frozen=True, slots=True)

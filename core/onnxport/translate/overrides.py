@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any
 from torch.fx import Node
 
 from onnxport.errors import Unsupported
-from onnxport.translate.decompose import Decomposer
 
 if TYPE_CHECKING:
-    from onnxport.functional.program import Functionalizer
     from onnxport.host.registry import Registry
+    from onnxport.translate.expansion import Decomposer
 
 
 class Overrides:
@@ -19,12 +18,12 @@ class Overrides:
 
     Args:
         registry: of the call.
-        functionalizer: makes what a decomposition gives pure.
+        decomposer: expands nodes.
     """
 
-    def __init__(self, registry: Registry, functionalizer: Functionalizer) -> None:
+    def __init__(self, registry: Registry, decomposer: Decomposer) -> None:
         self._registry = registry
-        self._decomposer = Decomposer(registry.decompositions, functionalizer.graph)
+        self._decomposer = decomposer
         self._exist = registry.has_overrides()
 
     def of(self, node: Node) -> bool:

@@ -22,7 +22,6 @@ from onnxport.errors import InputError, Refusal, TranslationError, Unsupported
 from onnxport.records import translations
 from onnxport.translate import model
 from onnxport.translate.candidates import Candidates
-from onnxport.translate.decompose import Decomposer
 from onnxport.translate.model import Names, Translated, Walker
 from onnxport.translate.results import Results
 from onnxport.translate.table_use import TableUse
@@ -35,9 +34,10 @@ if TYPE_CHECKING:
 
     from torch.export import ExportedProgram
 
-    from onnxport.functional.program import Folded, Functionalizer, FunctionalProgram
+    from onnxport.functional.program import Folded, FunctionalProgram
     from onnxport.host.call import Call
     from onnxport.host.registry import Registry
+    from onnxport.translate.expansion import Decomposer
     from onnxport.translate.tally import Trial
 
 
@@ -55,7 +55,7 @@ class Translator:
         call: the plugins that take part, and the runtime that is written for.
         seed: seed of random nodes; ``op.seed`` for translations.
         functions: the module classes whose calls become functions.
-        functionalizer: makes what decompositions give pure.
+        decomposer: expands nodes that no translation takes.
     """
 
     def __init__(
@@ -71,7 +71,7 @@ class Translator:
         call: Call,
         seed: int | None = None,
         functions: Sequence[type | str] = (),
-        functionalizer: Functionalizer,
+        decomposer: Decomposer,
     ) -> None:
         self.program = program
         self._functional = functional
@@ -80,7 +80,7 @@ class Translator:
         self._weights = weights
         self._folded = folded
         self.skipped = functional.skipped
-        self._decomposer = Decomposer(table.decompositions, functionalizer.graph)
+        self._decomposer = decomposer
         self._tally = Tally(call.plugins.advice)
         self.table_use = TableUse()
         self._modules: list[torch.nn.Module] = []

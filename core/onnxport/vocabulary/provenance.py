@@ -169,35 +169,13 @@ def relative_path(path: str, root: str | None) -> str:
     return path if not root else path[len(root) + 1 :]
 
 
-def _stack_below(node: torch.fx.Node, root: str | None) -> list[tuple[str, str]]:
+def stack_below(node: torch.fx.Node, root: str | None) -> list[tuple[str, str]]:
     """The module stack from the module ``root`` on, in paths relative to it; all of it for None."""
     stack = module_stack(node)
     if not root:
         return stack
     inside = [(path, name) for path, name in stack if path == root or path.startswith(f"{root}.")]
     return [(relative_path(path, root), name) for path, name in inside]
-
-
-def call_properties(node: torch.fx.Node | None, module: str, level: str, root: str | None = None) -> dict[str, str]:
-    """The metadata of the call of a function that stands for a module: that of the module's own call.
-
-    Args:
-        node: an FX node of the call.
-        module: the module's path.
-        level: as for :func:`node_properties`.
-        root: the module whose function holds the call.
-    """
-    if node is None or level == "none":
-        return {}
-    inner = relative_path(module, root)
-    stack = [
-        (path, name) for path, name in _stack_below(node, root) if f"{inner}.".startswith(f"{path}." if path else "")
-    ]
-    return {
-        "namespace": "/".join(f"{path}: {name}" if path else name for path, name in stack),
-        keys.CLASSES: repr([name for _, name in stack]),
-        keys.SCOPES: repr([path for path, _ in stack]),
-    }
 
 
 def node_properties(node: torch.fx.Node | None, origin: Any, level: str, root: str | None = None) -> dict[str, str]:
@@ -211,7 +189,7 @@ def node_properties(node: torch.fx.Node | None, origin: Any, level: str, root: s
     """
     if node is None or level == "none":
         return {}
-    stack = _stack_below(node, root)
+    stack = stack_below(node, root)
     target = target_name(node.target)
     scopes = [path for path, _ in stack] + [node.name]
     properties = {

@@ -13,10 +13,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.utils._pytree as pytree  # structures of arguments and results; torch.export stands on it too
 from torch._C import _functorch
-from torch._decomp import decomposition_table
 from torch._ops import HigherOrderOperator, OpOverload, OpOverloadPacket
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
-from torch.fx.experimental.proxy_tensor import make_fx
+from torch._subclasses.fake_tensor import FakeTensor, unset_fake_temporarily
 
 if TYPE_CHECKING:
     from torch.utils._sympy.functions import CeilDiv, CleanDiv, FloorDiv, Mod, PythonMod
@@ -43,29 +41,9 @@ def overload_of(target: OpOverload) -> str:
     return target._overloadname
 
 
-def can_decompose(target: OpOverload) -> bool:
-    """Whether an operator is made of others by a kernel of its own."""
-    return target._can_decompose()
-
-
 def schema_of(target: OpOverload) -> torch.FunctionSchema:
     """The names, types and aliases of an operator's arguments and results."""
     return target._schema
-
-
-def has_kernel(name: str) -> bool:
-    """Whether an operator of that qualified name is defined."""
-    return torch._C._dispatch_has_kernel(name)
-
-
-def operator_names() -> list[str]:
-    """The qualified names of all operators that are defined."""
-    return torch._C._dispatch_get_all_op_names()
-
-
-def higher_order_names() -> set[str]:
-    """The names of the higher-order operators that are loaded."""
-    return set(torch._ops._higher_order_ops)
 
 
 # Tensors and modules --------------------------------------------------------------------------------------------------
@@ -97,7 +75,7 @@ def without_autocast() -> Iterator[None]:
 
 
 __all__ = [
-    "CeilDiv", "CleanDiv", "FakeTensor", "FakeTensorMode", "FloorDiv",
+    "CeilDiv", "CleanDiv", "FakeTensor", "FloorDiv",
     "HigherOrderOperator", "Mod", "OpOverload", "OpOverloadPacket", "PythonMod",
-    "decomposition_table", "make_fx", "pytree", "unset_fake_temporarily",
+    "pytree", "unset_fake_temporarily",
 ]  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
@@ -19,13 +19,12 @@ from onnxport.kit import (
     require_flags,
     storage_key,
     unset_fake_temporarily,
-    weights_behind,
     with_program_passes,
 )
 from torch.export.graph_signature import InputKind
 
 if TYPE_CHECKING:
-    from onnxport.kit import Plugins
+    from onnxport.kit import Plugins, ProgramPass
     from torch.export import ExportedProgram
 
 
@@ -175,3 +174,11 @@ def _same(left: torch.Tensor | TorchTensor, right: torch.Tensor | TorchTensor) -
     if shared and left.stride() == right.stride() and left.storage_offset() == right.storage_offset():
         return True
     return TorchTensor(left).has_data and TorchTensor(right).has_data and torch.equal(left, right)
+
+
+def weights_behind(tensors: Mapping[str, Any], passes: Iterable[ProgramPass]) -> Mapping[str, Any]:
+    """The tensors of a state dict, by the names and in the form that a program has them behind the passes."""
+    for each in passes:
+        if each.weights is not None:
+            tensors = each.weights(tensors)
+    return tensors

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from onnxport import Unsupported
-from onnxport.translate.decompose import Decomposer
+from onnxport_builtin.decomposer import Decomposer
 from onnxport_functional.functionalize import functionalize_graph
 from torch.export import Dim
 

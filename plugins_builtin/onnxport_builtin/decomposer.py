@@ -6,47 +6,26 @@ mode and shape environment, once per (operator, argument signature).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import sympy
 import torch
 import torch.fx
-
-from onnxport.errors import Unsupported
-from onnxport.vocabulary.dtypes import SYMBOLIC
-from onnxport.vocabulary.provenance import told
-from onnxport.vocabulary.upstream import FakeTensorMode, OpOverload, can_decompose, decomposition_table, make_fx, pytree
-
-
-@dataclass(frozen=True)
-class Expansion:
-    """A decomposed node.
-
-    Attributes:
-        graph_module: takes the node's tensor and symbolic arguments in their flat order.
-        positions: places of those among the flat arguments.
-        single: the node's value is one tensor, not a list.
-    """
-
-    graph_module: torch.fx.GraphModule
-    positions: tuple[int, ...]
-    single: bool
-
-    def select(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
-        """The arguments that the graph takes, of the node's own."""
-        flat = _flatten(args, kwargs)
-        return [flat[i] for i in self.positions]
-
-    def pack(self, values: list[Any]) -> Any:
-        """Flat results in the form of the node's value."""
-        return values[0] if self.single else values
+from onnxport import Unsupported
+from onnxport.kit import SYMBOLIC, Expansion, provenance, pytree
+from torch._decomp import decomposition_table
+from torch._ops import OpOverload
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.proxy_tensor import make_fx
 
 
-def _flatten(args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
-    flat, _ = pytree.tree_flatten((list(args), dict(kwargs)), is_leaf=lambda x: x is None)
-    return flat
+def decomposer(
+    decompositions: Mapping[Any, Callable[..., Any]],
+    pure: Callable[[torch.fx.GraphModule], torch.fx.GraphModule],
+) -> Decomposer:
+    """What expands the nodes of one export."""
+    return Decomposer(decompositions, pure)
 
 
 class Decomposer:
@@ -98,7 +77,7 @@ class Decomposer:
         table = decomposition_table.get(target)
         if table is not None:
             return table
-        if can_decompose(target):
+        if target._can_decompose():
             return target.decompose
         raise Unsupported("torch has none for this operator")
 
@@ -129,7 +108,11 @@ class Decomposer:
         except Unsupported:
             raise
         except Exception as error:  # whatever torch's own code raises is the reason that users see
-            said = told(error) if target in self._own else f"{type(error).__name__}: {str(error).split(chr(10))[0]}"
+            said = (
+                provenance.told(error)
+                if target in self._own
+                else f"{type(error).__name__}: {str(error).split(chr(10))[0]}"
+            )
             raise Unsupported(said) from error
         loops = any(n.op == "call_function" and n.target is target for n in graph_module.graph.nodes)
         if loops:

@@ -5,20 +5,18 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from onnxport.errors import InputError, PluginError
-from onnxport.host.registry import Registry
-from onnxport.records.translations import TABLE_TIER, Key, key_of, name_of, operator_named
-from onnxport.vocabulary.checks import shown
+from onnxport import InputError, PluginError
+from onnxport.kit import Key, Registry, operator_named, shown, translations
 
 _FORM = "give a dict of plugin names by operators, such as {'aten::gelu': 'mypack'}"
 
 
-def applied(registry: Registry, prefer: Mapping[Any, Any], loaded: Collection[str]) -> Registry:
+def prefer(registry: Registry, given: Mapping[Any, Any], loaded: Collection[str]) -> Registry:
     """The registry with the caller's preferences; see :meth:`onnxport.host.discovery.Plugins.preferring`."""
-    if not isinstance(prefer, Mapping):
-        raise InputError(f"prefer={shown(prefer)}: {_FORM}.", parameter="prefer")
+    if not isinstance(given, Mapping):
+        raise InputError(f"prefer={shown(given)}: {_FORM}.", parameter="prefer")
     preferred: dict[Key, str] = {}
-    for target, plugin in prefer.items():
+    for target, plugin in given.items():
         if not isinstance(plugin, str):
             raise InputError(f"prefer[{shown(target)}] is {shown(plugin)}: {_FORM}.", parameter="prefer")
         if plugin not in loaded:
@@ -30,14 +28,14 @@ def applied(registry: Registry, prefer: Mapping[Any, Any], loaded: Collection[st
             )
         key = _key(registry, target)
         found = registry.collecting().candidates(operator_named(key))
-        names = dict.fromkeys(record.plugin for record in found if record.tier < TABLE_TIER)
+        names = dict.fromkeys(record.plugin for record in found if record.tier < translations.TABLE_TIER)
         if plugin not in names:
             above = any(record.plugin == plugin for record, _ in registry.rejected(key))
             raise PluginError(
-                f"prefer[{target!r}]: the plugin {plugin!r} has no translation of {name_of(key)}"
+                f"prefer[{target!r}]: the plugin {plugin!r} has no translation of {translations.name_of(key)}"
                 f"{f' for opset {registry.opset}' if above else ''}; {', '.join(names) or 'no plugin'} has one.",
                 plugins=[plugin],
-                target=name_of(key),
+                target=translations.name_of(key),
             )
         preferred[key] = plugin
     return registry.with_preferences(preferred)
@@ -50,6 +48,6 @@ def _key(registry: Registry, target: Any) -> Key:
         if len(found) == 1:
             return found[0]
         if found:
-            listed = ", ".join(sorted(name_of(key) for key in found))
+            listed = ", ".join(sorted(translations.name_of(key) for key in found))
             raise PluginError(f"prefer[{target!r}] names several operators: name one of {listed}.", target=target)
-    return key_of(target)
+    return translations.key_of(target)
