@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import onnx_ir as ir
 import torch.fx
 from onnx_ir import AttributeType, DataType
-from onnxport import Size, Tensor
+from onnxport import Size, Tensor, Unsupported
 from onnxport.kit import SYMBOLIC, any_attribute, constant_node, domains, graphs_of, nodes_of, provenance
 
 from onnxport_functions.fingerprints import Structure, content
@@ -35,7 +35,7 @@ class Call:
 
     Attributes:
         function: the function.
-        sources: what each of its inputs is given: the place of an argument, a symbol, or a constant.
+        sources: what each of its inputs is given: the place of an argument, a symbol, a constant, or None for nothing.
         results: for each result of the body, the place of an argument that it is, the output of the function that it
             is, as a 1-tuple, or None.
         outputs: element type, None where an attribute decides it, and complex flag of each output of the function.
@@ -43,7 +43,7 @@ class Call:
     """
 
     function: ir.Function | None
-    sources: list[int | sympy.Basic | ir.TensorProtocol]
+    sources: list[int | sympy.Basic | ir.TensorProtocol | None]
     results: list[int | tuple[int] | None]
     outputs: list[tuple[DataType | None, bool]]
     single: bool = False
@@ -54,8 +54,8 @@ class Call:
             return [arguments[r] if isinstance(r, int) else None for r in self.results]
         given = []
         for source in self.sources:
-            if isinstance(source, int):
-                given.append(arguments[source])
+            if source is None or isinstance(source, int):
+                given.append(None if source is None else arguments[source])
             elif isinstance(source, ir.TensorProtocol):
                 given.append(_passed(op, source))
             else:
@@ -91,6 +91,7 @@ class LocalFunctions:
         names: Sequence[str] = (),
         root: str | None = None,
         attributes: Sequence[ir.Attr] = (),
+        gaps: Sequence[int] | None = None,
     ) -> Call:
         """Emit a body as a function of the model, or find the function that has the same body.
 
@@ -102,6 +103,8 @@ class LocalFunctions:
             names: names of the inputs.
             root: path of the module whose call the body is; metadata in the body is relative to it.
             attributes: the function's attribute parameters.
+            gaps: for a function that stands for an operator: how many arguments are before an input that no call gives,
+                for each of these. Arguments that the body doesn't read are inputs too.
 
         Raises:
             ValueError: the body uses a tensor of the graph around it that is no argument.
@@ -120,11 +123,17 @@ class LocalFunctions:
             results = list(emit(inputs))
             places, outputs = _results(op, inputs, results)
             nodes, constants = self._constants_of(frame)
+            if gaps is not None and (frame.captured or constants):
+                raise Unsupported(f"the body of {domain}::{name} needs inputs that the operator hasn't")
             nodes += frame.nodes
             sources: list[Any] = []
             parameters: list[Tensor] = []
             for source, tensor in [*enumerate(inputs), *frame.captured.items(), *constants]:
-                if tensor.uses():
+                is_argument = gaps is not None and isinstance(source, int)
+                for _ in range(gaps.count(source) if gaps is not None and is_argument else 0):
+                    sources.append(None)
+                    parameters.append(Tensor(op.unique("absent"), inputs[0].dtype, None))
+                if is_argument or tensor.uses():
                     sources.append(source)
                     parameters.append(tensor)
         kinds: list[tuple[DataType | None, bool]] = [(tensor.dtype, tensor.is_complex) for tensor in outputs]
@@ -175,7 +184,11 @@ class LocalFunctions:
         if made is None:
             parameters = [ir.Attr(k, a.type, None) for k, a in references.items()]
             root = provenance.module_path(op.node) if is_graph and op.node is not None else None
-            made = self.define(domain, name, tensors, emit, root=root, attributes=parameters)
+            gaps = None
+            if domain in op.profile.domains:  # it stands for an operator of the runtime, whose inputs have their places
+                absent = [i for i, value in enumerate(inputs) if value is None]
+                gaps = [sum(isinstance(value, Tensor) for value in inputs[:i]) for i in absent]
+            made = self.define(domain, name, tensors, emit, root=root, attributes=parameters, gaps=gaps)
             made.single = single
             self._calls[signature] = made
         results = made.emit(op, tensors, attributes)

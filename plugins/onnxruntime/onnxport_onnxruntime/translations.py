@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import onnx_ir as ir
 from onnxport import DataType, Size, Tensor, Unsupported, translation
 
 from onnxport_onnxruntime.grouped import Mixture
@@ -36,7 +37,8 @@ def group_query_attention(
     is_causal: bool = False,
     window: int = -1,
 ) -> list[Tensor | None]:
-    _expect_no_portable(op, "GroupQueryAttention")
+    if op.profile.portable and mask is not None:
+        raise Unsupported("portable=True: a mask that isn't causal is no input of the function")
     batch, queries, _ = query.shape
     total = queries if past_key is None else queries + past_key.shape[2]
     last = op.cast(op.tensor(total - 1), DataType.INT32)
@@ -48,6 +50,8 @@ def group_query_attention(
     if past_key is not None and queries != 1 and batch != 1:
         inputs += [None] * (16 - len(inputs))
         inputs.append(op.Expand(op.cast(op.tensor(queries), DataType.INT32), op.sizes([batch])))
+    if op.profile.portable:
+        return _portable_grouped(op, inputs, heads, kv_heads, scale, window)
     output, *present = op.call(
         DOMAIN,
         "GroupQueryAttention",
@@ -137,6 +141,46 @@ def _portable_multi_head(
         scale=scale if scale is not None else (query.shape[2] // heads) ** -0.5,
         unidirectional=int(is_causal),
     )
+
+
+def _portable_grouped(
+    op: Builder, inputs: list[Any], heads: int, kv_heads: int, scale: float | None, window: int
+) -> list[Tensor | None]:
+    """A call of a function with the inputs of onnxruntime's kernel, and all that they say in its body."""
+
+    def body(
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        past_key: Tensor | None,
+        past_value: Tensor | None,
+        last: Tensor,
+        total: Tensor,
+        *_: Any,
+        **__: Any,
+    ) -> list[Tensor]:
+        q = _apart(op, query, heads)
+        k, v = (_apart(op, each, kv_heads) for each in (key, value))
+        if past_key is not None and past_value is not None:
+            k, v = op.Concat(past_key, k, axis=2), op.Concat(past_value, v, axis=2)
+            k.shape = v.shape = ir.Shape([key.shape[0], kv_heads, past_key.shape[2] + key.shape[1], q.shape[3]])
+        ahead = op.Sub(op.Range(0, op.tensor(query.shape[1]), 1), op.tensor(query.shape[1] - 1))
+        places = op.Add(op.Reshape(op.cast(last, DataType.INT64), [-1, 1, 1, 1]), op.Unsqueeze(ahead, [1]))
+        keys = op.Range(0, op.cast(total, DataType.INT64), 1)
+        mask = op.LessOrEqual(keys, places)
+        if window >= 0:
+            mask = op.And(mask, op.Greater(keys, op.Sub(places, window)))
+        mask.shape = ir.Shape([key.shape[0], 1, query.shape[1], k.shape[2]])
+        result = op.translate(
+            "aten::scaled_dot_product_attention", q, k, v, mask, scale=scale, enable_gqa=heads != kv_heads
+        )
+        return [op.Reshape(op.Transpose(result, perm=[0, 2, 1, 3]), [0, 0, heads * (query.shape[2] // heads)]), k, v]
+
+    options: dict[str, Any] = {"num_heads": heads, "kv_num_heads": kv_heads}
+    options |= {} if scale is None else {"scale": scale}
+    options |= {} if window < 0 else {"local_window_size": window}
+    key = (heads, kv_heads, scale, window)
+    return list(op.function(DOMAIN, "GroupQueryAttention", body, *inputs, key=key, **options))
 
 
 def _expect_no_portable(op: Builder, name: str) -> None:

@@ -18,7 +18,7 @@ import torch
 from onnx.reference import ReferenceEvaluator
 from onnxport_onnxruntime import fusion, measure, profiles
 from torch import nn
-from torch.nn.functional import gelu, layer_norm, rms_norm, silu
+from torch.nn.functional import gelu, layer_norm, rms_norm, scaled_dot_product_attention, silu
 
 CPU: dict[str, Any] = {"runtime": "onnxruntime-cpu"}
 EVERY: dict[str, Any] = {**CPU, "plugins": [measure.Chosen("onnxruntime-cpu", *fusion.FORMS)]}
@@ -159,10 +159,64 @@ def test_portable_files_run_elsewhere(name: str) -> None:
         np.testing.assert_allclose(found, model(*args).numpy(), rtol=1e-4, atol=1e-5)
 
 
+class Window(measure.Attention):
+    """Queries that read three keys."""
+
+    def forward(self, x: torch.Tensor, cache: Any) -> Any:
+        parts = x.split([count * self.width for count in (self.heads, self.kv_heads, self.kv_heads)], 2)
+        q, k, v = (part.unflatten(2, [-1, self.width]).transpose(1, 2) for part in parts)
+        k, v = (torch.cat([past, new], 2) for past, new in zip(cache, (k, v), strict=True))
+        queries = torch.arange(q.shape[2])[:, None] + cache[0].shape[2]
+        keys = torch.arange(k.shape[2])[None]
+        mask = ((keys <= queries) & (keys > queries - 3))[None, None]
+        y = scaled_dot_product_attention(q, k, v, mask, enable_gqa=True, scale=0.3)
+        return y.transpose(1, 2).flatten(2), k, v
+
+
+GROUPED: dict[str, tuple[int, int, int | None]] = {
+    "a window": (4, 2, 5),
+    "prompt": (4, 2, None),
+    "prompt, one key head": (4, 1, None),
+    "tokens behind a cache": (4, 2, 5),
+    "heads of their own behind a cache": (2, 2, 5),
+}
+"""By name, query heads, key heads, and the length of the cache."""
+
+
+@pytest.mark.parametrize("name", GROUPED)
+def test_portable_grouped_attention_runs_elsewhere(name: str) -> None:
+    heads, kv_heads, past = GROUPED[name]
+    model = (Window if name == "a window" else measure.Attention)(heads, kv_heads, 8, "causal").eval()
+    dynamic = torch.export.Dim.DYNAMIC
+
+    def arguments(batch: int, new: int, length: int | None) -> tuple[Any, ...]:
+        torch.manual_seed(0)
+        cache = None if length is None else tuple(torch.randn(batch, kv_heads, length, 8) for _ in range(2))
+        return torch.randn(batch, new, (heads + 2 * kv_heads) * 8), cache
+
+    shapes = {0: dynamic, 1: dynamic}, None if past is None else ({0: dynamic, 2: dynamic},) * 2
+    args = arguments(2, 3, past)
+    program = onnxport.export(model, args, dynamic_shapes=shapes, verbose=False, portable=True, **EVERY)
+    proto = program.model_proto
+    assert [each.name for each in proto.functions if each.domain == "com.microsoft"] == ["GroupQueryAttention"]
+    onnx.checker.check_model(proto, full_check=True)
+    plain = onnxport.export(model, args, dynamic_shapes=shapes, verbose=False, **EVERY)
+    calls, own = ([n for n in p.model.graph if n.op_type == "GroupQueryAttention"] for p in (program, plain))
+    places = [[value is not None for value in node.inputs] for node in (*calls, *own)]
+    assert places[0] == places[1] and calls[0].attributes.keys() == own[0].attributes.keys()
+    for batch, new, length in ((2, 3, past), (1, 1, past and 2), (1, 4, past and 7)):
+        args = arguments(batch, new, length)
+        leaves = tuple(each for each in torch.utils._pytree.tree_leaves(args) if each is not None)
+        expected = torch.utils._pytree.tree_leaves(model(*args))
+        feeds = {value.name: leaf.numpy() for value, leaf in zip(proto.graph.input, leaves, strict=True)}
+        by_body = ReferenceEvaluator(proto).run(None, feeds)
+        for results in (run(program, leaves), by_body):
+            for found, reference in zip(results, expected, strict=True):
+                np.testing.assert_allclose(found, reference.numpy(), rtol=1e-4, atol=1e-5)
+
+
 def test_a_portable_file_has_no_operator_without_a_body() -> None:
-    args = (torch.randn(2, 3, 64), tuple(torch.randn(2, 2, 5, 8) for _ in range(2)))
     for model, given in (
-        (measure.Attention(4, 2, 8, "causal"), args),
         (measure.Attention(4, 4, 8, "padding"), (torch.randn(2, 3, 96), torch.ones(2, 3, dtype=torch.bool))),
         (measure.Norm(16, is_rms=True), tuple(torch.randn(2, 3, 16) for _ in range(2))),
     ):
