@@ -29,7 +29,7 @@ class Use:
 
     Attributes:
         reader: what reads it.
-        node: a node of the main graph: the product or lookup, or a call of the function that has it.
+        node: the product or lookup, in the main graph or in a branch or loop, or a call of the function that has it.
         index: which of the node's inputs is the weight.
         axis: the axis of the weight that is summed, or along which the numbers of a row lie.
         dtype: the float type that it is read in.
@@ -88,9 +88,7 @@ def uses_of(model: ir.Model, weight: ir.Value) -> Uses:
 def _follow(model: ir.Model, value: ir.Value, order: Sequence[int], dtype: DataType, found: Uses) -> None:
     for node, index in value.uses():
         result = node.outputs[0]
-        if node.graph is not model.graph:
-            found.problem = f"a {node.op_type} reads it in a branch or a loop"
-        elif is_standard(node, "Transpose") and not result.is_graph_output():
+        if is_standard(node, "Transpose") and not result.is_graph_output():
             perm = attribute(node, "perm") or (1, 0)
             _follow(model, result, [order[axis] for axis in perm], dtype, found)
         elif is_standard(node, "Identity") and not result.is_graph_output():

@@ -91,7 +91,9 @@ def restore(model: ir.Model) -> None:
         for part, value, by_rows in read:
             shape = () if value.shape is None else value.shape.numpy()
             arguments = weight, mark.format, part, mark.axis, by_rows, mark.torch_dtype, value.name
-            made = StoredPart(value.const_value, *arguments, max(0, len(shape) - 2))  # type: ignore[arg-type]
+            is_vector = mark.format.block_size is None and part in (Part.SCALES, Part.ZEROS)
+            ones = max(0, len(shape) - (1 if is_vector else 2))
+            made = StoredPart(value.const_value, *arguments, ones)  # type: ignore[arg-type]
             if tuple(made.shape.numpy()) == shape and made.dtype == value.dtype:
                 value.const_value = made
 

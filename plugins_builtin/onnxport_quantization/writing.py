@@ -4,9 +4,10 @@ The integers of a product are stored as (K, N) with blocks along the first axis:
 
     codes (K, N), scales (K / block, N) -> DequantizeLinear(axis=0) -> MatMul
 
-onnxruntime 1.32 takes that form where one node reads them. Where several products have one weight, the integers are
-stored once, by rows and with axes of size 1, and each product transposes them in a way of its own: a runtime folds that
-when it loads the file, and doesn't take two of them for one::
+onnxruntime 1.32 takes that form where one node reads them, in the graph that has them. Where several products have one
+weight, or one in a branch or loop, the integers are stored once, by rows and with axes of size 1, and each product
+transposes them in a way of its own: a runtime folds that when it loads the file, in the product's own graph, and
+doesn't take two of them for one::
 
     codes (N, 1, .., K) -> Transpose -> Squeeze ----------+
     scales (N, 1, .., K / block) -> Transpose -> Squeeze -+-> DequantizeLinear(axis=0) -> MatMul
@@ -258,7 +259,8 @@ class _Weight:
             and uses.dtype is not torch.bfloat16
         )
         shared = len(uses.lookups) if self.form.bits == 8 or self.has_lookup else 0
-        self._is_shared = len(uses.products) + shared > 1
+        is_within = any(use.node.graph is not writer.model.graph for use in uses.products)
+        self._is_shared = is_within or len(uses.products) + shared > 1
         self._ones = 0
         while math.comb(self._ones + 2, 2) < len(uses.products):
             self._ones += 1
@@ -276,9 +278,13 @@ class _Weight:
 
     def part(self, part: Part, use: Use) -> ir.Value:
         """A part as a product reads it: an initializer of its own, or a shared one, transposed in a way of its own."""
-        if not self._is_shared or (self.form.block_size is None and part is not Part.CODES):
-            return self._new(part, False)
         ones, writer = self._ones, self._writer
+        is_vector = self.form.block_size is None and part is not Part.CODES
+        if is_vector and use.node.graph is not writer.model.graph:
+            vector = self.stored(part, by_rows=True, ones=1)
+            return writer.node("Squeeze", [vector, writer.vector([1])], [self.product_shape[1]], vector.dtype, use.node)
+        if is_vector or not self._is_shared:
+            return self._new(part, False)
         shared = self.stored(part, by_rows=True, ones=ones)
         places = list(itertools.combinations(range(ones + 2), 2))[self._products.index(use)]
         order = [*range(1, ones + 1)]

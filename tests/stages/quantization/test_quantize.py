@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import json
 import pickle
 import re
+from typing import Any
 
 import numpy as np
 import onnx
@@ -15,6 +17,7 @@ import onnxruntime
 import pytest
 import torch
 from onnxport import InputError, ONNXProgram, OpsetError, WeightFormat
+from onnxport.optimize.rewriting import QUANTIZED, all_nodes
 from onnxruntime.quantization import matmul_nbits_quantizer as reference
 from onnxruntime.quantization.quant_utils import QuantFormat
 from torch import nn
@@ -368,19 +371,87 @@ def test_computed_and_foreign_weights_stay():
     assert [n for n in named.model.graph.initializers if "int8" in n] == ["matrix.int8"]
 
 
-def test_weights_in_branches_and_functions():
-    class Branch(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.inside, self.outside = nn.Linear(32, 32), nn.Linear(32, 32)
+class Conditional(nn.Module):
+    """Layers within branches: one in each, one in both, one before them, and a table."""
 
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            y = torch.cond(x.sum() > 0, lambda v: self.inside(v), lambda v: v * 2, (x,))
-            return self.outside(y)
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.both = nn.Linear(64, 32), nn.Linear(64, 32, bias=False), nn.Linear(32, 32)
+        self.table = nn.Embedding(10, 32)
 
-    program = onnxport.export(Branch().eval(), (torch.randn(2, 5, 32),), quantize="int4", verify=True)
-    assert [n for n in program.model.graph.initializers if "int4" in n] == ["outside.weight.T.int4"]
+    def forward(self, x: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+        def then(v: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+            return self.both(self.first(v).relu()) + self.table(ids)
 
+        def otherwise(v: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+            return self.both(self.second(v))
+
+        return self.both(torch.cond(x.sum() > 0, then, otherwise, (x, ids)))
+
+
+class Repeated(nn.Module):
+    """A layer within a loop."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inside = nn.Linear(64, 64)
+
+    def forward(self, x: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+        from torch._higher_order_ops.while_loop import while_loop
+
+        count = torch.zeros((), dtype=torch.int64)
+        return while_loop(lambda n, v: n < 3, lambda n, v: (n + 1, self.inside(v).tanh()), (count, x))[1]
+
+
+def in_bodies(program: ONNXProgram, path) -> list[str]:
+    """The operators of the branches and loops that a plain session runs."""
+    program.save(path / "in.onnx")
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(path / "out.onnx")
+    onnxruntime.InferenceSession(str(path / "in.onnx"), options, providers=["CPUExecutionProvider"])
+    bodies = [a.g for node in onnx.load(path / "out.onnx").graph.node for a in node.attribute if a.HasField("g")]
+    return [node.op_type for body in bodies for node in body.node]
+
+
+COLUMNS: Any = {"bits": 8, "block_size": None}
+
+
+@pytest.mark.parametrize("kind", [*KINDS, COLUMNS], ids=str)
+def test_weights_in_branches_and_loops(kind, tmp_path):
+    torch.manual_seed(0)
+    values, places = torch.randn(3, 64), torch.tensor([1, 2, 0])
+    for model, names in ((Conditional().eval(), ["both", "first", "second"]), (Repeated().eval(), ["inside"])):
+        program = onnxport.export(model, (values, places), quantize=kind, verify=True)
+        assert sorted(rounded_names(program)) == [f"{name}.weight" for name in names]
+        for x in (values.abs(), -values.abs()):
+            assert onnxport.verify(program, model, (x, places)).passed
+        path = tmp_path / f"{names[0]}.onnx"
+        program.save(path)
+        other = type(model)().eval()
+        loaded = ONNXProgram.load(path)
+        loaded.apply_weights(other.state_dict())
+        assert onnxport.verify(loaded, other, (values, places)).passed
+        assert not onnxport.verify(loaded, model, (values, places)).passed
+        if kind is not COLUMNS:
+            types = in_bodies(program, tmp_path)
+            assert types.count("MatMulNBits") == (4 if len(names) > 1 else 1), types
+
+
+def rounded_names(program: ONNXProgram) -> set[str]:
+    """The weights that a file has in few bits."""
+    lines = [node.metadata_props.get(QUANTIZED) for node in all_nodes(program.model)]
+    return {json.loads(line)["weight"] for line in lines if line}
+
+
+def test_a_table_that_a_branch_looks_up():
+    torch.manual_seed(0)
+    model, x = Conditional().eval(), torch.randn(3, 64).abs()
+    for kind in KINDS:
+        program = onnxport.export(model, (x, torch.tensor([1, 2, 0])), quantize={"table": kind}, verify=True)
+        assert rounded_names(program) == {"table.weight"}
+
+
+def test_weights_in_functions():
     class Block(nn.Module):
         def __init__(self) -> None:
             super().__init__()
