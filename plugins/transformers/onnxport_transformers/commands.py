@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from onnxport.kit import JsonOption, OpsetOption, PluginsOption, QuantizeOption, formats, print_json
+from onnxport.kit import JsonOption, OpsetOption, PluginsOption, QuantizeOption, UsageError, formats, print_json
 
 
 def add(app: typer.Typer) -> None:
@@ -36,6 +36,10 @@ def transformers(
     verify: Annotated[
         bool, typer.Option("--verify", help="Compare what was written with the model; it is loaded for that.")
     ] = False,
+    adapter: Annotated[
+        list[Path] | None,
+        typer.Option(help="The folder of a LoRA adapter of peft, whose file gets the folder's name; may be repeated."),
+    ] = None,
     opset: OpsetOption = None,
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Run the code that the folder has for its model.")
@@ -59,11 +63,20 @@ def transformers(
         verify=verify,
         opset_version=opset,
         trust_remote_code=trust_remote_code,
+        adapters=_named(adapter or []),
         plugins=plugin,
         tell=lambda line: print(line, file=sys.stderr),
     )
     if as_json:
         print_json(package.as_dict())
     else:
-        for path in (*package.files.values(), *package.others):
+        for path in (*package.files.values(), *package.adapters.values(), *package.others):
             print(path)
+
+
+def _named(folders: list[Path]) -> dict[str, Path]:
+    """Folders by their own names."""
+    found = {folder.resolve().name: folder for folder in folders}
+    if len(found) < len(folders):
+        raise UsageError("Two adapters have folders of one name: rename one of them.")
+    return found

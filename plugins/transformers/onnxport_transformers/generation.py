@@ -128,7 +128,10 @@ class _File:
         if program.inference_session is None:
             program.initialize_inference_session()
         self._names = [str(value.name) for value in program.model.graph.outputs]
-        self._inputs = {str(value.name): value for value in program.model.graph.inputs}
+        graph = program.model.graph
+        self._inputs = {
+            str(v.name): v for v in graph.inputs if v.name not in graph.initializers
+        }  # adapters have defaults
         self._dtypes = {name: ONNX_TO_TORCH[value.dtype] for name, value in self._inputs.items()}  # type: ignore[index]
         self._states: Mapping[str, torch.Tensor] = {}
         self.has_keys = any(name.endswith(".key") for name in self._inputs)

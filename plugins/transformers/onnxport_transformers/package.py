@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,9 @@ import onnxport
 import torch
 from onnxport import InputError
 
+from onnxport_transformers import adapters as lora
 from onnxport_transformers import decoding, inputs, models, seq2seq, tasks
+from onnxport_transformers.adapters import Adapter
 from onnxport_transformers.decoding import Graph
 from onnxport_transformers.genai import write_config
 from onnxport_transformers.generation import Generation
@@ -40,6 +42,7 @@ class Package:
         folder: where.
         task: what the model is for.
         files: the ONNX files, by part.
+        adapters: the ``.onnx_adapter`` files, by the adapter's name.
         others: configurations and files of the tokenizer.
         seconds: by step.
     """
@@ -47,6 +50,7 @@ class Package:
     folder: Path
     task: str
     files: dict[str, Path] = field(default_factory=dict)
+    adapters: dict[str, Path] = field(default_factory=dict)
     others: list[Path] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -61,6 +65,7 @@ class Package:
             "folder": str(self.folder),
             "task": self.task,
             "files": {part: path.name for part, path in self.files.items()},
+            "adapters": {name: path.name for name, path in self.adapters.items()},
             "others": [path.name for path in self.others],
             "seconds": {step: round(seconds, 2) for step, seconds in self.seconds.items()},
             "bytes": self.bytes,
@@ -76,6 +81,7 @@ def export_folder(
     from_config: bool = False,
     trust_remote_code: bool = False,
     verify: bool = False,
+    adapters: Mapping[str, str | os.PathLike[str]] | None = None,
     **options: Any,
 ) -> Package:
     """Export the model of a folder.
@@ -88,6 +94,7 @@ def export_folder(
         from_config: build the model with random weights, without those of the folder.
         trust_remote_code: run the code that the folder has for its model.
         verify: compare what was written with the model, which is loaded into memory for that.
+        adapters: folders of LoRA adapters, as peft saves them, by the names of their files.
         options: those of :func:`export_model`.
 
     Raises:
@@ -104,6 +111,8 @@ def export_folder(
     chosen = tasks.task_of(config, task)
     source = models.build(tasks.factory_of(chosen), config, None if from_config else folder, **factory)
     source.folder = folder
+    if adapters:
+        options["adapters"] = [lora.read(name, path, factory["dtype"]) for name, path in adapters.items()]
     package = Package(Path(output), chosen.name, seconds={"read": time.perf_counter() - started})
     try:
         _written(source, chosen, package, **options)
@@ -139,7 +148,7 @@ def export_model(model: Any, output: str | os.PathLike[str], *, task: str | None
     """Export a model of transformers, or of a class derived from its ``PreTrainedModel``.
 
     Args:
-        model: in eval mode.
+        model: in eval mode. Of one of peft, the base model is exported, with its LoRA adapters as inputs and files.
         output: a folder for the package; it is made.
         task: by default that of the model's class; text generation for a class of your own that takes tokens and a
             cache.
@@ -153,11 +162,13 @@ def export_model(model: Any, output: str | os.PathLike[str], *, task: str | None
             verify: compare what was written with the model.
             tell: is called with a line for each step.
     """
-    chosen = tasks.task_of(model.config, task or _task_of_class(model))
     verify = options.pop("verify", False)
-    package = _written(Source(model.eval()), chosen, Package(Path(output), chosen.name), **options)
-    if verify:
-        verify_package(package, model, tell=options.get("tell", _untold))
+    with lora.taken_off(model) as (base, found):
+        chosen = tasks.task_of(base.config, task or _task_of_class(base))
+        package = Package(Path(output), chosen.name)
+        _written(Source(base.eval()), chosen, package, adapters=found, **options)
+        if verify:
+            verify_package(package, base, tell=options.get("tell", _untold))
     return package
 
 
@@ -186,16 +197,28 @@ def _written(
     plugins: Sequence[Any] | None = None,
     genai: bool = False,
     last_logits: bool = False,
+    adapters: Sequence[Adapter] = (),
     tell: Callable[[str], None] = _untold,
 ) -> Package:
+    if adapters and task.form is not tasks.DECODER:
+        raise InputError(
+            f"Adapters are for text generation; this is {task.name}. Merge them into the model before.",
+            parameter="adapters",
+        )
     if genai and task.form is not tasks.DECODER:
         raise InputError(f"--genai is for text generation; this is {task.name}. Leave it out.", parameter="genai")
     _make(package.folder)
     tell(f"{type(source.model).__name__} for {task.name}: {_size_of(source.model)}")
     graphs = _graphs(source.model, task, last_logits)
+    layers = lora.layers_of(adapters)
+    if layers:
+        graphs["model"] = lora.adapted(source.model, graphs["model"], layers)
     options = {"runtime": runtime, "quantize": quantize, "opset_version": opset_version, "plugins": plugins}
     programs = {part: _exported(source, graph, part, package, tell, options) for part, graph in graphs.items()}
     started = time.perf_counter()
+    if layers:
+        lora.without_adapter(programs["model"], layers)
+        package.adapters = {adapter.name: adapter.write(package.folder) for adapter in adapters}
     if len(programs) == 1:
         for part, program in programs.items():
             package.files[part] = package.folder / f"{part}.onnx"
@@ -235,9 +258,8 @@ def _exported(
 
 def _genai_config(model: Any, graph: Graph, package: Package) -> Path:
     shapes = [tensor.shape for tensor in graph.kwargs["past_key_values"]]
-    return write_config(
-        package.folder, model, graph.input_names, graph.output_names, shapes, package.files["model"].name
-    )
+    own = graph.input_names[: len(graph.input_names) - len(graph.kwargs.get("adapters", ()))]
+    return write_config(package.folder, model, own, graph.output_names, shapes, package.files["model"].name)
 
 
 def _make(folder: Path) -> None:
