@@ -50,6 +50,8 @@ from onnxport_builtin.request.leaves import walk as walk
 from onnxport_builtin.request.pytrees import recognize as recognize
 from onnxport_builtin.request.pytrees import register_dataclasses_in as register_dataclasses_in
 from onnxport_builtin.rewriting import constant_node as constant_node
+from onnxport_precision.places import Place as Place
+from onnxport_precision.places import place_of as place_of
 from onnxport_workbench.arguments import call_arguments as call_arguments
 from onnxport_workbench.arguments import callable_argument as callable_argument
 from onnxport_workbench.cli_models import Example as Example

@@ -41,14 +41,18 @@ def place_of(node: ir.Node) -> Place:
     classes = _strings(node.metadata_props.get(keys.CLASSES, "[]"))
     is_call = len(scopes) == len(classes) and bool(scopes) and "::" not in _operator(classes[-1])
     path = (scopes if is_call else scopes[:-1])[-1:]
-    return Place(path[0] if path else "", _operator(classes[-1]) if classes else "")
+    line = _line_in(node.metadata_props.get(keys.STACK_TRACE, ""))
+    return Place(path[0] if path else "", _operator(classes[-1]) if classes else "", line)
 
 
 def _line_of(source: torch.fx.Node) -> str:
     """The innermost line of the model; that of a library where no other is known."""
-    frames = _FRAME.findall(source.meta.get("stack_trace") or "")
-    own = next(((file, line, code) for file, line, code in reversed(frames) if not is_library(file)), None)
-    return provenance.source_line(source) if own is None else "{}:{}: {}".format(*own)
+    return _line_in(source.meta.get("stack_trace") or "") or provenance.source_line(source)
+
+
+def _line_in(trace: str) -> str:
+    frames = [each for each in _FRAME.findall(trace) if not (is_library(each[0]) or each[0].startswith("torch/"))]
+    return "{}:{}: {}".format(*frames[-1]) if frames else ""
 
 
 def _strings(text: str) -> list[str]:

@@ -32,7 +32,9 @@ class CheckResult:
         refusals: operators that can't be translated, each with its count, places, reasons and what would serve it.
         operators: number of calls of each operator that is translated.
         decomposed: number of calls of each operator that is expanded by a decomposition.
-        missing_kernels: ONNX operators that onnxruntime can't run on the CPU, or not on CUDA, with these types.
+        missing_kernels: ONNX operators that the runtime can't run with these types; without a runtime, that onnxruntime
+            can't run on the CPU, or not on CUDA.
+        runtime: the profile that was asked for.
         conflicts: operators that plugins of equal rank translate, which an export refuses until one is preferred.
     """
 
@@ -41,6 +43,7 @@ class CheckResult:
     decomposed: dict[str, int] = field(default_factory=dict)
     missing_kernels: list[Any] = field(default_factory=list)
     conflicts: list[Conflict] = field(default_factory=list)
+    runtime: str = "onnx"
 
     @property
     def passed(self) -> bool:
@@ -52,6 +55,7 @@ class CheckResult:
         return {
             "passed": self.passed,
             "refusals": [vars(refusal) for refusal in self.refusals],
+            "runtime": self.runtime,
             "operators": self.operators,
             "decomposed": self.decomposed,
             "missing_kernels": [vars(missing) for missing in self.missing_kernels],
@@ -69,9 +73,12 @@ class CheckResult:
         lines = [str(found) for found in (*self.refusals, *self.conflicts)]
         if self.passed:
             lines = [f"Every operator can be translated ({sum(self.operators.values())} calls)."]
+        if self.runtime != "onnx" and not self.missing_kernels:
+            lines.append(f"{self.runtime}: no node is known that it doesn't take.")
         for provider in dict.fromkeys(missing.provider for missing in self.missing_kernels):
-            lines.append(f"onnxruntime's {provider} has no kernel for:")
-            lines += [f"  {missing}" for missing in self.missing_kernels if missing.provider == provider]
+            found = [missing for missing in self.missing_kernels if missing.provider == provider]
+            lines.append(getattr(found[0], "title", "") or f"onnxruntime's {provider} has no kernel for:")
+            lines += [f"  {missing}" for missing in found]
         return plain("\n".join(lines))
 
 
@@ -114,4 +121,6 @@ def check(
     looks = call.plugins.items("onnxport_check")
     lacking = [found for look in looks for found in look(translated.model, call.profile)]
     conflicts = list((registry.conflicts or {}).values())
-    return CheckResult(translated.refusals, operators, dict(translated.decomposed), lacking, conflicts)
+    return CheckResult(
+        translated.refusals, operators, dict(translated.decomposed), lacking, conflicts, call.profile.name
+    )
