@@ -49,6 +49,7 @@ from onnxport_builtin.request.leaves import leaves_of as leaves_of
 from onnxport_builtin.request.leaves import walk as walk
 from onnxport_builtin.request.pytrees import recognize as recognize
 from onnxport_builtin.request.pytrees import register_dataclasses_in as register_dataclasses_in
+from onnxport_builtin.request.target import chosen_profile as chosen_profile
 from onnxport_builtin.rewriting import constant_node as constant_node
 from onnxport_precision.places import Place as Place
 from onnxport_precision.places import place_of as place_of
@@ -120,7 +121,7 @@ from onnxport.records.emission import NodeCheck as NodeCheck
 from onnxport.records.emission import SizeFunction as SizeFunction
 from onnxport.records.emission import SizeText as SizeText
 from onnxport.records.emission import Widening as Widening
-from onnxport.records.profiles import chosen_profile as chosen_profile
+from onnxport.records.profiles import DEFAULT_PROFILE as DEFAULT_PROFILE
 from onnxport.records.semantics import Assertion as Assertion
 from onnxport.records.semantics import Fill as Fill
 from onnxport.records.semantics import Folding as Folding
@@ -161,6 +162,7 @@ from onnxport.vocabulary.dtypes import ONNX_TO_TORCH as ONNX_TO_TORCH
 from onnxport.vocabulary.dtypes import SYMBOLIC as SYMBOLIC
 from onnxport.vocabulary.dtypes import TORCH_TO_ONNX as TORCH_TO_ONNX
 from onnxport.vocabulary.opsets import DEFAULT_OPSET as DEFAULT_OPSET
+from onnxport.vocabulary.opsets import MAX_OPSET as MAX_OPSET
 from onnxport.vocabulary.opsets import MIN_OPSET as MIN_OPSET
 from onnxport.vocabulary.patching import Replacement as Replacement
 from onnxport.vocabulary.patching import all_applied as all_applied

@@ -6,14 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from onnxport.errors import InputError, OpsetError
+from onnxport.errors import InputError
 from onnxport.host.call import Call
 from onnxport.host.discovery import Plugins, load
 from onnxport.host.registry import Registry
 from onnxport.host.table import table_records
-from onnxport.records.profiles import Profile, chosen_profile
-from onnxport.vocabulary.checks import shown
-from onnxport.vocabulary.opsets import DEFAULT_OPSET, MAX_OPSET, MIN_OPSET
 from onnxport.vocabulary.provenance import Level
 
 Mutation = Literal["outputs", "error", "drop"]
@@ -49,8 +46,7 @@ def call_for(
     ``conversions`` has what is asked by parameter: of ``dtype=`` and ``quantize=``, in the order in which it is done.
     """
     loaded = load(plugins)
-    profile = chosen_profile(runtime, portable, loaded.profiles)
-    opset = opset_of(version, profile)
+    opset, profile = loaded.act("choose_target", version, runtime, portable, loaded.profiles)
     asked = {name: request for name, request in (conversions or {}).items() if request is not None}
     plans = {name: _plan(loaded, name, request, version, model) for name, request in asked.items()}
     opset = version or max([opset, *(plan.opset for plan in plans.values())])
@@ -71,23 +67,3 @@ def _plan(plugins: Plugins, name: str, request: Any, opset: int | None, model: A
         if plan is not None:
             return plan
     raise InputError(f"{name}= needs a plugin that takes it ({_CONVERTERS[name]}): install one.", parameter=name)
-
-
-def opset_of(version: int | None, profile: Profile) -> int:
-    """The target opset.
-
-    Raises:
-        OpsetError: it is none that can be written.
-    """
-    if version is None:
-        return profile.opset or DEFAULT_OPSET
-    if not isinstance(version, int) or isinstance(version, bool) or not MIN_OPSET <= version <= MAX_OPSET:
-        raise OpsetError(
-            f"opset_version={shown(version)} can't be written: onnxport writes opsets {MIN_OPSET} to {MAX_OPSET} "
-            f"(the newest that the installed onnx knows). Leave it out for {DEFAULT_OPSET}.",
-            parameter="opset_version",
-            opset=version,
-            lowest=MIN_OPSET,
-            highest=MAX_OPSET,
-        )
-    return version

@@ -9,6 +9,7 @@ from typing import Any
 from onnxport.kit import Action
 
 _HOMES = {
+    "choose_target": "request.target",
     "check_call": "request.checks",
     "prefer": "request.preferences",
     "prepare": "request.arguments",
@@ -16,6 +17,7 @@ _HOMES = {
     "check_dynamic": "attempts.contract",
     "decomposer": "decomposer",
     "missing_operator": "missing_operators",
+    "advertised": "known_packs",
     "call_spec": "program.call_spec",
     "run": "program.running",
     "call_reference": "program.running",

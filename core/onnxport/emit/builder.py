@@ -20,7 +20,7 @@ from onnxport.emit.symbols import Symbols
 from onnxport.emit.tensor import Result, Tensor
 from onnxport.errors import Unsupported
 from onnxport.records.emission import Emission
-from onnxport.records.profiles import DEFAULT
+from onnxport.records.profiles import DEFAULT_PROFILE
 from onnxport.text import writable
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class Builder(Nodes):
         metadata: str = "full",
         names: dict[Any, str] | None = None,
         seed: int | None = None,
-        profile: Profile = DEFAULT,
+        profile: Profile = DEFAULT_PROFILE,
         emission: Emission | None = None,
         walker: Walks | None = None,
     ) -> None:

@@ -13,7 +13,7 @@ from onnxport.host.hookspecs import hookimpl
 from onnxport.host.info import PluginInfo
 from onnxport.host.table import TABLE
 from onnxport.records.emission import Emission
-from onnxport.records.profiles import DEFAULT, Profile
+from onnxport.records.profiles import DEFAULT_PROFILE, Profile
 from onnxport.records.translations import TABLE_TIER, Translation
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Call:
         opset: int,
         table: Sequence[Translation] = (),
         prefer: Mapping[Any, Any] | None = None,
-        profile: Profile = DEFAULT,
+        profile: Profile = DEFAULT_PROFILE,
         conversions: Mapping[str, Any] | None = None,
     ) -> None:
         self.plugins = plugins

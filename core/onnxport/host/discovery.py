@@ -24,7 +24,7 @@ from onnxport.host.calls import Hooks
 from onnxport.host.checking import Patch
 from onnxport.host.hookspecs import PROJECT
 from onnxport.host.info import PluginInfo
-from onnxport.host.packs import ENVIRONMENT_VARIABLE, advertised, environment_choice, version_of
+from onnxport.host.packs import ENVIRONMENT_VARIABLE, environment_choice, version_of
 from onnxport.host.registry import Registry
 from onnxport.records import profiles
 from onnxport.records.profiles import STANDARD, Profile
@@ -330,7 +330,7 @@ class Plugins:
                 return f"plugin {info.name!r} would serve it, but failed: {info.error}"
         if namespace in installed_plugins() and namespace not in self.names:
             return f"plugin {namespace!r} is installed, but left out by plugins=[...] or {ENVIRONMENT_VARIABLE}"
-        pack = advertised(namespace)
+        pack = self.act("advertised", namespace)
         return f"pip install {pack}" if pack and namespace not in self.names else ""
 
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
-from onnxport.errors import InputError, PluginError
-from onnxport.vocabulary.checks import shown
+from onnxport.errors import PluginError
 
 STANDARD = "onnx"
 
@@ -47,7 +45,7 @@ class Profile:
     plugin: str = field(default="", compare=False)
 
 
-DEFAULT = Profile(STANDARD, "the standard alone: every runtime of ONNX")
+DEFAULT_PROFILE = Profile(STANDARD, "the standard alone: every runtime of ONNX")
 
 
 def is_for(pattern: str | None, profile: str) -> bool:
@@ -61,7 +59,7 @@ def by_name(profiles: Iterable[Profile]) -> dict[str, Profile]:
     Raises:
         PluginError: two have one name.
     """
-    named = {STANDARD: DEFAULT}
+    named = {STANDARD: DEFAULT_PROFILE}
     for profile in profiles:
         if (other := named.setdefault(profile.name, profile)) is not profile:
             raise PluginError(
@@ -70,32 +68,3 @@ def by_name(profiles: Iterable[Profile]) -> dict[str, Profile]:
                 plugins=[other.plugin, profile.plugin],
             )
     return named
-
-
-def chosen_profile(runtime: object, portable: object, profiles: Callable[[], Mapping[str, Profile]]) -> Profile:
-    """The profile that a call names.
-
-    Raises:
-        InputError: no plugin of the call has a profile of that name; or ``portable`` is no bool, or has no effect.
-    """
-    if not isinstance(portable, bool):
-        raise InputError(f"portable={shown(portable)}: give True or False.", parameter="portable")
-    if isinstance(runtime, str) and runtime == STANDARD:
-        if portable:
-            raise InputError(
-                "portable=True has no effect on runtime='onnx', whose files every runtime takes: leave it out, or name "
-                "a runtime.",
-                parameter="portable",
-            )
-        return DEFAULT
-    known = profiles()
-    if not isinstance(runtime, str) or runtime not in known:
-        near = get_close_matches(runtime, known, 1) if isinstance(runtime, str) else []
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        cure = "" if len(known) > 1 else " Install a pack that has some (pip install onnxport-onnxruntime)."
-        raise InputError(
-            f"runtime={shown(runtime)} names no profile of the plugins of this call; there are: "
-            f"{', '.join(map(repr, known))}.{hint}{cure}",
-            parameter="runtime",
-        )
-    return replace(known[runtime], portable=portable, operators=frozenset() if portable else known[runtime].operators)

@@ -117,6 +117,7 @@ class Strategy:
 
 
 ACTIONS = {
+    "choose_target": "(opset_version, runtime, portable, function that gives profiles by name) -> opset, Profile",
     "check_call": "(function, its arguments by name) -> the module classes of functions=",
     "prefer": "(registry, operators with plugins, names of the plugins that take part) -> registry",
     "prepare": "(model, args, kwargs, **dynamic shapes, names and containers of the call) -> Request",
@@ -124,6 +125,7 @@ ACTIONS = {
     "check_dynamic": "(program, Request) -> None; a dimension that was asked to be dynamic and isn't is an error",
     "decomposer": "(functions by OpOverload, function that makes a graph pure) -> Decomposer",
     "missing_operator": "(qualified name) -> message that torch has no such operator; empty where it has, or may have",
+    "advertised": "(namespace of operators) -> the distribution of the pack that serves it, empty where none is known",
     "call_spec": "(exported program) -> how it is called, as run takes it",
     "run": "(program, args, kwargs, all_outputs) -> tensors",
     "call_reference": "(program, args, kwargs) -> tensors",

@@ -79,7 +79,7 @@ def test_an_error_of_an_action_is_the_callers() -> None:
 @pytest.mark.parametrize(
     ("action", "said"),
     [
-        (Action("store", print), "name is 'store', it must be one of check_call, "),
+        (Action("store", print), "name is 'store', it must be one of choose_target, "),
         (Action("save", 3), "function is 3, it must be a function"),  # type: ignore[arg-type]
         (print, "expected Action objects"),
     ],
