@@ -71,6 +71,7 @@ from onnxport_workbench.kernels import Table as Table
 from onnxport_workbench.kernels import covers as covers
 from onnxport_workbench.kernels import installed_kernels as installed_kernels
 from onnxport_workbench.kernels import onnx_schema as onnx_schema
+from onnxport_workbench.memory_estimate import memory_of as memory_of
 from onnxport_workbench.observing import watching as watching
 
 from onnxport import settings as settings

@@ -23,6 +23,8 @@ from onnxport.kit import (
 )
 from torch.export import ExportedProgram
 
+from onnxport_workbench.memory_estimate import MemoryEstimate, memory_of
+
 
 @dataclass
 class CheckResult:
@@ -36,6 +38,7 @@ class CheckResult:
             can't run on the CPU, or not on CUDA.
         runtime: the profile that was asked for.
         conflicts: operators that plugins of equal rank translate, which an export refuses until one is preferred.
+        memory: bytes of the model's weights, and of its values at the sizes of the example.
     """
 
     refusals: list[Refusal]
@@ -44,6 +47,7 @@ class CheckResult:
     missing_kernels: list[Any] = field(default_factory=list)
     conflicts: list[Conflict] = field(default_factory=list)
     runtime: str = "onnx"
+    memory: MemoryEstimate = field(default_factory=MemoryEstimate)
 
     @property
     def passed(self) -> bool:
@@ -60,6 +64,7 @@ class CheckResult:
             "decomposed": self.decomposed,
             "missing_kernels": [vars(missing) for missing in self.missing_kernels],
             "conflicts": [conflict.as_dict() for conflict in self.conflicts],
+            "memory": self.memory.as_dict(),
         }
 
     def to_json(self) -> str:
@@ -121,6 +126,5 @@ def check(
     looks = call.plugins.items("onnxport_check")
     lacking = [found for look in looks for found in look(translated.model, call.profile)]
     conflicts = list((registry.conflicts or {}).values())
-    return CheckResult(
-        translated.refusals, operators, dict(translated.decomposed), lacking, conflicts, call.profile.name
-    )
+    served, memory = dict(translated.decomposed), memory_of(captured.program)
+    return CheckResult(translated.refusals, operators, served, lacking, conflicts, call.profile.name, memory)

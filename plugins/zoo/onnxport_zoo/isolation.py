@@ -45,6 +45,7 @@ class Task:
         verified: the folder of known verifications, or None.
         memory: how many bytes the process may have.
         estimate: how many it will take, as far as is known.
+        asks: whether it is to end when the program tells that it will take more, so that it is started with more.
     """
 
     case: Case
@@ -52,6 +53,7 @@ class Task:
     verified: Path | None
     memory: int
     estimate: int = 0
+    asks: bool = False
 
 
 def isolated(task: Task, cpus: Sequence[int] = (), stop: Callable[[], bool] = lambda: False) -> dict[str, Any]:
@@ -115,7 +117,7 @@ def _watched(task: Task, folder: Path, cpus: Sequence[int], stop: Callable[[], b
     process = context.Process(target=_child, args=(sender, task, str(folder), tuple(cpus)))
     _start(process)
     sender.close()
-    state: dict[str, Any] = {"stage": "", "peak": 0}
+    state: dict[str, Any] = {"stage": "", "peak": 0, "estimate": 0}
     verdict = _verdict(task, process, receiver, state, stop)
     receiver.close()
     if "result" in state:
@@ -123,7 +125,7 @@ def _watched(task: Task, folder: Path, cpus: Sequence[int], stop: Callable[[], b
         result: dict[str, Any] = state["result"]
         return {**result, "peak": max(result.get("peak", 0), state["peak"])}
     ended = _ended(process, patience=5.0 if verdict is None else 0.0)
-    result = {"stage": state["stage"], "stages": {}, "peak": state["peak"]}
+    result = {"stage": state["stage"], "stages": {}, "peak": state["peak"], "estimate": state["estimate"]}
     if verdict is None:
         verdict = _death(ended, kills_for_memory() > kills)
         result["machine"] = verdict[0] is Status.CRASHED and ended == -signal.SIGKILL
@@ -145,6 +147,9 @@ def _verdict(
             if over in ready and not receiver.poll():
                 break
             state["peak"] = max(state["peak"], resident_bytes(process.pid))
+            if task.asks and state["estimate"] > task.memory:
+                expected = _size(state["estimate"])
+                return Status.MEMORY, f"It will take about {expected} of memory; it may have {_size(task.memory)}."
             now = time.monotonic()
             if state["peak"] > task.memory:
                 return Status.MEMORY, f"It took {_size(state['peak'])} of memory; it may have {_size(task.memory)}."
@@ -231,7 +236,13 @@ def _child(sender: Connection, task: Task, folder: str, cpus: tuple[int, ...]) -
     files = Path(folder) / "files"
     files.mkdir()
     start = time.process_time()
-    result = perform(task.case, files, task.verified, lambda stage: sender.send(("stage", stage)))
+    result = perform(
+        task.case,
+        files,
+        task.verified,
+        lambda stage: sender.send(("stage", stage)),
+        lambda count: sender.send(("estimate", count)),
+    )
     result["cpu"] = round(time.process_time() - start, 6)
     factor = 1 if sys.platform == "darwin" else 1024
     result["peak"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * factor

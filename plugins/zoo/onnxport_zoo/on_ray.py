@@ -6,9 +6,10 @@ results. What Ray itself tries again is a task whose worker or machine was lost.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from onnxport.kit import UsageError
@@ -18,6 +19,7 @@ from onnxport_zoo.isolation import Task, isolated
 from onnxport_zoo.results import Status
 
 RETRIES = 3
+_MARGIN = 1.1  # of an estimate
 
 
 def on_ray(address: str | None) -> Engine:
@@ -44,20 +46,38 @@ def on_ray(address: str | None) -> Engine:
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
         largest = max(node["memory"] for node in nodes)
         share = min(node["memory"] / node["CPU"] for node in nodes)
-        waiting: dict[Any, Task] = {}
+        waiting: dict[Any, tuple[Task, int]] = {}
+
+        def start(task: Task, limit: int) -> None:
+            asked = min(task.estimate or limit, limit, largest)
+            asks = not task.case.memory and limit < largest
+            task = dataclasses.replace(task, memory=limit, asks=asks)
+            waiting[remote.options(memory=int(asked)).remote(task)] = task, limit
+
         for task in tasks:
-            memory = task.case.memory or share
-            asked = min(task.estimate or memory, memory, largest)
-            waiting[remote.options(memory=int(asked)).remote(task, int(memory))] = task
+            start(task, int(task.case.memory or max(share, min(task.estimate, largest))))
         try:
             while waiting:
                 for reference in ray.wait(list(waiting), num_returns=1)[0]:
-                    yield _record(ray, reference, waiting.pop(reference))
+                    task, limit = waiting.pop(reference)
+                    record = _record(ray, reference, task)
+                    more = more_memory(record, limit, int(largest))
+                    if more and not task.case.memory:
+                        start(dataclasses.replace(task, estimate=more), more)
+                    else:
+                        yield record
         finally:
             for reference in waiting:
                 ray.cancel(reference, force=True)
 
     return run
+
+
+def more_memory(record: Mapping[str, Any], limit: int, largest: int) -> int:
+    """What to ask for in place of a limit that a case went beyond: its estimate, or twice as much; 0 to ask no more."""
+    if record["status"] != Status.MEMORY or limit >= largest:
+        return 0
+    return min(max(int(record.get("estimate", 0) * _MARGIN), 2 * limit), largest)
 
 
 def _record(ray: Any, reference: Any, task: Task) -> dict[str, Any]:
@@ -72,12 +92,10 @@ def _record(ray: Any, reference: Any, task: Task) -> dict[str, Any]:
         return {**facts, "status": status, "message": f"{type(error).__name__}: {error}"[:2000]}
 
 
-def _perform(task: Task, memory: int) -> dict[str, Any]:
+def _perform(task: Task) -> dict[str, Any]:
     """What a worker does."""
-    import dataclasses
-
     import ray
 
-    record = isolated(dataclasses.replace(task, memory=memory))
+    record = isolated(task)
     node = ray.get_runtime_context().get_node_id()
     return {**record, "node": f"{socket.gethostname()} {node[:8]}"}

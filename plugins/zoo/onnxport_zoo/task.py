@@ -15,10 +15,11 @@ from typing import Any
 
 import onnxport
 import torch
-from onnxport.kit import Example, UsageError, load_example, plain, runtime
+from onnxport.kit import Example, UsageError, load_example, memory_of, plain, runtime
 
 from onnxport_zoo.cases import Case
 from onnxport_zoo.content import digest_of_files, verification_key
+from onnxport_zoo.processes import resident_bytes
 from onnxport_zoo.results import Status, text_of
 from onnxport_zoo.rounding import explained
 
@@ -26,6 +27,9 @@ STAGES = ("model", "capture", "translate", "save", "load", "verify", "latency")
 _AFTER_CAPTURE = ("functionalize", "translate", "optimize", "quantize")  # stages of an export
 MESSAGE = 4000  # characters of a message that a result keeps
 _MEASURED_SECONDS, _LEAST, _MOST = 0.2, 5, 100
+_COPIES = 3  # of weights, beside those of the model
+_COMPARING = 16  # times the outputs, to compare them
+_LARGER = 2.5  # times the example: the shapes that verify makes
 _TOO_LONG = 5.0  # seconds after which two calls do
 
 
@@ -62,7 +66,13 @@ class Stages:
             self.enter("translate")
 
 
-def perform(case: Case, folder: Path, verified: Path | None, said: Callable[[str], None]) -> dict[str, Any]:
+def perform(
+    case: Case,
+    folder: Path,
+    verified: Path | None,
+    said: Callable[[str], None],
+    expected: Callable[[int], None] = lambda count: None,
+) -> dict[str, Any]:
     """Export one case to a file in a folder, load it, verify it, and measure it.
 
     Args:
@@ -70,6 +80,7 @@ def perform(case: Case, folder: Path, verified: Path | None, said: Callable[[str
         folder: an empty folder for the file.
         verified: the folder of verifications that are known; None to know none.
         said: called with the name of each stage.
+        expected: called with the bytes that the process will take, when the program tells.
 
     Returns:
         A result without what the engine knows: status, stage, message, seconds by stage, and what was found. It is a
@@ -78,7 +89,7 @@ def perform(case: Case, folder: Path, verified: Path | None, said: Callable[[str
     stages = Stages(said)
     result: dict[str, Any] = {"status": Status.PASSED, "message": "", "stages": stages.seconds}
     try:
-        _perform(case, folder, verified, stages, result)
+        _perform(case, folder, verified, stages, result, expected)
     except Exception as error:
         result.update(_failure(error, stages.current))
     stages.leave()
@@ -86,7 +97,14 @@ def perform(case: Case, folder: Path, verified: Path | None, said: Callable[[str
     return result
 
 
-def _perform(case: Case, folder: Path, verified: Path | None, stages: Stages, result: dict[str, Any]) -> None:
+def _perform(
+    case: Case,
+    folder: Path,
+    verified: Path | None,
+    stages: Stages,
+    result: dict[str, Any],
+    expected: Callable[[int], None],
+) -> None:
     if case.resolver is not None and case.resolver.perform is not None:
         stages.enter("perform")
         torch.manual_seed(0)
@@ -101,6 +119,8 @@ def _perform(case: Case, folder: Path, verified: Path | None, stages: Stages, re
     options |= {"opset_version": case.opset} if case.opset else {}
     options |= {"runtime": case.runtime} if case.runtime != "onnx" else {}
     program = onnxport.export(example.model, example.args, kwargs=example.kwargs, **options)
+    result["estimate"] = estimated_bytes(program)
+    expected(result["estimate"])
     stages.enter("save")
     path = folder / "model.onnx"
     program.save(path)
@@ -115,6 +135,21 @@ def _perform(case: Case, folder: Path, verified: Path | None, stages: Stages, re
     if case.latency:
         stages.enter("latency")
         result["latency"] = _latency(program, session, example)
+
+
+def estimated_bytes(program: onnxport.ONNXProgram) -> int:
+    """What this process will take to save, load and verify a program, by what it takes now and the program's values.
+
+    onnxruntime has the weights once more, and in other layouts; a file below 2 GB is in memory while it is written.
+    Both models have their values, and outputs are compared in float64, which takes several tensors. Where dimensions
+    are dynamic, that is done at larger shapes.
+    """
+    if program.exported_program is None:
+        return 0
+    memory = memory_of(program.exported_program)
+    larger = _LARGER if program.exported_program.range_constraints else 1.0
+    values = larger * (2 * memory.values + _COMPARING * memory.outputs)
+    return resident_bytes(os.getpid()) + _COPIES * memory.weights + int(values)
 
 
 def example_of(case: Case) -> Example:

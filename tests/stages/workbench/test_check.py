@@ -161,3 +161,30 @@ def test_the_file_agrees_with_the_installed_onnxruntime(monkeypatch: pytest.Monk
         if domain == "" and operator in ("Cast", "Loop", "LayerNormalization", "Softmax", "GridSample"):
             newest = [(first, last, {k: sorted(v) for k, v in t.items()}) for first, last, t in rows if last > 2**30]
             assert all(row in written[domain, operator] for row in newest), operator
+
+
+class Wide(nn.Module):
+    """A tied weight, a view, and values of which two are needed at a time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(64, 64), nn.Linear(64, 64, bias=False)
+        self.second.weight = self.first.weight
+        self.register_buffer("scale", torch.ones(64, dtype=torch.float64))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.first(x).relu()
+        y = y.view(-1, 64).unsqueeze(0)
+        return (self.second(y) * self.scale).float().sum()
+
+
+@pytest.mark.parametrize("fake", [False, True])
+@pytest.mark.parametrize("shapes", [None, ({0: "batch"},)])
+def test_the_memory_that_a_model_takes(fake: bool, shapes: object) -> None:
+    with FakeTensorMode(allow_non_fake_inputs=True) if fake else torch.no_grad():
+        model, x = Wide().eval(), torch.randn(100, 64)
+    result = onnxport.check(model, (x,), dynamic_shapes=shapes)
+    weights, row = (64 * 64 + 64) * 4 + 64 * 8, 100 * 64
+    assert result.memory.weights == weights
+    assert result.memory.values == row * (4 + 4 + 8)  # the input stays; a product in float64 beside its factor
+    assert json.loads(result.to_json())["memory"] == {"weights": weights, "values": 16 * row, "outputs": 4}
