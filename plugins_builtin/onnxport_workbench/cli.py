@@ -343,10 +343,11 @@ def view(
     missing = [str(path) for path in models if not path.is_file()]
     if missing:
         raise UsageError(f"there is no file {missing[0]}")
-    import onnxport
-
     before = models[0] if len(models) == 2 else None
-    written = onnxport.view(models[-1], output, before=before, latencies=profile)
+    with progress(f"Reading {models[-1]}"):
+        import onnxport
+
+        written = onnxport.view(models[-1], output, before=before, latencies=profile)
     if as_json:
         print_json({"page": str(written)})
     else:
@@ -585,9 +586,10 @@ def profiles(
     as_json: JsonOption = False,
 ) -> None:
     """List the runtimes that files can be written for, or what decides about the files of one."""
-    from onnxport.kit import chosen_profile
+    with progress("Loading plugins"):
+        from onnxport.kit import chosen_profile
 
-    known = _plugins(plugin, None)[0].profiles()
+        known = _plugins(plugin, None)[0].profiles()
     wanted = [chosen_profile(name, False, lambda: known)] if name else list(known.values())
     if as_json:
         fields = ("name", "description", "plugin", "opset", "domains", "providers", "choices")

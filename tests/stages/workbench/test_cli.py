@@ -508,6 +508,29 @@ def test_what_does_not_import_torch(tmp_path, arguments):
     assert done.returncode == 0 and done.stdout, done.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["export", "m:net"], "Exporting m:net"),
+        (["check", "m:net"], "Checking m:net"),
+        (["verify", "m.onnx", "m:net"], "Verifying m.onnx"),
+        (["find-mismatch", "m:net"], "Exporting m:net"),
+        (["view", "m.onnx"], "Reading m.onnx"),
+        (["fix", "m.onnx", "--dim", "n=1"], "Fixing"),
+        (["ops"], "Loading plugins"),
+        (["explain", "gelu"], "Loading plugins"),
+        (["profiles"], "Loading plugins"),
+    ],
+)
+def test_first_words_come_before_torch(tmp_path, arguments, words):
+    """torch takes seconds to load; here it can't be imported at all."""
+    (tmp_path / "m.onnx").touch()
+    script = "import sys; sys.modules['torch'] = None; from onnxport_workbench.cli import main; main()"
+    command = [sys.executable, "-c", script, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=120)
+    assert done.returncode != 0 and done.stderr.splitlines()[0] == words
+
+
 def test_the_list_of_plugins_follows_what_is_installed(packs, monkeypatch, tmp_path):
     from onnxport_workbench import plugin_list
 
