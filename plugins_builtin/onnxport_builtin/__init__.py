@@ -124,7 +124,7 @@ def onnxport_strategies() -> list[Strategy]:
 
 @hookimpl
 def onnxport_program_passes() -> list[ProgramPass]:
-    """What a program takes for granted is held against its example inputs; weights that torch takes apart are plain."""
+    """What a program assumes is held against its example inputs; weights that torch takes apart are plain."""
     subclasses = import_module(f"{__name__}.capture.subclasses")
     return [
         ProgramPass("assumptions", import_module(f"{__name__}.capture.assumptions").checked),

@@ -1,7 +1,7 @@
 """The families of built-in operators, and the index that spares importing them all.
 
 Importing every family takes a quarter of a second; a model needs a few. What each declares is kept in an index beside
-the compiled bytecode, and is made anew when a family's source, Python or torch has changed. Where that can't be
+the compiled bytecode, and is made again when a family's source, Python or torch has changed. Where that can't be
 written, all families are imported each time.
 """
 

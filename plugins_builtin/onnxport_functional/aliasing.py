@@ -171,7 +171,7 @@ class Rewriter:
         return [self._read(item) for item in entry.entries] if isinstance(entry, Results) else entry
 
     def current(self, alias: Alias) -> Node:
-        """The node of an alias, made anew from its parent when the storage was written since."""
+        """The node of an alias, made again from its parent when the storage was written since."""
         stale = takewhile(lambda a: a.parent and (a.node is None or a.version != a.root.version), _up(alias))
         for view in reversed(list(stale)):
             view.node, view.version = self._replay(view), view.root.version

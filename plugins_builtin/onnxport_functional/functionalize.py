@@ -122,7 +122,7 @@ def _functionalize(
         for placeholder, alias in rewriter.written_inputs():
             spec = specs[placeholder.name]
             if spec.kind is InputKind.CONSTANT_TENSOR and str(spec.target).startswith("lifted_tensor_"):
-                continue  # a tensor literal in forward: made anew at each call
+                continue  # a tensor literal in forward: made again at each call
             kind = {InputKind.USER_INPUT: "USER_INPUT", InputKind.PARAMETER: "PARAMETER"}.get(spec.kind, "BUFFER")
             target = spec.arg.name if kind == "USER_INPUT" else str(spec.target)
             mutations += (Mutation(f"{kind}_MUTATION", target, rewriter.current(alias)),)

@@ -28,7 +28,7 @@ _UNWRAP = getattr(predispatch, "_unwrap_for_grad", None)  # torch 2.11 records n
 
 
 def records_transforms(graph_module: GraphModule, constants: Mapping[str, Any] | None = None) -> bool:
-    """Whether the graph, or what its capture lifted as constants, shows a step of `vmap`, `grad` or the like."""
+    """Whether the graph, or what its capture lifted as constants, shows a step of `vmap`, `grad` or a similar one."""
     return any(node.op == "call_function" and _is_step(node) for node in graph_module.graph.nodes) or any(
         isinstance(value, torch.Tensor) and _functorch.is_functorch_wrapped_tensor(value)
         for value in (constants or {}).values()

@@ -1,6 +1,6 @@
 """FX nodes and ONNX values as hashable descriptions: what is described equally is translated equally.
 
-Symbols that are bound are described as themselves. Those that a piece of a graph brings forth (the size of a
+Symbols that are bound are described as themselves. Those that a piece of a graph creates (the size of a
 `nonzero`, the sizes in the body of a loop) have other names each time, and are described by their order.
 """
 

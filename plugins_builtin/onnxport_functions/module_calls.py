@@ -63,7 +63,7 @@ class _Interface:
         reads: the nodes outside that the region reads.
         arguments: the tensors among their values that the function takes.
         gives: the nodes whose values are read outside.
-        numbers: symbols that the region brings forth and that are read outside, but not from the shape of a result.
+        numbers: symbols that the region creates and that are read outside, but not from the shape of a result.
     """
 
     reads: list[torch.fx.Node]

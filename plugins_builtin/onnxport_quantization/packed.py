@@ -130,7 +130,7 @@ class KeptTensor(TorchTensor):
         if found is None:
             raise WeightError(
                 f"The weights of {self._cone.name!r} don't fit {self._form}, which the model was written for: export "
-                "it anew with these weights.",
+                "it again with these weights.",
                 names=[self._cone.name],
             )
         array = np.ascontiguousarray(found[self._part])

@@ -1,4 +1,4 @@
-"""Files whose rounded weights can be given other floats: what their marks say, as tensors that can be computed anew."""
+"""Files whose rounded weights can be given other floats: their marks, as tensors that can be computed again."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ class Part(Enum):
 
 
 class StoredWeight(TorchTensor):
-    """A weight of a model that was loaded from a file, read anew whenever its data is asked for.
+    """A weight of a model that was loaded from a file, read again whenever its data is asked for.
 
     Args:
         tensor: what the model has.

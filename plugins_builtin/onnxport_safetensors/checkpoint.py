@@ -43,7 +43,7 @@ class MissingCheckpointError(WeightError, MissingFileError):
 
 
 class StoredTensor(TorchTensor):
-    """A tensor of a safetensors file, read anew whenever its data is asked for, and never kept.
+    """A tensor of a safetensors file, read again whenever its data is asked for, and never kept.
 
     Args:
         file: the file.

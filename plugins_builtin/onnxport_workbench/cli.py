@@ -535,7 +535,7 @@ def plugins(
         bool, typer.Option("--replacements", help="List what they replace of libraries while a model is captured.")
     ] = False,
     fresh: Annotated[
-        bool, typer.Option("--fresh", help="Import them anew, even if nothing has changed since they were listed.")
+        bool, typer.Option("--fresh", help="Import them again, even if nothing has changed since they were listed.")
     ] = False,
 ) -> None:
     """List the plugins, and what failed in them."""

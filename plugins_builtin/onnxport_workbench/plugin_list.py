@@ -2,7 +2,7 @@
 
 To list plugins with their translations and errors, they must be imported, and torch with them, which takes seconds.
 Where none has an error, the list is kept beside the bytecode, with what it depends on: Python, the installed
-distributions, the choice of plugins, and the source files of onnxport and of the plugins. It is made anew when one of
+distributions, the choice of plugins, and the source files of onnxport and of the plugins. It is made again when one of
 these has changed.
 """
 

@@ -32,7 +32,7 @@ _CHUNK_BYTES = 64 * 1024 * 1024
 class WeightCheck:
     """The weights that an ONNX model and a torch model have by one name.
 
-    Left out is what the export computed of weights, and what bears other names or is quantized in the file.
+    Left out is what the export computed of weights, and what has other names or is quantized in the file.
 
     Attributes:
         compared: how many there are.

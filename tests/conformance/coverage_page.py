@@ -27,11 +27,11 @@ onnxruntime {onnxruntime} (CPU): exported, checked with `onnx.checker`, run, and
   another size where the sample's other arguments have a meaning there.
 * Cases that eager torch or `torch.export` refuses, or whose capture isn't what the operator does, are not counted;
   neither are dynamic cases whose capture fixed every size.
-* Random operators are compared by dtype, shape and statistics; `svd`, `eigh`, `qr` and the like by what they promise.
+* Random operators are compared by dtype, shape and statistics; `svd`, `eigh`, `qr` and others by what they promise.
 * A complex tensor is a real one with a last axis of 2 in the file, inputs and outputs included.
 * float16 and bfloat16 stay what they are in the file. Where onnxruntime's CPU has no kernel for that, the case ran on
   ONNX's reference implementation, and is marked *r*. Where that fails too, bfloat16 ran on onnxruntime with each
-  operator in float32 between casts, and is marked *w*; `tests/conformance/reproductions.py` shows of what it fails.
+  operator in float32 between casts, and is marked *w*; `tests/conformance/reproductions.py` shows where it fails.
 """
 
 

@@ -63,7 +63,7 @@ class Captured:
     Attributes:
         program: the exported program.
         interface: the names of its inputs, outputs and dimensions in the file.
-        limits: conditions on dynamic sizes that the program takes for granted, each with the line of the model that
+        limits: conditions on dynamic sizes that the program assumes, each with the line of the model that
             asked, empty for an operator.
     """
 

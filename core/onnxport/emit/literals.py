@@ -98,12 +98,12 @@ def _unknown(spec: OpSpec, key: str) -> Exception:
     if since is not None and since > spec.since:
         return Unsupported(f"needs opset {since}: {spec.name} with the attribute {key!r}")
     if key.startswith("_"):
-        cure = "it is written at the target opset; outputs= is the number of its results, op.call takes other domains"
+        advice = "it is written at the target opset; outputs= is the number of its results, op.call takes other domains"
     elif near := difflib.get_close_matches(key, spec.attributes, 1):
-        cure = f"did you mean {near[0]!r}?"
+        advice = f"did you mean {near[0]!r}?"
     else:
-        cure = f"it has {', '.join(spec.attributes) or 'none'}, and its inputs are given by position"
-    return TypeError(f"{spec.name} of opset {spec.since} has no attribute {key!r}: {cure}")
+        advice = f"it has {', '.join(spec.attributes) or 'none'}, and its inputs are given by position"
+    return TypeError(f"{spec.name} of opset {spec.since} has no attribute {key!r}: {advice}")
 
 
 def _wrong(name: str, key: str, value: Any, wanted: str) -> TypeError:

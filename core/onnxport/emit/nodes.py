@@ -118,7 +118,7 @@ class Nodes(Values):
         outputs: int | None,
         attrs: dict[str, Any],
     ) -> Any:
-        """An operator that isn't to be had for a type, between two casts, of which the first is exact."""
+        """An operator that isn't available for a type, between two casts, of which the first is exact."""
         last = len(spec.inputs) - 1
         wide = [
             self.cast(value, wider[spec.inputs[min(i, last)], value.dtype])

@@ -53,9 +53,9 @@ class TorchTensor(ir.Tensor):
         label = name or "tensor"
         if tensor.layout is not torch.strided or tensor.is_quantized:
             kind = "quantized" if tensor.is_quantized else str(tensor.layout).removeprefix("torch.")
-            cure = "dequantize()" if tensor.is_quantized else "to_dense()"
+            advice = "dequantize()" if tensor.is_quantized else "to_dense()"
             raise WeightError(
-                f"The weight {label!r} is {kind}; ONNX stores dense tensors. Convert it by {cure} before the capture, "
+                f"The weight {label!r} is {kind}; ONNX stores dense tensors. Call {advice} before the capture, "
                 "or export the nn.Module.",
                 names=[label],
             )
@@ -79,7 +79,7 @@ class TorchTensor(ir.Tensor):
 
     @property
     def raw(self) -> torch.Tensor:
-        """The torch tensor; one that `combine` made is computed anew each time."""
+        """The torch tensor; one that `combine` made is computed again each time."""
         if self._raw is None and self._function is not None:
             return self._function(*(parent.raw.detach() for parent in self.parents))
         return self._raw

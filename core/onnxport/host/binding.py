@@ -59,7 +59,7 @@ def _unknown_to(function: Callable[..., Any], target: OpOverload) -> tuple[str, 
 def signature_mismatch(function: Callable[..., Any], target: OpOverload) -> str:
     """The reason why ``function`` can't take all arguments of ``target``'s schema; empty when it can.
 
-    The first parameter is the builder; the others bear the schema's names.
+    The first parameter is the builder; the others have the schema's names.
     """
     if unknown := _unknown_to(function, target):
         return f"has no parameter for {', '.join(unknown)}"

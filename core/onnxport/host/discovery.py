@@ -52,7 +52,7 @@ class Plugins:
         hooks: their hooks; ``hooks.manager`` is the pluggy manager that holds them.
 
     Raises:
-        PluginError: a name that no installed plugin bears; or one of those that were asked for can't be loaded.
+        PluginError: a name that no installed plugin has; or one of those that were asked for can't be loaded.
     """
 
     def __init__(self, chosen: Sequence[object] | None = None) -> None:
@@ -86,7 +86,7 @@ class Plugins:
                     raise
                 if package == BUILTIN_PACKAGE:
                     raise PluginError(
-                        f"{package}, the plugin that has the operators, isn't installed: install onnxport anew.",
+                        f"{package}, the plugin that has the operators, isn't installed: install onnxport again.",
                         plugins=[BUILTIN],
                     ) from error
                 continue
@@ -373,7 +373,7 @@ def load(plugins: Iterable[object] | None = None) -> Plugins:
             isn't set, all installed plugins.
 
     Raises:
-        PluginError: ``plugins`` is no sequence, or a string, or holds a name that no installed plugin bears, or one
+        PluginError: ``plugins`` is no sequence, or a string, or holds a name that no installed plugin has, or one
             of them can't be imported or has no valid hooks.
     """
     if isinstance(plugins, str):
@@ -393,7 +393,7 @@ def load(plugins: Iterable[object] | None = None) -> Plugins:
 
 
 def forget() -> None:
-    """Drop all loaded plugins and the environment's choice, so that the next use discovers them anew."""
+    """Drop all loaded plugins and the environment's choice, so that the next use discovers them again."""
     with _lock:
         _loaded.clear()
         installed_plugins.cache_clear()

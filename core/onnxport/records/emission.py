@@ -76,7 +76,7 @@ class SizeText:
 
 @dataclass(frozen=True, slots=True)
 class Widening:
-    """Operators that are computed in a wider element type, between casts, where a narrow one isn't to be had.
+    """Operators that are computed in a wider element type, between casts, where a narrow one isn't available.
 
     Attributes:
         types: called with an operator's name, version and domain; gives the wider type by type variable of its schema

@@ -329,13 +329,13 @@ class Conflict:
         listed = " and ".join(f"{r.function_name} of plugin {r.plugin!r}" for r in self.translations)
         count = {2: "two"}.get(len(self.translations), str(len(self.translations)))
         first = self.plugins[0]
-        cure = (
+        advice = (
             f"Prefer one with prefer={{{self.target!r}: {first!r}}} (--prefer {self.target}={first}) or by the order "
             "of plugins=[...], leave a plugin out, or give one a priority."
         )
         if len(self.plugins) == 1:
-            cure = "Give one a priority, or remove one."
-        return f"{self.target} has {count} translations of equal rank, a conflict: {listed}. {cure}"
+            advice = "Give one a priority, or remove one."
+        return f"{self.target} has {count} translations of equal rank, a conflict: {listed}. {advice}"
 
     def as_dict(self) -> dict[str, Any]:
         """The conflict as JSON takes it."""

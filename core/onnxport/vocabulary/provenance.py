@@ -141,7 +141,7 @@ def module_stack(node: torch.fx.Node) -> list[tuple[str, str]]:
 
 @functools.lru_cache(maxsize=65536)
 def _clean(path: str) -> str:
-    """``L['self'].layers[0]`` and the like as ``layers.0``."""
+    """``L['self'].layers[0]`` and similar paths as ``layers.0``."""
     path = re.sub(r"^L\['self'\]\.?", "", writable(path))
     return re.sub(
         r"\._modules\['([^']*)'\]|\['([^']*)'\]|\[(\d+)\]", lambda m: "." + next(g for g in m.groups() if g), path

@@ -61,7 +61,7 @@ def instances_of_any_number() -> Iterator[Replacement]:
 
 
 def _calling(function: Callable[..., Any]) -> Callable[[Any], Callable[..., Any]]:
-    """What gives a function of its own, which may bear the original's name."""
+    """What gives a function of its own, which may have the original's name."""
     return lambda original: lambda *args, **kwargs: function(*args, **kwargs)
 
 

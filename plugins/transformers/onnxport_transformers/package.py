@@ -270,7 +270,7 @@ def _make(folder: Path) -> None:
 
 
 def _copied(source: Source, folder: Path) -> list[Path]:
-    """Configurations and the tokenizer, as they are in the model's folder, or written anew without one."""
+    """Configurations and the tokenizer, as they are in the model's folder, or written again without one."""
     if source.folder is None:
         source.model.config.save_pretrained(folder)
         return [folder / "config.json"]

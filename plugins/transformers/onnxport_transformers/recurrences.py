@@ -352,7 +352,7 @@ def replacements(model: torch.nn.Module) -> Iterator[Replacement]:
 def continued(model: torch.nn.Module) -> Iterator[None]:
     """Within, a model goes on from its states in calls of several tokens, traced or not.
 
-    Layers of Mamba's first kind start anew there; all others do it themselves, and are replaced when they are traced.
+    Layers of Mamba's first kind start again there; all others do it themselves, and are replaced when they are traced.
     """
     found = list(replacements(model))
     if not torch.compiler.is_exporting():

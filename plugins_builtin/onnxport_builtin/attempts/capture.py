@@ -130,7 +130,7 @@ class _Capture:
     """The attempts at one capture, and what came of them, in order.
 
     Attributes:
-        limits: conditions on dynamic sizes that the program takes for granted, once there is one.
+        limits: conditions on dynamic sizes that the program assumes, once there is one.
     """
 
     def __init__(

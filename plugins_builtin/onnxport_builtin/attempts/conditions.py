@@ -1,4 +1,4 @@
-"""What a captured program takes for granted about the sizes that were asked to be dynamic.
+"""What a captured program assumes about the sizes that were asked to be dynamic.
 
 torch.export keeps its assumptions as guards on symbols, which a file can't hold. An equation that hardly any size
 solves is a pin: ``round((h - 10) / 2) == 5`` says that an offset was computed from the example's height and is a

@@ -89,8 +89,8 @@ def _with_cure(
 ) -> DynamicShapesError:
     """The error with what to write at the lines of the model."""
     error = DynamicShapesError(fault, parameter="dynamic_shapes", axes=axes)
-    cure = ". ".join(dict.fromkeys(advise(error, place) or usual for place in places))
-    return DynamicShapesError(f"{fault}\n{cure}{otherwise}", parameter="dynamic_shapes", axes=axes)
+    advice = ". ".join(dict.fromkeys(advise(error, place) or usual for place in places))
+    return DynamicShapesError(f"{fault}\n{advice}{otherwise}", parameter="dynamic_shapes", axes=axes)
 
 
 def check_arithmetic(program: ExportedProgram, request: Request, error: Exception | None = None) -> None:

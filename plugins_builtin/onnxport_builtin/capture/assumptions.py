@@ -1,4 +1,4 @@
-"""What a captured program takes for granted about sizes that data decide, held against the example inputs.
+"""What a captured program assumes about sizes that data decide, held against the example inputs.
 
 torch.export traces without values. Where it can't know the length of a selection it goes on as if that weren't 1, or
 asserts what it needs: ``x.squeeze()`` keeps the axis, and ``x.view(3, -1)`` fits. A file has neither the assertions nor
@@ -23,7 +23,7 @@ logger = logging.getLogger("onnxport")
 
 
 def checked(program: ExportedProgram) -> ExportedProgram:
-    """The program, if its example inputs don't show that it takes for granted what isn't so."""
+    """The program, if its example inputs don't show that it assumes what isn't so."""
     check_assumptions(program)
     return program
 
@@ -65,7 +65,7 @@ def _decides(node: Node) -> bool:
 
 
 class _Contradiction(Exception):  # noqa: N818 - becomes a CaptureError
-    """The example shows that what was taken for granted doesn't hold."""
+    """The example shows that what was assumed doesn't hold."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)  # torch.fx adds to it
@@ -73,7 +73,7 @@ class _Contradiction(Exception):  # noqa: N818 - becomes a CaptureError
 
 
 def _unbacked(node: Node) -> Mapping[Any, Any]:
-    """The symbols that the node brings forth, with the places in its value."""
+    """The symbols that the node creates, with the places in its value."""
     return node.meta.get("unbacked_bindings") or {}
 
 
@@ -158,13 +158,13 @@ class _Run(Interpreter):
                 f"{names[s]} is {self._bound[s]} ({source_line(self._origins[s])})" for s in sorted(names, key=str)
             )
             return (
-                f"torch.export takes for granted that {expression.xreplace(names)}, because of "
+                f"torch.export assumes that {expression.xreplace(names)}, because of "
                 f"{source_line(self._asking(expression, node))}. With the example inputs {given}. A file would be "
                 "wrong for these. Make the lengths equal in forward, say by expand() what is broadcast, or give "
                 "example inputs for which it holds."
             )
         return (
-            f"torch.export takes the size {recorded} of {node.name} for granted, because of {source_line(node)}. With "
+            f"torch.export assumes that the size of {node.name} is {recorded}, because of {source_line(node)}. With "
             f"the example inputs it is {actual}. A file would be wrong for these. Don't let a rank or a size depend on "
             "how many elements data select there: name the axes of squeeze(), say by expand() what is broadcast; or "
             "give example inputs for which it holds."

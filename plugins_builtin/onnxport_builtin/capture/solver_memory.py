@@ -136,7 +136,7 @@ def _replaced_once(original: Callable[..., Any]) -> Callable[..., Any]:
         results: dict[Any, tuple[Any, bool]] = {}
 
         def replace(expr: Any) -> tuple[Any, bool]:
-            """The result, and whether anything of it was replaced, even by its like."""
+            """The result, and whether anything of it was replaced, even by an equal one."""
             if not isinstance(expr, Basic):
                 return expr, False
             if expr in rule:

@@ -117,7 +117,7 @@ def _of_number(original: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class _TensorType:
-    """Stands for ``torch.LongTensor`` and its like, whose call alone can't be replaced."""
+    """Stands for ``torch.LongTensor`` and similar classes, whose call alone can't be replaced."""
 
     def __init__(self, original: Any, dtype: torch.dtype) -> None:
         self.original, self.dtype = original, dtype

@@ -1,6 +1,6 @@
 """Dimensions as they are written in the file: arithmetic over names, simplified as far as integers allow.
 
-``(32*h - 1)//32 + 1`` is ``h``, since a size is an integer. Nothing is taken for granted about ranges, which are those
+``(32*h - 1)//32 + 1`` is ``h``, since a size is an integer. Nothing is assumed about ranges, which are those
 of the example's capture and not of the file; that the model divides a size evenly is a condition of the file.
 """
 

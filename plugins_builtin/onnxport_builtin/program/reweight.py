@@ -94,7 +94,7 @@ def _replace_weights(
     problems |= dict.fromkeys(missing, "missing")
     if problems:
         listing = "\n".join(f"  {name}: {problem}" for name, problem in problems.items())
-        advice = "\nGive the missing ones too; or strict=False, where they shall stay as they are." if missing else ""
+        advice = "\nGive the missing ones too; or strict=False, where they should stay as they are." if missing else ""
         verb = "doesn't" if len(problems) == 1 else "don't"
         raise WeightError(
             f"{counted(len(problems), 'weight')} {verb} fit the model; nothing was changed:\n{listing}{advice}",
