@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 import html
 import json
+import os
 import re
 import shutil
 import subprocess
+import time
 import zlib
 from pathlib import Path
 from typing import Any
@@ -59,13 +61,19 @@ def data_of(page: str) -> dict[str, Any]:
     return data
 
 
-def played(page: str, folder: Path, script: str) -> dict[str, Any]:
-    """What a script returns that a browser runs in a page, once this is ready."""
+def played(page: str, folder: Path, script: str, *options: str) -> dict[str, Any]:
+    """What a script returns that a browser, started with further options, runs in a page, once this is ready."""
     file = folder / "played.html"
     driver = f"<script>function play() {{ {script} }}\n{_DRIVER}</script>"
     file.write_text(page.replace("</body>", f"{driver}</body>"), "utf-8")
     command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--window-size=1400,900"]
-    command += [f"--user-data-dir={folder / 'profile'}", "--virtual-time-budget=20000", "--dump-dom", file.as_uri()]
+    command += [
+        *options,
+        f"--user-data-dir={folder / 'profile'}",
+        "--virtual-time-budget=20000",
+        "--dump-dom",
+        file.as_uri(),
+    ]
     dumped = subprocess.run(command, capture_output=True, text=True, timeout=240).stdout
     found = re.search(r'<pre id="result">(.*?)</pre>', dumped, re.DOTALL)
     assert found is not None, f"the script did not run: {dumped[-2000:]}"
@@ -73,6 +81,71 @@ def played(page: str, folder: Path, script: str) -> dict[str, Any]:
     assert "failed" not in result, result["failed"]
     assert result["failures"] == []
     return result
+
+
+class Browser:
+    """A browser that is asked by the protocol of its developer tools, over a pipe."""
+
+    def __init__(self, folder: Path) -> None:
+        for_it, self._requests = os.pipe()
+        self._answers, from_it = os.pipe()
+        command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe"]
+        command += [f"--user-data-dir={folder / 'profile'}", "--window-size=1400,900", "about:blank"]
+        shell = ["bash", "-c", f'exec 3<&{for_it} 4>&{from_it}; exec "$@"', "bash"]  # where it expects the pipe
+        self._process = subprocess.Popen(
+            [*shell, *command], pass_fds=(for_it, from_it), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        os.close(for_it)
+        os.close(from_it)
+        self._unread = b""
+        self._count = 0
+        target = self._call("Target.createTarget", url="about:blank")["targetId"]
+        self._session = self._call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        self._call("Performance.enable", timeDomain="threadTicks")  # what other processes do counts for nothing
+
+    def __enter__(self) -> Browser:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._process.kill()
+        self._process.wait()
+        os.close(self._requests)
+        os.close(self._answers)
+
+    def _call(self, method: str, **parameters: Any) -> dict[str, Any]:
+        self._count += 1
+        request: dict[str, Any] = {"id": self._count, "method": method, "params": parameters}
+        if hasattr(self, "_session"):
+            request["sessionId"] = self._session
+        os.write(self._requests, json.dumps(request).encode() + b"\0")
+        while True:
+            while b"\0" not in self._unread:
+                read = os.read(self._answers, 1 << 16)
+                assert read, "the browser has ended"
+                self._unread += read
+            message, _, self._unread = self._unread.partition(b"\0")
+            answer = json.loads(message)
+            if answer.get("id") == self._count:
+                assert "error" not in answer, answer
+                return dict(answer["result"])
+
+    def open(self, file: Path) -> None:
+        """Open a page, and wait until it is ready."""
+        self._call("Page.navigate", url=file.as_uri())
+        end = time.monotonic() + 120
+        while not self.evaluated("document.documentElement.dataset.ready"):
+            assert time.monotonic() < end, "the page isn't ready"
+            time.sleep(0.05)
+
+    def evaluated(self, expression: str) -> Any:
+        """The value of an expression in the page."""
+        return self._call("Runtime.evaluate", expression=expression, returnByValue=True)["result"].get("value")
+
+    @property
+    def seconds(self) -> float:
+        """The time that the page's thread has worked."""
+        metrics = self._call("Performance.getMetrics")["metrics"]
+        return float(next(one["value"] for one in metrics if one["name"] == "TaskDuration"))
 
 
 def value(name: str, *shape: int | str, weight: bool = False) -> ir.Value:

@@ -1,8 +1,8 @@
 """Regions that only change how torch runs their body become part of the graph around them.
 
 `torch.export` records `with torch.no_grad()`, `with torch.autocast(...)` and activation checkpoints as higher order
-operators that call a nested graph. Gradients and checkpoints mean nothing for inference; autocast means casts, which are
-written out here as torch would do them.
+operators that call a nested graph. Gradients and checkpoints mean nothing for inference; autocast means casts, which
+are written out here as torch would do them.
 """
 
 from __future__ import annotations

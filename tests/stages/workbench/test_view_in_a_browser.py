@@ -7,7 +7,7 @@ from pathlib import Path
 import onnxport
 import torch
 from onnxport_workbench.view import page_of
-from page_support import layered, needs_browser, played
+from page_support import Browser, layered, needs_browser, played
 from test_view import Model, hostile
 
 # What a page shows when all of it is open, each of equal layers in its turn.
@@ -97,6 +97,40 @@ def test_five_thousand_nodes_show_few(tmp_path: Path) -> None:
     assert result["found"] == "3 nodes"
     assert result["shown"] == ["Gelu"]
     assert "layers.l57" in result["crumbs"] or "l57" in result["crumbs"]
+
+
+@needs_browser
+def test_five_thousand_nodes_are_interactive_in_a_second(tmp_path: Path) -> None:
+    file = tmp_path / "big.html"
+    file.write_text(page_of(layered(100, 50), "big.onnx"), "utf-8")
+    with Browser(tmp_path) as browser:
+        browser.open(file)
+        ready = browser.seconds
+        found = browser.evaluated("""
+            document.querySelector('#search').value = 'layers.l57.mlp gelu';
+            document.querySelector('#search').dispatchEvent(new Event('input'));
+            document.querySelector('#results .row').click();
+            document.querySelector('#canvas .item.selected .name').textContent
+        """)
+        answered = browser.seconds - ready
+    assert found == "Gelu"
+    assert 0 < ready < 1 and answered < 1, (ready, answered)
+
+
+@needs_browser
+def test_light_and_dark(tmp_path: Path) -> None:
+    """Text is dark on light, or light on dark, as the browser asks; in both it can be read."""
+    script = """
+        const light = color => { const [r, g, b] = color.match(/[\\d.]+/g).map(Number); return (r + g + b) / 765; };
+        const style = getComputedStyle(document.body), row = getComputedStyle($('#tree .row'));
+        return { dark: matchMedia('(prefers-color-scheme: dark)').matches, back: light(style.backgroundColor),
+                 text: light(style.color), row: light(row.color) };
+    """
+    light = played(page_of(layered(2, 8), "m.onnx"), tmp_path, script)
+    dark = played(page_of(layered(2, 8), "m.onnx"), tmp_path, script, "--blink-settings=preferredColorScheme=0")
+    assert (light["dark"], dark["dark"]) == (False, True)
+    for name in ("text", "row"):
+        assert light["back"] - light[name] > 0.5 and dark[name] - dark["back"] > 0.5, (light, dark)
 
 
 @needs_browser
