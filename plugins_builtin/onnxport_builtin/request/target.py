@@ -62,10 +62,10 @@ def chosen_profile(runtime: object, portable: object, profiles: Callable[[], Map
     if not isinstance(runtime, str) or runtime not in known:
         near = get_close_matches(runtime, known, 1) if isinstance(runtime, str) else []
         hint = f" Did you mean {near[0]!r}?" if near else ""
-        cure = "" if len(known) > 1 else " Install a pack that has some (pip install onnxport-onnxruntime)."
+        advice = "" if len(known) > 1 else " Install a pack that has some (pip install onnxport-onnxruntime)."
         raise InputError(
             f"runtime={shown(runtime)} names no profile of the plugins of this call; there are: "
-            f"{', '.join(map(repr, known))}.{hint}{cure}",
+            f"{', '.join(map(repr, known))}.{hint}{advice}",
             parameter="runtime",
         )
     return replace(known[runtime], portable=portable, operators=frozenset() if portable else known[runtime].operators)
