@@ -90,7 +90,8 @@ def export_folder(
         folder: has ``config.json``, weights and the tokenizer, as ``save_pretrained`` writes them.
         output: a folder for the package; it is made.
         task: such as ``"text-generation"``; by default that of the class that the weights belong to.
-        dtype: ``"float32"``, ``"float16"`` or ``"bfloat16"``.
+        dtype: ``"float32"``, or ``"float16"`` or ``"bfloat16"``, as ``onnxport.export`` takes it: weights, inputs and
+            outputs have it, and norms, exponentials and sums are computed in float32.
         from_config: build the model with random weights, without those of the folder.
         trust_remote_code: run the code that the folder has for its model.
         verify: compare what was written with the model, which is loaded into memory for that.
@@ -106,7 +107,8 @@ def export_folder(
         raise InputError(f"dtype={dtype!r}: give one of {', '.join(models.DTYPES)}.", parameter="dtype")
     folder = Path(folder)
     started = time.perf_counter()
-    factory: dict[str, Any] = {"dtype": models.DTYPES[dtype], "trust_remote_code": trust_remote_code}
+    factory: dict[str, Any] = {"trust_remote_code": trust_remote_code}
+    options["dtype"] = None if dtype == "float32" else dtype
     config = models.read_config(folder, trust_remote_code=trust_remote_code)
     chosen = tasks.task_of(config, task)
     source = models.build(tasks.factory_of(chosen), config, None if from_config else folder, **factory)
@@ -155,6 +157,7 @@ def export_model(model: Any, output: str | os.PathLike[str], *, task: str | None
         options: as follows.
             runtime: the profile of the runtime that the files are for.
             quantize: as ``onnxport.export`` takes it.
+            dtype: likewise.
             opset_version: likewise.
             plugins: likewise.
             genai: also write ``genai_config.json``.
@@ -193,6 +196,7 @@ def _written(
     *,
     runtime: str = "onnx",
     quantize: Any = None,
+    dtype: Any = None,
     opset_version: int | None = None,
     plugins: Sequence[Any] | None = None,
     genai: bool = False,
@@ -213,7 +217,8 @@ def _written(
     layers = lora.layers_of(adapters)
     if layers:
         graphs["model"] = lora.adapted(source.model, graphs["model"], layers)
-    options = {"runtime": runtime, "quantize": quantize, "opset_version": opset_version, "plugins": plugins}
+    options = {"runtime": runtime, "opset_version": opset_version, "plugins": plugins}
+    options |= {"quantize": quantize, "dtype": dtype}
     programs = {part: _exported(source, graph, part, package, tell, options) for part, graph in graphs.items()}
     started = time.perf_counter()
     if layers:

@@ -45,6 +45,23 @@ def _logits(path: Path, ids: torch.Tensor, split: int) -> torch.Tensor:
     return torch.cat([torch.from_numpy(first["logits"]), torch.from_numpy(second[0])], 1)
 
 
+def test_a_package_in_half_precision(tmp_path: Path) -> None:
+    """Weights of a float32 checkpoint are converted while they are written; caches are in half precision too."""
+    decoder("Gemma3").save_pretrained(tmp_path / "model")
+    onnxport_transformers.export_folder(tmp_path / "model", tmp_path / "package", dtype="float16")
+    model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "model", dtype=torch.float32).eval()
+    session = onnxruntime.InferenceSession(tmp_path / "package" / "model.onnx")
+    kinds = {value.type for value in (*session.get_inputs(), *session.get_outputs())}
+    assert kinds == {"tensor(int64)", "tensor(float16)"}
+    ids = torch.randint(3, 64, (2, 9))
+    feeds = _feeds(session, ids, {})
+    feeds = {name: value.astype("float16") if value.dtype.kind == "f" else value for name, value in feeds.items()}
+    with torch.no_grad():
+        expected = model(ids).logits
+    found = torch.from_numpy(session.run(["logits"], feeds)[0])
+    torch.testing.assert_close(found.float(), expected, rtol=1e-2, atol=5e-3)
+
+
 @pytest.mark.parametrize(("name", "shard"), [("Mixtral", "20KB"), ("Gemma3", "5GB")])
 def test_weights_of_a_checkpoint(name: str, shard: str, tmp_path: Path) -> None:
     """bfloat16 becomes float32, experts are merged, tied weights are there once, and shards are found."""
