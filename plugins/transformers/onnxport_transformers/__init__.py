@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from typing import Any
 
 from onnxport import hookimpl
-from onnxport.kit import Replacement
 
 _HOMES = {
     "Generation": "generation",
@@ -37,10 +36,10 @@ def onnxport_commands(app: Any) -> None:
 
 
 @hookimpl
-def onnxport_patches(model: Any) -> Iterable[Replacement]:
-    """Recurrences of transformers are one scan, whatever the length of the sequence."""
+def onnxport_patches(model: Any) -> Iterable[Any]:
+    """Recurrences are one scan, whatever the length; towers take any number of images of any size."""
     if "transformers" not in sys.modules:
         return []
-    from onnxport_transformers.recurrences import replacements
+    from onnxport_transformers import recurrences, towers
 
-    return list(replacements(model))
+    return [*recurrences.replacements(model), *towers.patches(model)]

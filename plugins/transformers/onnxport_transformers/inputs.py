@@ -139,7 +139,7 @@ def single(model: Any, task: str = "") -> Graph:
         {**first.shapes, **dict.fromkeys(fixed)},
         list(first.kwargs),
         [],
-        [{**second.kwargs, **fixed}] if first.tokens else [],
+        [{**second.kwargs, **fixed}] if first.tokens or _GRIDS & first.kwargs.keys() else [],
     )
 
 
@@ -182,6 +182,7 @@ _LAYOUTS: dict[str, tuple[str, ...]] = {
     "encoder_hidden_states": ("sequence",),
     "query_embeds": ("sequence",),
 }
+_GRIDS = {"image_grid_thw", "grid_thw"}
 _KNOWN_FIRST = ("input_ids", "pixel_values", "input_values", "input_features", "pixel_values_videos", "past_values")
 _OPTIONAL = ("attention_mask", "token_type_ids", "bbox", "image_grid_thw", "mm_token_type_ids")
 _SOUND_MASKS = ("input_features_mask", "feature_attention_mask")
@@ -224,6 +225,8 @@ def _argument_sets(model: Any) -> Iterator[tuple[str, ...]]:
     if reads_text and sounds and _token_of(model, "audio") is not None:
         yield (*names, *sounds, *masks)
         yield (*names, *sounds)
+    if "mm_token_type_ids" in names and "position_ids" in takes and _has_axes(model):
+        yield (*(name for name in names if name != "mm_token_type_ids"), "position_ids")
     yield tuple(names)
     if "decoder_input_ids" in takes and "decoder_input_ids" not in names:
         names.append("decoder_input_ids")
@@ -232,6 +235,11 @@ def _argument_sets(model: Any) -> Iterator[tuple[str, ...]]:
         yield (*names, *masks)
     if reads_text and "pixel_values" in names and "pixel_values" not in required:
         yield tuple(name for name in names if name not in ("pixel_values", "image_grid_thw", "mm_token_type_ids"))
+
+
+def _has_axes(model: Any) -> bool:
+    """Whether positions have three axes; a loop over the images computes them unless they are given."""
+    return any(hasattr(each, "get_rope_index") for each in (model, getattr(model, "model", None)))
 
 
 def _is_useful(model: Any, name: str, names: list[str]) -> bool:
@@ -348,6 +356,12 @@ def _kinds(inputs: _Inputs, layout: str) -> Argument:
     return kinds, axes
 
 
+@_builder("position_ids")
+def _positions(inputs: _Inputs, layout: str) -> Argument:
+    numbers = torch.arange(inputs.length).expand(3, inputs.sizes.batch, -1)
+    return numbers.clone(), {1: inputs.batch("text"), 2: SEQUENCE}
+
+
 @_builder("bbox")
 def _boxes(inputs: _Inputs, layout: str) -> Argument:
     corners = torch.randint(0, 100, (inputs.sizes.batch, inputs.length, 2, 2)).sort(2).values
@@ -383,15 +397,23 @@ def _channels(inputs: _Inputs) -> int:
 
 def _is_packed(inputs: _Inputs) -> bool:
     """Whether images are rows of patches, whose counts are in another argument."""
-    return bool({"image_grid_thw", "grid_thw"} & inputs.layout.keys())
+    return bool(_GRIDS & inputs.layout.keys())
+
+
+def _grids(inputs: _Inputs) -> list[list[int]]:
+    """Frames, rows and columns of patches of images; neighbours have different sizes in the first example."""
+    if inputs.sizes.longer > 1:
+        return [[1, 8, 4]] * inputs.sizes.batch
+    return [[1, 4, 4 + 4 * (image % 2)] for image in range(inputs.sizes.batch)]
 
 
 def _patches(inputs: _Inputs) -> Argument:
-    """Patches of all images, one behind the other: 4 by 4 of each."""
+    """Patches of all images, one behind the other."""
     edge = inputs.config("patch_size", "spatial_patch_size") or 14
     edge = edge if isinstance(edge, int) else edge[0]
     depth = inputs.config("temporal_patch_size") or 1
-    return torch.randn(inputs.sizes.batch * 16, _channels(inputs) * depth * edge * edge), {0: "patch_count"}
+    count = sum(frames * rows * columns for frames, rows, columns in _grids(inputs))
+    return torch.randn(count, _channels(inputs) * depth * edge * edge), {0: "patch_count"}
 
 
 @_builder("pixel_values")
@@ -422,7 +444,7 @@ def _video(inputs: _Inputs, layout: str) -> Argument:
 
 @_builder("image_grid_thw", "grid_thw")
 def _grid(inputs: _Inputs, layout: str) -> Argument:
-    return torch.tensor([[1, 4, 4]] * inputs.sizes.batch), {0: "image_count"}
+    return torch.tensor(_grids(inputs)), {0: "image_count"}
 
 
 @_builder("spatial_shapes")

@@ -34,6 +34,7 @@ MEMORY = 10 << 30
 def examine(model_type: str) -> dict[str, Any]:
     """What comes of a type: one line of the table."""
     import onnxport
+    import onnxport_transformers
     from onnxport_transformers import small
 
     result: dict[str, Any] = {"type": model_type, "task": "", "state": "not built", "why": "", "seconds": 0.0}
@@ -46,7 +47,7 @@ def examine(model_type: str) -> dict[str, Any]:
     nodes = {}
     try:
         for part, graph in built.graphs.items():
-            program = onnxport.export(graph.model, **graph.options(), verbose=False)
+            program = onnxport.export(graph.model, **graph.options(), plugins=[onnxport_transformers], verbose=False)
             nodes[part] = len(program.model.graph)
             result.update(state="captured", nodes=nodes, dynamic=_free(program))
             others = [((), kwargs) for kwargs in graph.others]
