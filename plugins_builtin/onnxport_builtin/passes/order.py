@@ -21,6 +21,7 @@ from onnxport_builtin.passes import (
     norms,
     rotations,
     transposed_weights,
+    trimmed_convolutions,
     unfused_weights,
 )
 
@@ -41,6 +42,7 @@ PASSES: dict[str, Callable[[ir.Model], int]] = {
     "dequantized_transposes": dequantized_transposes.run,
     "unfused_weights": unfused_weights.run,
     "fuse_batch_norm": fuse_batch_norm.run,
+    "trimmed_convolutions": trimmed_convolutions.run,
     "equal_constants": equal_constants.run,
     "common_subexpressions": common_subexpressions.run,
     "norms": norms.run,
