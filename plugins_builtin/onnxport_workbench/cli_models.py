@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from onnxport_workbench.cli_options import UsageError
+from onnxport_workbench.shown import model_size
 
 #: Attributes, or methods without arguments, by which modules of libraries tell an input: Lightning's and transformers'.
 _INPUTS_OF_MODULES = ("example_inputs", "example_input_array", "dummy_inputs")
@@ -29,34 +30,6 @@ class Example:
     def size(self) -> str:
         """How large the model is, in words; empty where that isn't known."""
         return model_size(self.model)
-
-
-def model_size(model: Any) -> str:
-    """The number of parameters and their bytes, in words; empty where that isn't known."""
-    import torch
-
-    try:
-        if isinstance(model, torch.nn.Module):
-            tensors = [*model.parameters(), *model.buffers()]
-        else:
-            tensors = [t for t in (getattr(model, "state_dict", None) or {}).values() if isinstance(t, torch.Tensor)]
-        elements = sum(tensor.numel() for tensor in tensors)
-        total = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-    except Exception:  # parameters without a shape yet, or a class of the caller's
-        return ""
-    if not tensors:
-        return ""
-    return f"{elements:,} parameters, {shown_bytes(total)}"
-
-
-def shown_bytes(count: int) -> str:
-    """A number of bytes for people, such as ``1.2 MB``."""
-    size = float(count)
-    for unit in ("B", "kB", "MB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:,.1f} GB"
 
 
 def import_all(names: Sequence[str] | None) -> None:
@@ -195,4 +168,4 @@ def _as_args(args: Any) -> tuple[Any, ...]:
     return tuple(args) if isinstance(args, (tuple, list)) else (args,)
 
 
-__all__ = ["Example", "default_output", "import_all", "load_example", "model_size", "shown_bytes"]
+__all__ = ["Example", "default_output", "import_all", "load_example"]

@@ -34,13 +34,6 @@ class PlainConsole(Console):
         return super().render_str(plain(text), **options)
 
 
-def is_terminal(stream: Any) -> bool:
-    """Whether a person sees what is written there."""
-    with contextlib.suppress(AttributeError, ValueError):  # there is none, or it is closed
-        return bool(stream.isatty())
-    return False
-
-
 errors_console = PlainConsole(stderr=True)
 _output: ContextVar[TextIO | None] = ContextVar("_output", default=None)
 _details: ContextVar[dict[str, Any] | None] = ContextVar("_details", default=None)

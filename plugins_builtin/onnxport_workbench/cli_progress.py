@@ -8,7 +8,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 
-from onnxport_workbench.cli_output import errors_console, is_terminal
+from onnxport_workbench.cli_output import errors_console
+from onnxport_workbench.shown import is_terminal
 
 Tell = Callable[[str], None]
 

@@ -10,7 +10,7 @@ from onnxport.kit import counted
 from rich.console import Console
 from rich.table import Column, Table
 
-from onnxport_workbench.cli_models import shown_bytes
+from onnxport_workbench.shown import shown_bytes
 
 if TYPE_CHECKING:
     from onnxport import ONNXProgram, VerificationResult

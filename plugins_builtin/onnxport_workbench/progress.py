@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from onnxport.kit import counted, plain, wrong
 
-from onnxport_workbench.cli_models import model_size, shown_bytes
-from onnxport_workbench.cli_output import is_terminal
+from onnxport_workbench.shown import is_terminal, model_size, shown_bytes
 
 if TYPE_CHECKING:
     from onnxport.kit import Run
