@@ -10,7 +10,7 @@ INSTALLED := $(VENV)/.installed
 PACKS := $(patsubst plugins/%/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml))
 PACKS_INSTALLED := $(PACKS:%=$(VENV)/.installed-pack-%)
 
-.PHONY: example test lint bench conformance fuzz grid versions promises docs transformers clean
+.PHONY: example test lint bench conformance fuzz grid versions promises docs transformers zoos clean
 
 example: $(INSTALLED) $(PACKS_INSTALLED)  ## export a torchvision model, check it, and run it against eager torch
 	$(BIN)/python docs/example.py
@@ -46,6 +46,10 @@ promises: $(INSTALLED)  ## docs/promises.md, from the marks of the tests
 
 transformers: $(INSTALLED) $(PACKS_INSTALLED)  ## every model type of transformers, and docs/transformers-models.md; goes on where it was stopped
 	$(BIN)/python tests/plugins/transformers_pack/transformers_sweep.py --page docs/transformers-models.md $(SWEEP_ARGS)
+
+zoos: $(INSTALLED) $(PACKS_INSTALLED)  ## models of torchvision and timm, and docs/zoo-results.md; goes on where it was stopped
+	$(BIN)/onnxport zoo run tests/plugins/zoo/sweep.toml --out build/zoos/run $(SWEEP_ARGS)
+	$(BIN)/onnxport zoo page build/zoos/run --output docs/zoo-results.md
 
 clean:
 	rm -rf $(VENV) .versions .ci-venv build dist site core/*.egg-info plugins/*/build plugins/*/*.egg-info

@@ -104,7 +104,12 @@ def diff(
 def page(
     folder: RunArgument,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="The page, or a folder for it; by default RUN/index.html.")
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            help="The page, or a folder for it; by default RUN/index.html. A .md file has tables alone.",
+        ),
     ] = None,
     before: Annotated[Path | None, typer.Option(help="An older run: the page tells what changed since.")] = None,
     as_json: JsonOption = False,

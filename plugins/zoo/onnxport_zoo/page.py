@@ -12,6 +12,7 @@ from onnxport import SaveError
 from onnxport.kit import plain
 
 from onnxport_zoo.diff import KINDS, WORSE, changes
+from onnxport_zoo.markdown_page import markdown_of
 from onnxport_zoo.results import as_line, read_run
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
@@ -22,7 +23,7 @@ def write_page(folder: Path, output: Path, before: Path | None = None) -> Path:
 
     Args:
         folder: of the run.
-        output: the page; a folder gets an ``index.html``.
+        output: the page; a folder gets an ``index.html``, and a name that ends in ``.md`` a page of documentation.
         before: the folder of an older run, to tell what changed since.
 
     Returns:
@@ -32,6 +33,8 @@ def write_page(folder: Path, output: Path, before: Path | None = None) -> Path:
         UsageError: a folder has no run.
         SaveError: the page can't be written.
     """
+    if output.suffix == ".md":
+        return _written(output, markdown_of(folder, f"onnxport zoo page --output {output.name}"))
     run, records = read_run(folder)
     found = changes(before, folder) if before is not None else []
     data = {
@@ -42,9 +45,13 @@ def write_page(folder: Path, output: Path, before: Path | None = None) -> Path:
         "kinds": {kind: {"meaning": meaning, "worse": kind in WORSE} for kind, meaning in KINDS.items()},
     }
     path = output if output.suffix in (".html", ".htm") else output / "index.html"
+    return _written(path, page_of(data))
+
+
+def _written(path: Path, text: str) -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(page_of(data), encoding="utf-8")
+        path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise SaveError(
             f"The page can't be written to {path}: {error}. Give another --output.", path=str(path)

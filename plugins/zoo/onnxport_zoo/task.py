@@ -242,6 +242,7 @@ def _verify(
         "shapes": [comparison.label for comparison in ran],
         "skipped": {each.label: plain(each.skipped)[:200] for each in found.comparisons if each.skipped},
         "max_abs": max((error for error in errors if error == error), default=0.0),
+        "relative": max((output.relative for each in ran for output in each.outputs), default=0.0),
     }
     result.update(told, verified="now")
     if found.passed:

@@ -145,3 +145,22 @@ def test_the_page_filters_and_tells(tmp_path: Path) -> None:
     assert result["most"] == [a, b, hostile, c] and result["least"] == [b, a, hostile, c]
     assert "off by 3 </script>" in result["details"] and "10 → 9" in result["details"]
     assert (result["open"], result["closed"], result["count"]) == (1, 0, "4 of 4 cases")
+
+
+def test_the_page_of_documentation(tmp_path: Path) -> None:
+    told = {"example": {"file": 1.0, "ties": ["topk"]}}
+    records = [
+        record("timm:a", nodes=12, bytes=2_500_000, shapes=["example", "batch=5"], max_abs=1e-6, relative=2e-7),
+        record("timm:b", "wrong", stage="verify", message=f"off by 3\n{HOSTILE}", nodes=9),
+        record("torchvision:c", "rounding", stage="verify", message="off by 1", rounding=told),
+    ]
+    run = write_run(tmp_path / "run", records, ["timm:a", "timm:b", "torchvision:c", "torchvision:late"])
+    path = write_page(run, tmp_path / "results.md")
+    lines = path.read_text("utf-8").splitlines()
+    assert lines[0] == "# Results of zoos" and "torch 2.14.1" in lines[2]
+    assert "| resolver | cases | tried | passed | rounding | wrong |" in lines
+    assert "| timm | 2 | 2 | 1 | 0 | 1 |" in lines and "| torchvision | 2 | 1 | 0 | 1 | 0 |" in lines
+    (wrong,) = (line for line in lines if line.startswith("| timm:b | wrong | verify |"))
+    assert "<img" not in wrong and "\x1b" not in wrong
+    assert "| torchvision:c | rounding | verify | off by 1 (choices among equal values or steps: topk) |" in lines
+    assert "| timm:a | passed | 12 | 2.5 | 2 | 1.0e-06 | 2.0e-07 |" in lines
