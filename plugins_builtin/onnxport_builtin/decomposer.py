@@ -6,6 +6,7 @@ mode and shape environment, once per (operator, argument signature).
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,11 +14,12 @@ import sympy
 import torch
 import torch.fx
 from onnxport import Unsupported
-from onnxport.kit import SYMBOLIC, Expansion, provenance, pytree
+from onnxport.kit import SYMBOLIC, Expansion, Replacement, all_applied, provenance, pytree
 from torch._decomp import decomposition_table
 from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils._sympy.value_ranges import ValueRanges
 
 
 def decomposer(
@@ -101,9 +103,9 @@ class Decomposer:
         inputs = [flat[i] for i in positions]
         mode = next((v.fake_mode for v in inputs if hasattr(v, "fake_mode")), None) or FakeTensorMode()
         env = getattr(mode, "shape_env", None)
-        decided = 0 if env is None else len(env.guards)
+        known, decisions = 0 if env is None else len(env.guards), set[Any]()
         try:
-            with mode, torch.no_grad():
+            with mode, torch.no_grad(), all_applied([] if env is None else [_deciding(env, decisions)]):
                 graph_module = make_fx(call, tracing_mode="real", _allow_non_fake_inputs=True)(*inputs)
         except Unsupported:
             raise
@@ -117,10 +119,26 @@ class Decomposer:
         loops = any(n.op == "call_function" and n.target is target for n in graph_module.graph.nodes)
         if loops:
             raise Unsupported("torch's decomposition leaves the operator as it is")
-        for guard in [] if env is None else env.guards[decided:]:
+        for guard in [] if env is None else env.guards[known:]:
             if isinstance(guard.expr, sympy.Eq) and guard.expr.free_symbols and guard.expr.rhs.is_number:
                 raise Unsupported(f"torch's decomposition makes a number of a dynamic size: {guard.expr.lhs}")
+        numbers = {symbol for n in inputs if isinstance(n, SYMBOLIC) for symbol in n.node.expr.free_symbols}
+        # Not those of shapes, which the capture has as well.
+        if decided := [expr for expr in decisions if expr.free_symbols & numbers]:
+            raise Unsupported(f"torch's decomposition decides by the example's number: {decided[0]}")
         return Expansion(self._pure(graph_module), positions, single)
+
+
+def _deciding(env: Any, decisions: set[Any]) -> Replacement:
+    """Notes what is decided by the example's numbers, also where a guard says so: what not all sizes of 64 bits do."""
+    ranges = tuple((s, ValueRanges(min(r.lower, 2), 2**63 - 1)) for s, r in env.var_to_range.items() if r.is_int)
+
+    def noting(evaluate: Any, number: Any, *args: Any, **kwargs: Any) -> Any:
+        if env._maybe_evaluate_static(number.expr, axioms=(), var_to_range=ranges) is None:
+            decisions.add(number.expr)
+        return evaluate(number, *args, **kwargs)
+
+    return Replacement(env, "evaluate_sym_node", lambda evaluate: functools.partial(noting, evaluate))
 
 
 def _signature(value: Any) -> Any:

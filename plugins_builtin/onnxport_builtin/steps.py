@@ -164,7 +164,9 @@ def expand(op: Builder, x: Tensor, target: Iterable[Dim]) -> Tensor:
         factors[:new] = wanted[:new]
     if all(isinstance(d, int) and d == 1 for d in factors):
         return op.Unsqueeze(x, list(range(new)))
-    return op.Expand(x, factors)
+    result = op.Expand(x, factors)
+    result.shape = ir.Shape(wanted)
+    return result
 
 
 def permute(op: Builder, x: Tensor, order: Sequence[int]) -> Tensor:

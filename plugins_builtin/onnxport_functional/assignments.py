@@ -93,7 +93,7 @@ def _copied(rewriter: Rewriter, source: Any, alias: Alias) -> Node:
 
 def _fill_diagonal_(rewriter: Rewriter, node: Node, alias: Alias) -> Node:
     """Of a matrix, or of a tensor whose axes are equally long; `wrap` goes on below the square of a tall matrix."""
-    value, wrap = (*node.args[1:], *node.kwargs.values(), False)[:2]
+    value, wrap = map_arg((*node.args[1:], *node.kwargs.values(), False)[:2], rewriter.read)
     whole, val, sizes = rewriter.current(alias), alias.val, alias.val.shape
     if len(sizes) > 2 or (wrap and statically_known_true(sizes[0] > sizes[1] + 1)):
         if not all(isinstance(size, int) for size in sizes):

@@ -7,6 +7,7 @@ symbols become ONNX arithmetic on demand, once per frame. All values are compute
 
 from __future__ import annotations
 
+import operator
 from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
@@ -23,6 +24,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from onnxport.emit.emitter import Emitter
+
+
+def _operator(function: Callable[[Any, Any], Any], swap: bool = False) -> Any:
+    """The method of sizes for an operator of Python."""
+
+    def combined(self: Size, other: Any) -> Any:
+        if not isinstance(other, (int, Size)):
+            return self._number() if isinstance(other, float) else NotImplemented
+        kind = self.kind if self.kind == "float" else getattr(other, "kind", "int")
+        expr = other.expr if isinstance(other, Size) else sympy.Integer(other)
+        return self._symbols.size(function(expr, self.expr) if swap else function(self.expr, expr), kind)
+
+    return combined
 
 
 class Size(ir.SymbolicDim, metaclass=Concrete):
@@ -63,42 +77,14 @@ class Size(ir.SymbolicDim, metaclass=Concrete):
     def __repr__(self) -> str:
         return f"Size({self._value})"
 
-    def _combine(self, other: Any, function: Callable[[Any, Any], Any], swap: bool = False) -> Any:
-        if isinstance(other, Size):
-            other = other.expr
-        elif isinstance(other, int):
-            other = sympy.Integer(other)
-        else:
-            return NotImplemented
-        return self._symbols.size(function(other, self.expr) if swap else function(self.expr, other))
-
-    def __add__(self, other: Any) -> Any:
-        return self._combine(other, lambda a, b: a + b)
-
-    __radd__ = __add__
-
-    def __sub__(self, other: Any) -> Any:
-        return self._combine(other, lambda a, b: a - b)
-
-    def __rsub__(self, other: Any) -> Any:
-        return self._combine(other, lambda a, b: a - b, swap=True)
-
-    def __mul__(self, other: Any) -> Any:
-        return self._combine(other, lambda a, b: a * b)
-
-    __rmul__ = __mul__
-
-    def __floordiv__(self, other: Any) -> Any:
-        return self._combine(other, FloorDiv)
-
-    def __rfloordiv__(self, other: Any) -> Any:
-        return self._combine(other, FloorDiv, swap=True)
-
-    def __mod__(self, other: Any) -> Any:
-        return self._combine(other, PythonMod)
+    __add__ = __radd__ = _operator(operator.add)
+    __sub__, __rsub__ = _operator(operator.sub), _operator(operator.sub, swap=True)
+    __mul__ = __rmul__ = _operator(operator.mul)
+    __floordiv__, __rfloordiv__ = _operator(FloorDiv), _operator(FloorDiv, swap=True)
+    __mod__ = _operator(PythonMod)
 
     def __neg__(self) -> Any:
-        return self._symbols.size(-self.expr)
+        return self._symbols.size(-self.expr, self.kind)
 
     def __bool__(self) -> bool:
         """A size is never taken for False. A condition has no truth before the model runs."""
@@ -106,13 +92,14 @@ class Size(ir.SymbolicDim, metaclass=Concrete):
             raise Unsupported(f"whether {self._value} is known at run time only: write op.Where or op.If")
         return True
 
-    def _number(self) -> Any:
-        """No Python number: the decomposition may do without one."""
+    def _number(self, _other: Any = None) -> Any:
+        """No Python number, nor an answer to a comparison: the decomposition may do without one."""
         raise Unsupported(
             f"the number {self._value} is known at run time only, and a constant is needed: leave its axes static, or "
             "pass a Python number"
         )
 
+    __lt__ = __le__ = __gt__ = __ge__ = __truediv__ = __rtruediv__ = __pow__ = __rpow__ = __abs__ = __round__ = _number
     __index__ = __float__ = _number  # without __int__: onnx_ir takes what has it for an int
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from onnxport import DataType, Tensor, Unsupported, translation
+from onnxport import DataType, Size, Tensor, Unsupported, translation
 from onnxport.authoring import Dim, expand, flat, iota, is_used
+
+from onnxport_builtin.aten.reduction import norm
 
 if TYPE_CHECKING:
     from onnxport import Builder
@@ -28,25 +30,11 @@ def embedding(
     return op.Gather(weight, indices)
 
 
-def _row_norms(op: Builder, x: Tensor, axes: list[int], p: float) -> Tensor:
-    """The p-norm over `axes`, which stay as 1."""
-    if p == 2:
-        return op.ReduceL2(x, axes)
-    magnitude = op.Abs(x)
-    if p == 1:
-        return op.ReduceSum(magnitude, axes)
-    if p == float("inf"):
-        return op.ReduceMax(magnitude, axes)
-    if p == 0:
-        return op.ReduceSum(op.cast(op.Greater(magnitude, 0), x.dtype), axes)
-    total = op.ReduceSum(op.Pow(magnitude, op.const(p, x.dtype)), axes)
-    return op.Pow(total, op.const(1.0 / p, x.dtype))
-
-
-def _within(op: Builder, x: Tensor, axes: list[int], p: float, limit: float) -> Tensor:
+def _within(op: Builder, x: Tensor, axes: list[int], p: float | Size, limit: float | Size) -> Tensor:
     """`x` scaled down where its p-norm over `axes` exceeds `limit`; torch adds 1e-7 to the norm it divides by."""
-    norms = _row_norms(op, x, axes, p)
-    factor = op.Where(op.Greater(norms, limit), op.Div(op.const(limit, x.dtype), op.Add(norms, 1e-7)), 1)
+    norms = norm(op, x, p, axes, keepdim=True)
+    largest = op.cast(limit, x.dtype) if isinstance(limit, Size) else op.const(float(limit), x.dtype)
+    factor = op.Where(op.Greater(norms, largest), op.Div(largest, op.Add(norms, 1e-7)), 1)
     return op.Mul(x, factor)
 
 
@@ -60,7 +48,7 @@ def embedding_renorm(op: Builder, self: Tensor, indices: Tensor, max_norm: float
 @translation("aten::renorm")
 def renorm(op: Builder, self: Tensor, p: Any, dim: int, maxnorm: Any) -> Tensor:
     rank = len(self.shape)
-    return _within(op, self, [axis for axis in range(rank) if axis != dim % rank], float(p), float(maxnorm))
+    return _within(op, self, [axis for axis in range(rank) if axis != dim % rank], p, maxnorm)
 
 
 def _uniform_bags(offsets: Tensor, count: Dim, include_last_offset: bool) -> int | None:

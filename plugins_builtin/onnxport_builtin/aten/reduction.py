@@ -13,6 +13,7 @@ Facts about onnxruntime 1.32 that shape these translations:
 
 from __future__ import annotations
 
+import builtins
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -384,8 +385,10 @@ def logsumexp(op: Any, self: Tensor, dim: Dims, keepdim: bool = False) -> Tensor
 # --- norms ---------------------------------------------------------------------------------------------------------
 
 
-def norm(op: Any, x: Tensor, order: float, axes: Sequence[int], keepdim: bool) -> Tensor:
+def norm(op: Any, x: Tensor, order: float | Size, axes: Sequence[int], keepdim: bool) -> Tensor:
     """``sum(|x|**order)**(1/order)`` over ``axes`` with torch's limits for 0 and the infinities."""
+    if isinstance(order, Size):
+        return norm_of_size(op, x, order, axes, keepdim)
     if order == 2:
         return reduce(op, "ReduceL2", x, axes, keepdim)
     if order == 1:
@@ -403,11 +406,26 @@ def norm(op: Any, x: Tensor, order: float, axes: Sequence[int], keepdim: bool) -
     return op.cast(op.Pow(total, op.const(1.0 / order, wide.dtype)), x.dtype)
 
 
+def norm_of_size(op: Any, x: Tensor, order: Size, axes: Sequence[int], keepdim: bool) -> Tensor:
+    """A norm whose order is known at run time only: 0 and the infinities are chosen there."""
+    wide = widen(op, x)
+    exponent = op.cast(order, wide.dtype)
+    total = reduce(op, "ReduceSum", op.Pow(op.Abs(wide), exponent), axes, keepdim)
+    result = op.Pow(total, op.Div(op.const(1, wide.dtype), exponent))
+    if order.expr.is_positive is not True:
+        result = op.Where(op.Equal(exponent, 0), norm(op, wide, 0, axes, keepdim), result)
+    if not builtins.all(symbol.is_integer for symbol in order.expr.free_symbols):  # an element may be infinite
+        for limit in (math.inf, -math.inf):
+            is_limit = op.Equal(exponent, op.const(limit, wide.dtype))
+            result = op.Where(is_limit, norm(op, wide, limit, axes, keepdim), result)
+    return op.cast(result, x.dtype)
+
+
 @translation("aten::linalg_vector_norm")
 def vector_norm(
     op: Any,
     self: Tensor,
-    ord: float = 2,  # the schema's name
+    ord: float | Size = 2,  # the schema's name
     dim: Dims = None,
     keepdim: bool = False,
     *,
@@ -425,7 +443,7 @@ def vector_norm(
 def norm_scalar(
     op: Any,
     self: Tensor,
-    p: float | None = 2,
+    p: float | Size | None = 2,
     dim: Dims = None,
     keepdim: bool = False,
     *,
@@ -435,7 +453,7 @@ def norm_scalar(
 
 
 @translation("aten::dist")
-def dist(op: Any, self: Tensor, other: Tensor, p: float = 2) -> Tensor:
+def dist(op: Any, self: Tensor, other: Tensor, p: float | Size = 2) -> Tensor:
     dtype = op.result.dtype
     difference = op.Sub(op.cast(self, dtype), op.cast(other, dtype))
     rank = len(self.shape) if len(self.shape) > len(other.shape) else len(other.shape)
