@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Callable
 from math import log as natural_logarithm
@@ -11,6 +12,7 @@ import numpy as np
 import onnxport
 import pytest
 import torch
+from onnxport_builtin.capture.arithmetic_of_sizes import _is_called_alone
 from support import expect_equal
 
 
@@ -49,6 +51,22 @@ SCALES: dict[str, Callable[[torch.Tensor], Any]] = {
     "ufuncs of two": numbers(lambda n: np.maximum(n // 2, 5), lambda n: np.float64(2.5) * n, lambda n: n % np.int64(3)),
     "divmod": numbers(*(lambda n, i=i: divmod(n, 3)[i] for i in (0, 1)), lambda n: divmod(n / 2, 3)[1]),
     "rounded": numbers(lambda n: round(n, -1), lambda n: round(n * 5, -2), lambda n: round(n / 3)),
+    "inverse trigonometry": numbers(
+        *of_math("atan"), lambda n: math.atan2(n, 3), lambda n: math.asin(1 / n), lambda n: np.arccos(1 / n)
+    ),
+    "divisors": numbers(
+        lambda n: math.gcd(n, 12), lambda n: math.gcd(8, n, 2 * n), lambda n: math.lcm(n, 6), lambda n: np.gcd(n, 30)
+    ),
+    "decimals": lambda x: (
+        torch.ones((), dtype=torch.float64) * round(x.shape[1] / 40, 2),
+        torch.ones((), dtype=torch.float64) * round(-x.shape[1] * 2.675, 2),
+        torch.ones((), dtype=torch.float64) * np.round(x.shape[1] / 40, 2),
+    ),
+    "signs": numbers(lambda n: np.sign(n - 12), lambda n: math.copysign(2.5, 8 - n), lambda n: n ^ 5, lambda n: ~n),
+    "attributes": numbers(lambda n: n.real + n.imag, lambda n: n.numerator // n.denominator, lambda n: n.conjugate()),
+    "types": numbers(
+        lambda n: n if isinstance(n, int) else 0, lambda n: n / 2 if isinstance(n / 2, (str, float)) else 0
+    ),
     "largest": numbers(lambda n: max(math.log(n), 2.0), lambda n: min(np.sqrt(n), 3)),
 }
 
@@ -63,6 +81,9 @@ SIZES: dict[str, Callable[[Any], Any]] = {
     "a root": lambda n: int(math.sqrt(n)),
     "a ceiling": lambda n: int(np.ceil(n / 3)),
     "a divmod": lambda n: divmod(n, 3)[0] + 1,
+    "a type of NumPy": lambda n: np.ceil(n / 3).astype(int) + np.sqrt(n).astype(np.int64),
+    "the largest of several": lambda n: max(n, 9, 2 * n - 12) + min([n, 8, 11]) + max((k for k in (n, 7)), default=1),
+    "clipped": lambda n: np.clip(n, 8, 20) + int(np.clip(n / 2, 1.5, 7.5)),
     "parts": lambda n: int(n * 0.7) + int(float(n) / 2),
 }
 
@@ -88,20 +109,44 @@ def test_sizes(name: str) -> None:
         assert program(torch.zeros(1, size))[0].shape == (SIZES[name](size),), size
 
 
-def test_what_has_no_symbolic_form_names_the_line() -> None:
-    with pytest.raises(onnxport.DynamicShapesError, match=r"test_math_of_a_size\.py:\d+: .*gcd"):
-        export(lambda x: x * math.gcd(x.shape[1], 4))
-
-
 def test_functions_are_pythons_own_afterwards() -> None:
     before = dict(vars(math))
     with pytest.raises(onnxport.CaptureError, match="on purpose"):
         export(lambda x: x * _failing(x.shape[1]))
     assert vars(math) == before
-    assert "int" not in globals()
+    assert not {"int", "isinstance", "max"} & globals().keys()
     assert natural_logarithm is math.log
     assert not hasattr(torch.SymInt, "__array_ufunc__")
 
 
 def _failing(_size: Any) -> float:
     raise ValueError("on purpose")
+
+
+@pytest.mark.parametrize(
+    "function",
+    [lambda n: np.int64(n) * 2, lambda n: np.float32(n), lambda n: math.erf(n / 9), lambda n: math.lgamma(n)],
+    ids=["int64", "float32", "erf", "lgamma"],
+)
+def test_what_has_no_graph_is_told_with_its_line_and_what_to_write(function: Callable[[Any], Any]) -> None:
+    with pytest.raises(onnxport.DynamicShapesError, match=r"test_math_of_a_size\.py:.*\n.*use the size itself"):
+        export(numbers(function))
+
+
+@pytest.mark.parametrize(
+    ("source", "is_replaced"),
+    [
+        ("def f(n): return int(n / 2)", True),
+        ("def f(a): return a.astype(int)", True),
+        ("def f(n): return np.zeros(3, dtype=int)", True),
+        ("def f(x): return x.to(int)", False),
+        ("def f(n): return torch.zeros(3, dtype=int)", False),
+        ("def f(n): return type(n) is int", False),
+        ("def f(n): return 1 if None is not int else 0", False),
+    ],
+)
+def test_where_int_may_be_another(source: str, is_replaced: bool, tmp_path: Any, monkeypatch: Any) -> None:
+    name = f"module_{abs(hash(source))}"
+    (tmp_path / f"{name}.py").write_text(f"import numpy as np\nimport torch\n\n{source}\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert _is_called_alone(importlib.import_module(name), "int") is is_replaced

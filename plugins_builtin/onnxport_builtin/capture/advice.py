@@ -32,6 +32,11 @@ NUMPY = (
     "NumPy computes with the example's numbers: use torch's function of that name or meaning, which follows the size "
     "(torch.arange, torch.linspace, torch.zeros, torch.eye, torch.hann_window(n, periodic=False))"
 )
+NUMBERS = (
+    "NumPy's types, and functions of Python's math that sizes have no operator for, make a number of the example's "
+    "size: use the size itself (n in place of np.int64(n)), or compute on a tensor of it "
+    "(torch.special.erf(torch.as_tensor(n)))"
+)
 DUALS = (
     "Dual numbers (torch.autograd.forward_ad) can't be captured in all operators. Write the derivative as "
     "torch.func.jvp(function, (x,), (tangent,)), which can"
@@ -63,8 +68,10 @@ def advice_at(place: str) -> str:
     if found is None:
         return ""
     code = found["code"]
-    if re.search(r"(?<!torch\.)\b(np|numpy|scipy|signal)\.(?!newaxis|float|int|pi\b)\w", code):
+    if re.search(r"(?<!torch\.)\b(np|numpy|scipy|signal)\.(?!newaxis|u?float|u?int|pi\b)\w", code):
         return NUMPY
+    if re.search(r"\b(np|numpy)\.u?(int|float)\w*\(|\b(math|cmath|statistics)\.\w+\(", code):
+        return NUMBERS
     if re.search(r"\b(interpolate|[Uu]psample\w*)\(.*scale_factor", code):
         return RESIZED
     if re.search(r"""["']\s*%\s*[\w(]""", code):

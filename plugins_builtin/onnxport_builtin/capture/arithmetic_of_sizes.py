@@ -7,14 +7,15 @@ package's own; its value is the expression, which the translation writes.
 
 from __future__ import annotations
 
+import ast
+import builtins
 import functools
 import inspect
 import math
 import operator
-import re
 import sys
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -44,20 +45,34 @@ def _replaced(model: torch.nn.Module) -> Iterator[Replacement]:
             yield Replacement(math, name, wrapped[original])
     for name, function in _EXTREMES.items():
         yield Replacement(np, name, functools.partial(_on_elements, function))
+    yield Replacement(np, "clip", functools.partial(_on_numbers, _clipped))
     for module in modules_of_packages(model, {"torch", "builtins"}):
         for name, value in list(vars(module).items()):
             if isinstance(value, types.BuiltinFunctionType) and value in wrapped:
                 yield Replacement(module, name, wrapped[value])
     for module in {sys.modules.get(cls.__module__) for part in model.modules() for cls in type(part).__mro__}:
+        for name, substitute in (("isinstance", _is_instance), ("max", _largest), ("min", _smallest)):
+            if module is not None and name not in vars(module):
+                yield Replacement(module, name, lambda _, substitute=substitute: substitute, is_new=True)
         for name, substitute in (("int", _Int), ("float", _Float)):
             if module is not None and name not in vars(module) and _is_called_alone(module, name):
                 yield Replacement(module, name, lambda _, substitute=substitute: substitute, is_new=True)
     for owner in _NUMBERS:
         yield Replacement(owner, "__array_ufunc__", lambda _: _ufunc, is_new=True)
         yield Replacement(owner, "round", lambda _: _as_numpy_rounds, is_new=True)
+        yield Replacement(owner, "astype", lambda _: _as_type, is_new=True)
+        yield Replacement(owner, "item", lambda _: lambda number: number, is_new=True)
         yield Replacement(owner, "__divmod__", lambda _: _divided, is_new=True)
         yield Replacement(owner, "__rdivmod__", lambda _: lambda a, b: _divided(b, a), is_new=True)
     yield Replacement(torch.SymInt, "__round__", lambda _: _rounded, is_new=True)
+    for name in ("real", "numerator"):
+        yield Replacement(torch.SymInt, name, lambda _: property(lambda n: n), is_new=True)
+    for name, value in (("imag", 0), ("denominator", 1)):
+        yield Replacement(torch.SymInt, name, lambda _, value=value: value, is_new=True)
+    yield Replacement(torch.SymInt, "conjugate", lambda _: lambda n: n, is_new=True)
+    yield Replacement(torch.SymInt, "__xor__", lambda _: _exclusive, is_new=True)
+    yield Replacement(torch.SymInt, "__rxor__", lambda _: _exclusive, is_new=True)
+    yield Replacement(torch.SymInt, "__invert__", lambda _: lambda n: -n - 1, is_new=True)
     yield Replacement(torch.SymInt, "bit_length", lambda _: lambda n: math.floor(_log2(2 * n + 1)), is_new=True)
 
 
@@ -102,6 +117,7 @@ def _opaque(name: str) -> Callable[[Any], Any]:
 
 _exp, _ln, _log2 = _opaque("exp"), _opaque("log"), _opaque("log2")
 _sin, _cos, _tanh = _opaque("sin"), _opaque("cos"), _opaque("tanh")
+_atan = _opaque("atan")
 
 
 def _log(x: Any, base: Any = None) -> Any:
@@ -134,8 +150,58 @@ def _remainder_of_magnitudes(a: Any, b: Any) -> Any:
     return a - b * torch.sym_float(math.trunc(a / b))
 
 
-def _signed(x: Any, sign: float) -> Any:
-    return math.copysign(1.0, sign) * abs(torch.sym_float(x))
+def _signed(x: Any, sign: Any) -> Any:
+    if isinstance(sign, torch.SymFloat):
+        return NotImplemented
+    factor = torch.sym_float(_sign(2 * sign + 1)) if isinstance(sign, torch.SymInt) else math.copysign(1.0, sign)
+    return factor * abs(torch.sym_float(x))
+
+
+def _sign(n: Any) -> Any:
+    return torch.sym_max(torch.sym_min(n, 1), -1) if isinstance(n, torch.SymInt) else NotImplemented
+
+
+def _clipped(x: Any, low: Any = None, high: Any = None) -> Any:
+    if isinstance(x, (list, tuple)):
+        return NotImplemented
+    x = x if low is None else torch.sym_max(x, low)
+    return x if high is None else torch.sym_min(x, high)
+
+
+def _arcsine(x: Any) -> Any:
+    return 2 * _atan(x / (1 + torch.sym_sqrt(1 - x * x)))
+
+
+def _angle(y: Any, x: Any) -> Any:
+    return _atan(y / x) if isinstance(x, (int, float)) and x > 0 else NotImplemented
+
+
+def _common_divisor(*numbers: Any) -> Any:
+    """The largest of a plain number's divisors that divide the symbolic ones as well."""
+    plain = math.gcd(*(number for number in numbers if not isinstance(number, _NUMBERS)))
+    symbolic = [number for number in numbers if isinstance(number, _NUMBERS)]
+    if not 0 < plain <= _LARGEST_DIVIDED:
+        return NotImplemented
+    divisors = (d for d in range(2, plain + 1) if plain % d == 0)
+    return functools.reduce(
+        torch.sym_max, (d * (1 - torch.sym_min(sum(n % d for n in symbolic), 1)) for d in divisors), 1
+    )
+
+
+def _common_multiple(a: Any, b: Any, *others: Any) -> Any:
+    divisor = _common_divisor(a, b)
+    return NotImplemented if others or divisor is NotImplemented else abs(a * b) // divisor
+
+
+def _exclusive(a: Any, b: Any) -> Any:
+    return (a | b) - (a & b)
+
+
+def _as_type(number: Any, dtype: Any, **_: Any) -> Any:
+    """What ``np.ceil(n / 2).astype(int)`` asks for."""
+    if np.issubdtype(np.dtype(dtype), np.integer):
+        return number if isinstance(number, torch.SymInt) else math.trunc(number)
+    return torch.sym_float(number)
 
 
 def _split(x: Any) -> tuple[Any, Any]:
@@ -152,8 +218,16 @@ def _rounded(n: Any, digits: int | None = None) -> Any:
 
 
 def _as_numpy_rounds(x: Any, decimals: int = 0, out: Any = None) -> Any:
-    return round(x, decimals) if decimals else torch.sym_float(round(x))
+    """Of the product, where Python rounds the decimal number."""
+    if isinstance(x, torch.SymInt) or not decimals:
+        return round(x, decimals) if decimals else torch.sym_float(round(x))
+    unit = 10.0 ** abs(decimals)
+    scaled = torch.sym_float(round(x * unit if decimals >= 0 else x / unit))
+    return scaled / unit if decimals >= 0 else scaled * unit
 
+
+#: What a divisor is looked for in: each of its divisors costs a few nodes.
+_LARGEST_DIVIDED = 4096
 
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "log": _log,
@@ -171,6 +245,12 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "sinh": lambda x: (_exp(x) - _exp(-x)) / 2,
     "cosh": lambda x: (_exp(x) + _exp(-x)) / 2,
     "tanh": _tanh,
+    "asin": _arcsine,
+    "acos": lambda x: math.pi / 2 - _arcsine(x),
+    "atan": _atan,
+    "atan2": _angle,
+    "gcd": _common_divisor,
+    "lcm": _common_multiple,
     "asinh": lambda x: _ln(x + _length(x, 1)),
     "acosh": lambda x: _ln(x + torch.sym_sqrt(torch.sym_float(x * x - 1))),
     "atanh": lambda x: _ln((1 + x) / (1 - x)) / 2,
@@ -182,7 +262,7 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "fmod": _remainder_of_magnitudes,
     "remainder": lambda a, b: torch.sym_float(a) - b * torch.sym_float(round(a / b)),
     "ldexp": lambda x, exponent: x * 2.0**exponent,
-    "copysign": lambda x, sign: _signed(x, sign) if isinstance(sign, (int, float)) else NotImplemented,
+    "copysign": _signed,
     "modf": _split,
     "fsum": lambda numbers: torch.sym_float(sum(numbers)),
     "isqrt": lambda n: math.trunc(torch.sym_sqrt(torch.sym_float(n))),
@@ -191,6 +271,12 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
 }
 
 # Types ----------------------------------------------------------------------------------------------------------------
+
+
+def _is_instance(value: Any, kinds: Any) -> bool:
+    """Sizes are of the types that they have without an export."""
+    plain = {torch.SymInt: 1, torch.SymFloat: 1.0}.get(type(value), value)
+    return isinstance(value, kinds) or isinstance(plain, kinds)
 
 
 class _Conversion(type):
@@ -218,21 +304,42 @@ class _Conversion(type):
 
 
 class _Int(int, metaclass=_Conversion):
-    pass
+    dtype = np.dtype(int)  # what NumPy takes a type for
 
 
 class _Float(float, metaclass=_Conversion):
-    pass
+    dtype = np.dtype(float)
 
 
 @functools.lru_cache(maxsize=1024)
 def _is_called_alone(module: Any, name: str) -> bool:
-    """Whether a module's source has no place where the type itself is meant: as a dtype, or compared by identity."""
+    """Whether a module's source has no place where the type itself is meant: compared by identity, or torch's dtype.
+
+    NumPy takes these types for its own as well.
+    """
     try:
-        source = inspect.getsource(module)
-    except (OSError, TypeError):
+        tree = ast.parse(inspect.getsource(module))
+    except (OSError, TypeError, SyntaxError):
         return False
-    return not re.search(rf"(\bis(\s+not)?\s+|type\s*=\s*|\.(to|type|astype|view)\(\s*){name}\b", source)
+    return not any(
+        isinstance(value, ast.Name) and value.id == name for node in ast.walk(tree) for value in _types_meant(node)
+    )
+
+
+def _types_meant(node: ast.AST) -> list[ast.expr]:
+    """The operands of ``is``, and the dtypes that torch's functions and methods get."""
+    if isinstance(node, ast.Compare) and any(isinstance(operator, (ast.Is, ast.IsNot)) for operator in node.ops):
+        return [node.left, *node.comparators]
+    if not isinstance(node, ast.Call):
+        return []
+    root = node.func
+    while isinstance(root, ast.Attribute):
+        root = root.value
+    if isinstance(root, ast.Name) and root.id in ("np", "numpy"):
+        return []
+    types = [keyword.value for keyword in node.keywords if keyword.arg in ("dtype", "type")]
+    is_cast = isinstance(node.func, ast.Attribute) and node.func.attr in ("to", "type", "view")
+    return [*types, *node.args] if is_cast else types
 
 
 # NumPy ----------------------------------------------------------------------------------------------------------------
@@ -240,7 +347,10 @@ def _is_called_alone(module: Any, name: str) -> bool:
 _UFUNCS: dict[str, Callable[..., Any]] = {
     **{name: _FUNCTIONS[name] for name in ("log", "log2", "log10", "log1p", "exp", "exp2", "expm1", "sqrt", "cbrt")},
     **{name: _FUNCTIONS[name] for name in ("sin", "cos", "tan", "sinh", "cosh", "tanh", "fabs", "hypot", "degrees")},
-    **{f"arc{name[1:]}": _FUNCTIONS[name] for name in ("asinh", "acosh", "atanh")},
+    **{f"arc{name[1:]}": _FUNCTIONS[name] for name in ("asin", "acos", "atan", "asinh", "acosh", "atanh")},
+    **{name: _FUNCTIONS[name] for name in ("gcd", "lcm")},
+    "arctan2": _angle,
+    "sign": _sign,
     "radians": _FUNCTIONS["radians"],
     "deg2rad": _FUNCTIONS["radians"],
     "rad2deg": _FUNCTIONS["degrees"],
@@ -279,6 +389,19 @@ def _on_elements(function: Callable[..., Any], original: Callable[..., Any]) -> 
         return functools.reduce(function, elements) if elements else original(a, *args, **kwargs)
 
     return reduced
+
+
+def _of_several(name: str, *args: Any, **kwargs: Any) -> Any:
+    """``max`` and ``min`` of more than two numbers, or of a list: torch.export has those of two."""
+    elements = list(args[0]) if len(args) == 1 and isinstance(args[0], Iterable) else list(args)
+    is_of_numbers = all(isinstance(element, (int, float, *_NUMBERS)) for element in elements)
+    if not kwargs.keys() - {"default"} and len(elements) > 1 and is_of_numbers and _is_symbolic(elements):
+        return functools.reduce(_EXTREMES[name], elements)
+    plain = elements if len(args) == 1 and isinstance(args[0], Iterator) else args[0]
+    return getattr(builtins, name)(plain, *args[1:], **kwargs)
+
+
+_largest, _smallest = functools.partial(_of_several, "max"), functools.partial(_of_several, "min")
 
 
 def _has_symbolic(a: Any) -> bool:

@@ -9,7 +9,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 import sympy
-from onnxport import DataType
+from onnxport import DataType, Unsupported
 from onnxport.kit import SizeFunction
 
 if TYPE_CHECKING:
@@ -109,6 +109,42 @@ def _rounded(op: Builder, name: str, a: sympy.Basic) -> Tensor:
     return op.cast(getattr(op, name)(_float(op, a)), DataType.INT64)
 
 
+def _round_decimal(op: Builder, a: sympy.Basic, digits: sympy.Basic) -> Tensor:
+    """Python's ``round(x, digits)``, which rounds the number and not its product with a power of ten.
+
+    Where the product is half of a unit, its rounding error says on which side the number is (Dekker, 1971).
+    """
+    if not (digits.is_Integer and 0 <= int(digits) <= 15):
+        raise Unsupported(f"rounding to {digits} digits of a number that is known at run time only: give 0 to 15")
+    unit = float(10 ** int(digits))
+    x, scale = _float(op, a), op.const([unit], DataType.DOUBLE)
+    product = op.Mul(x, scale)
+    high, low = _halves(op, x)
+    scale_high, scale_low = _halves(op, scale)
+    error = op.Sub(op.Mul(high, scale_high), product)
+    for left, right in ((high, scale_low), (low, scale_high), (low, scale_low)):
+        error = op.Add(error, op.Mul(left, right))
+    below = op.Floor(product)
+    is_half = op.And(op.Equal(op.Sub(product, below), 0.5), op.Not(op.Equal(error, 0.0)))
+    beside = op.Where(op.Greater(error, 0.0), op.Add(below, 1.0), below)
+    return op.Div(op.Where(is_half, beside, op.Round(product)), scale)
+
+
+def _arctangent(op: Builder, a: sympy.Basic) -> Tensor:
+    """In float64, for which onnxruntime 1.32 has no Atan: one step of Halley's from that of float32."""
+    x = _float(op, a)
+    near = op.cast(op.Atan(op.cast(x, DataType.FLOAT)), DataType.DOUBLE)
+    sine, cosine = op.Sin(near), op.Cos(near)
+    return op.Add(near, op.Div(op.Sub(op.Mul(x, cosine), sine), op.Add(cosine, op.Mul(x, sine))))
+
+
+def _halves(op: Builder, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Two numbers of 26 bits, whose sum a float64 is."""
+    scaled = op.Mul(x, 2.0**27 + 1)
+    high = op.Sub(scaled, op.Sub(scaled, x))
+    return high, op.Sub(x, high)
+
+
 def _mod(op: Builder, a: sympy.Basic, b: sympy.Basic) -> Tensor:
     return op.Mod(_value(op, a), _value(op, b))
 
@@ -152,6 +188,8 @@ _RULES = {
     "TruncToFloat": lambda op, a: op.cast(op.cast(_float(op, a), DataType.INT64), DataType.DOUBLE),
     "FloorToInt": lambda op, a: _rounded(op, "Floor", a),
     "CeilToInt": lambda op, a: _rounded(op, "Ceil", a),
+    "OpaqueUnaryFn_atan": _arctangent,
+    "RoundDecimal": _round_decimal,
     "RoundToInt": lambda op, a: _rounded(op, "Round", a),
     "floor": lambda op, a: _rounded(op, "Floor", a),
     "ceiling": lambda op, a: _rounded(op, "Ceil", a),
@@ -174,7 +212,7 @@ _RULES = {
     "Not": lambda op, a: op.Not(_value(op, a)),
     **{
         f"OpaqueUnaryFn_{name.lower()}": (lambda op, a, name=name: getattr(op, name)(_float(op, a)))
-        for name in ("Sqrt", "Exp", "Log", "Sin", "Cos", "Tan", "Tanh", "Sinh", "Cosh", "Asin", "Acos", "Atan")
+        for name in ("Sqrt", "Exp", "Log", "Sin", "Cos", "Tan", "Tanh", "Sinh", "Cosh", "Asin", "Acos")
     },
 }
 
