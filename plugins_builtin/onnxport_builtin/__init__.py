@@ -72,6 +72,7 @@ _PATCHES: tuple[tuple[Any, ...], ...] = (
     ("capture.signals", "signals_of_sizes"),
     ("capture.python_functions", "python_functions", True),
     ("capture.functions_of_sizes", "functions_of_sizes"),
+    ("capture.several_outs", "several_outs"),
     ("capture.scalar_masks", "scalar_masks"),
     ("capture.batching", "symbolic_batches"),
     ("capture.arithmetic_of_sizes", "arithmetic_of_sizes", True),

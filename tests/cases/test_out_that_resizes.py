@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
 
 import onnxport
 import pytest
 import torch
-from support import export_and_compare
+from support import FunctionModule, export_and_compare
 
 AXES = {0: torch.export.Dim("n", min=4, max=64)}
 Tensor = torch.Tensor
@@ -267,3 +268,64 @@ def test_what_writes_before_it_has_read_is_refused(name: str) -> None:
 @pytest.mark.parametrize("name", IN_PLACE)
 def test_what_reads_first_may_write_there(name: str) -> None:
     export_and_compare(onto_itself(IN_PLACE[name]), (torch.randn(4, 4),))
+
+
+SEVERAL: dict[str, Callable[[Tensor, tuple[Tensor, Tensor]], Sequence[Tensor]]] = {
+    "max": lambda a, out: torch.max(a, 1, out=out),
+    "min": lambda a, out: torch.min(a, dim=0, keepdim=True, out=out),
+    "topk": lambda a, out: torch.topk(a, 2, out=out),
+    "sort": lambda a, out: torch.sort(a, dim=0, descending=True, out=out),
+    "stable sort": lambda a, out: torch.sort(a, stable=True, dim=1, out=out),
+    "kthvalue": lambda a, out: torch.kthvalue(a, 2, out=out),
+    "median": lambda a, out: torch.median(a, 1, out=out),
+    "mode": lambda a, out: torch.mode(a.round(), 1, out=out),
+    "cummax": lambda a, out: torch.cummax(a, 1, out=out),
+}
+
+
+@pytest.mark.parametrize("name", SEVERAL)
+def test_several_results_of_a_dynamic_batch(name: str) -> None:
+    """Into empty tensors, some that have another size, some that have the result's, and views."""
+
+    def forward(a: Tensor) -> list[Tensor]:
+        shape = SEVERAL[name](a, (torch.empty(0), torch.empty(0, dtype=torch.int64)))[0].shape
+        wide = torch.zeros(*shape, 2)
+        empty = torch.empty(0), torch.empty(0, dtype=torch.int64)
+        larger = torch.ones(3), torch.ones(2, dtype=torch.int64)
+        same = torch.empty(shape), torch.empty(shape, dtype=torch.int64)
+        views = wide[..., 1], torch.empty(shape, dtype=torch.int64)
+        for out in (empty, larger, same, views):
+            SEVERAL[name](a, out)
+        return [
+            *empty,
+            *larger,
+            *same,
+            wide,
+            *SEVERAL[name](a + 1, (torch.empty(0), torch.empty(0, dtype=torch.int64))),
+        ]
+
+    x, y = torch.randn(5, 4), torch.randn(9, 4)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "An output with one or more elements was resized")
+        export_and_compare(forward, (x,), dynamic_shapes=(({0: "n"},),), other_args=(y,))
+
+
+def test_one_result_whose_kernel_for_shapes_takes_the_size_for_a_number() -> None:
+    def forward(a: Tensor) -> list[Tensor]:
+        found = torch.empty(0), torch.empty(0), torch.empty(0)
+        torch.gather(a, 1, a.argsort(1), out=found[0])
+        torch.linalg.norm(a, dim=1, out=found[1])
+        torch.linalg.vector_norm(a, 3, dim=0, out=found[2])
+        return list(found)
+
+    export_and_compare(forward, (torch.randn(5, 4),), dynamic_shapes=(({0: "n"},),), other_args=(torch.randn(7, 4),))
+
+
+def test_another_dtype_is_an_error_as_without_an_export() -> None:
+    def forward(a: Tensor) -> Tensor:
+        values = torch.empty(0, dtype=torch.float64)
+        torch.max(a, 1, out=(values, torch.empty(0, dtype=torch.int64)))
+        return values
+
+    with pytest.raises(onnxport.CaptureError, match="dtype"):
+        onnxport.export(FunctionModule(forward), (torch.randn(5, 4),), dynamic_shapes=(({0: "n"},),))
