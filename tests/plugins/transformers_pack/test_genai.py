@@ -18,6 +18,7 @@ import onnxport_transformers  # noqa: E402
 from transformers_subjects import OWN, WORDS, decoder, greedy  # noqa: E402
 
 _OFTEN = ("Gemma3", "Mixtral")
+STEPS = 64
 
 
 def generated(folder: Path, expected: list[int], length: int) -> list[int]:
@@ -43,9 +44,30 @@ def test_tokens_of_genai(name: str, tmp_path: Path) -> None:
     assert package.task == "text-generation" and package.files["model"].is_file()
     for length in (1, 6, 19):
         prompt = torch.randint(3, WORDS, (length,)).tolist()
-        expected = greedy(model, prompt, 24)
+        expected = greedy(model, prompt, STEPS)
         assert generated(package.folder, expected, length) == expected
         assert len(set(expected[length:])) > 2  # else it says little
+
+
+def test_tokens_of_a_batch(tmp_path: Path) -> None:
+    """genai masks padding at the end of prompts alone, and counts positions on behind it."""
+    model = decoder("Llama")
+    package = onnxport_transformers.export_model(model, tmp_path / "package", genai=True)
+    prompts = [torch.randint(5, WORDS, (length,)).tolist() for length in (1, 7, 20)]
+    expected = [greedy(model, prompt, STEPS)[len(prompt) :] for prompt in prompts]
+    path = package.folder / "genai_config.json"
+    config = json.loads(path.read_text("utf-8"))
+    end = next(token for token in range(1, WORDS) if not any(token in tokens for tokens in expected))
+    config["model"] |= {"pad_token_id": 0, "eos_token_id": end}
+    path.write_text(json.dumps(config), "utf-8")
+    loaded = og.Model(str(package.folder))
+    params = og.GeneratorParams(loaded)
+    params.set_search_options(max_length=20 + STEPS, do_sample=False, batch_size=len(prompts))
+    generator = og.Generator(loaded, params)
+    generator.append_tokens(np.array([prompt + [0] * (20 - len(prompt)) for prompt in prompts], dtype=np.int32))
+    while not generator.is_done():
+        generator.generate_next_token()
+    assert [[int(token) for token in generator.get_sequence(i)][20:] for i in range(len(prompts))] == expected
 
 
 def test_tokens_of_a_decoder_that_nobody_listed(tmp_path: Path) -> None:
