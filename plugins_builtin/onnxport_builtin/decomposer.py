@@ -19,6 +19,7 @@ from torch._decomp import decomposition_table
 from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.utils._sympy.value_ranges import ValueRanges
 
 
@@ -134,7 +135,7 @@ def _deciding(env: Any, decisions: set[Any]) -> Replacement:
     ranges = tuple((s, ValueRanges(min(r.lower, 2), 2**63 - 1)) for s, r in env.var_to_range.items() if r.is_int)
 
     def noting(evaluate: Any, number: Any, *args: Any, **kwargs: Any) -> Any:
-        if env._maybe_evaluate_static(number.expr, axioms=(), var_to_range=ranges) is None:
+        if ShapeEnv._maybe_evaluate_static(env, number.expr, axioms=(), var_to_range=ranges) is None:
             decisions.add(number.expr)
         return evaluate(number, *args, **kwargs)
 
