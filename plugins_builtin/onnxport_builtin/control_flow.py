@@ -166,6 +166,7 @@ def scan(
     op: Any, combine_fn: GraphModule, init: Sequence[Any], xs: Sequence[Tensor], additional_inputs: Sequence[Any] = ()
 ) -> Any:
     """A Scan along axis 0; ``torch.scan``'s other dims and ``reverse`` arrive as movedim and flip around it."""
+    _check_states(op.node, combine_fn, len(init))
     fakes = placeholder_fakes(combine_fn)[: len(init) + len(xs)]
     inputs = signature(op, fakes)
     start = [as_tensor(op, value, dtype) for value, (dtype, *_) in zip(init, inputs)]
@@ -181,6 +182,18 @@ def scan(
 
     body = op.subgraph(step, inputs)
     return as_results(op, op.Scan(*start, *xs, body=body, num_scan_inputs=len(xs), outputs=len(used)), used)
+
+
+def _check_states(node: Any, combine_fn: GraphModule, count: int) -> None:
+    """Torch traces the step with one state where two begin with one tensor, so that it computes something else."""
+    begins = list(node.args[1])[:count]
+    states = [each for each in combine_fn.graph.nodes if each.op == "placeholder"]
+    for begin, state in zip(begins, states):
+        if begins.count(begin) > 1 and not state.users:
+            raise Unsupported(
+                "two states of the scan begin with one tensor, and torch.export takes them for one state: let one of "
+                "them begin with a copy, tensor.clone()"
+            )
 
 
 @translation("higher_order::invoke_subgraph", complex=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import onnxport
 import pytest
 import torch
 from support import export_and_compare
@@ -41,3 +42,17 @@ class Scan(torch.nn.Module):
 )
 def test_states_stay_apart(begin: Any) -> None:
     export_and_compare(Scan(begin), (torch.arange(6.0).reshape(3, 2),))
+
+
+def test_a_program_in_which_torch_made_two_states_one_is_refused() -> None:
+    def step(states: Any, token: torch.Tensor) -> Any:
+        first, second = states
+        return (first + token, second * token), first - second
+
+    class Scan(torch.nn.Module):
+        def forward(self, x: torch.Tensor, tokens: torch.Tensor) -> Any:
+            return scan(step, (x, x), tokens)
+
+    program = torch.export.export(Scan(), (torch.ones(2), torch.ones(3, 2)), strict=True)
+    with pytest.raises(onnxport.OnnxExporterError, match=r"two states of the scan begin with one tensor.*clone"):
+        onnxport.export(program)
