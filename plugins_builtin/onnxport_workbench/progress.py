@@ -96,7 +96,8 @@ class _Display:
         """What came of it, for a line that stays."""
         run = self._run
         if run.error is not None or run.translated is None:
-            return f"{self._title}: failed at {self._step} after {self._seconds:.1f} s"
+            stage = self._step.partition(":")[0]  # without what its capture tried last
+            return f"{self._title}: failed at {stage} after {self._seconds:.1f} s"
         model = run.translated.model
         weights = [value.const_value for value in model.graph.initializers.values() if value.const_value is not None]
         nodes, size = sum(run.nodes_after.values()), shown_bytes(sum(weight.nbytes for weight in weights))

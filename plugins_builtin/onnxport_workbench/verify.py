@@ -103,7 +103,9 @@ class VerificationResult(JsonResult):
     weights: WeightCheck = field(default_factory=WeightCheck)
     rounding: Any = None
     dtype: str = ""
-    departing: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = field(default_factory=dict, repr=False)
+    departing: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = field(
+        default_factory=dict, repr=False, compare=False
+    )
     original: Comparison | None = None
 
     @property

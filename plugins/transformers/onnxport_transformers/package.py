@@ -114,7 +114,7 @@ def export_folder(
     source = models.build(tasks.factory_of(chosen), config, None if from_config else folder, **factory)
     source.folder = folder
     if adapters:
-        options["adapters"] = [lora.read(name, path, factory["dtype"]) for name, path in adapters.items()]
+        options["adapters"] = [lora.read(name, path) for name, path in adapters.items()]
     package = Package(Path(output), chosen.name, seconds={"read": time.perf_counter() - started})
     try:
         _written(source, chosen, package, **options)

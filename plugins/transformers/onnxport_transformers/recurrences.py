@@ -344,7 +344,8 @@ def replacements(model: torch.nn.Module) -> Iterator[Replacement]:
     for name in sorted({cls.__module__ for cls in classes}):
         space = sys.modules.get(name)
         for function, substitute in _SUBSTITUTES.items():
-            if _is_known(getattr(space, function, None), substitute):
+            current = getattr(space, function, None)
+            if current is substitute or _is_known(current, substitute):  # a capture has replaced it already
                 yield Replacement(space, function, lambda _, substitute=substitute: substitute, why=_WHY)
 
 

@@ -32,7 +32,7 @@ _LIBRARIES = tuple(
     for file in (torch.__file__, sympy.__file__, *(spec.origin for spec in _NUMERIC if spec and spec.origin))
 )
 _STANDARD = os.path.dirname(os.__file__)
-_CAPTURES = os.path.join(os.path.dirname(__file__), "attempts.py")
+_CAPTURES = os.path.join(os.path.dirname(__file__), "capture.py")
 
 # Programs -------------------------------------------------------------------------------------------------------------
 

@@ -232,7 +232,7 @@ def test_the_command_line_lists_profiles(monkeypatch: pytest.MonkeyPatch) -> Non
     assert "fast-cpu" in result.output and "every runtime of ONNX" in result.output
     one = runner.invoke(app, ["profiles", "fast-cpu", "--plugin", "fast"])
     assert "opset 21" in one.output and "fast.domain" in one.output and "Gelu" in one.output
-    told = json.loads(runner.invoke(app, ["profiles", "fast-cpu", "--json", "--plugin", "fast"]).output)
+    told = json.loads(runner.invoke(app, ["profiles", "fast-cpu", "--json", "--plugin", "fast"]).stdout)
     assert told[0]["domains"] == {"fast.domain": 3} and told[0]["plugin"] == "fast"
     assert "names no profile" in runner.invoke(app, ["profiles", "other", "--plugin", "fast"]).output
 

@@ -140,10 +140,11 @@ def test_decoders_go_on_from_their_states(kind: str, options: dict[str, Any], sc
     config = "Qwen3_5TextConfig" if kind == "Qwen3_5" else f"{kind}Config"
     model = enlarged(_model(config, f"{kind}ForCausalLM", **options))
     graph = decoding.decoder(model)
-    program = onnxport.export(graph.model, **graph.options(), verbose=False)
-    assert _scans(program) == scans
-    result = onnxport.verify(program, model, kind=Generation(steps=6, prompts=(3, 70)))
-    assert all(comparison.passed for comparison in result.comparisons), result.failures()
+    for plugins in ((), [onnxport_transformers]):  # the pack may be installed, or be only imported
+        program = onnxport.export(graph.model, **graph.options(), plugins=plugins, verbose=False)
+        assert _scans(program) == scans
+        result = onnxport.verify(program, model, kind=Generation(steps=6, prompts=(3, 70)))
+        assert all(comparison.passed for comparison in result.comparisons), result.failures()
 
 
 @pytest.mark.parametrize(

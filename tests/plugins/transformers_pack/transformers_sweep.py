@@ -13,6 +13,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import resource
 import signal
 import sys
@@ -125,7 +126,8 @@ def page(found: Mapping[str, Mapping[str, Any]], total: int, version: str) -> st
     ]
     for name, line in sorted(found.items()):
         nodes = ", ".join(f"{part} {count}" for part, count in line.get("nodes", {}).items())
-        why = " ".join(str(line.get("why", "")).split()).replace("|", "\\|").replace("<", "&lt;")[:160]
+        why = re.sub(r"\S*/site-packages/", "", " ".join(str(line.get("why", "")).split()))  # no folders of a machine
+        why = why.replace("|", "\\|").replace("<", "&lt;")[:160]
         free = ", ".join(line.get("dynamic", ()))
         seconds = line["seconds"] or ""
         lines.append(f"| {name} | {line['task']} | {line['state']} | {free} | {seconds} | {nodes} | {why} |")

@@ -77,7 +77,7 @@ def net() -> Net:
 
 # Operators -----------------------------------------------------------------------------------------------------------
 
-OFTEN = ("batch_norm", "group_norm", "masked attention", "topk", "cond", "while_loop", "scan", "quantize to int8",
+OFTEN = ("batch_norm", "group_norm", "masked attention", "topk", "cond", "while_loop", "scan",
          "interpolate bilinear", "scatter_reduce", "fmod", "fft", "to half and back")  # fmt: skip
 
 
