@@ -60,14 +60,16 @@ class Adapter:
         """The matrices by the names of the file's inputs."""
         return {name: matrix for path, pair in self.pairs.items() for name, matrix in zip(names_of(path), pair)}
 
-    def write(self, folder: Path) -> Path:
-        """Write the ``.onnx_adapter`` file."""
+    def write(self, folder: Path, program: ONNXProgram) -> Path:
+        """Write the ``.onnx_adapter`` file, in the types that the inputs of a program have."""
         from onnxport.kit import ort
 
-        values = {
-            name: ort.OrtValue.ortvalue_from_numpy(matrix.contiguous().numpy())
-            for name, matrix in self.tensors().items()
-        }
+        inputs = {str(value.name): value for value in program.model.graph.inputs}
+        values = {}
+        for name, matrix in self.tensors().items():
+            dtype: Any = inputs[name].dtype
+            data = TorchTensor(matrix.to(ONNX_TO_TORCH[dtype]).contiguous(), name).numpy()
+            values[name] = ort.OrtValue.ortvalue_from_numpy_with_onnx_type(data, int(dtype))
         form = ort.AdapterFormat()
         form.set_adapter_version(1)
         form.set_model_version(1)
@@ -82,7 +84,7 @@ def names_of(path: str) -> tuple[str, str]:
     return f"{path}.lora_A", f"{path}.lora_B"
 
 
-def read(name: str, folder: str | os.PathLike[str], dtype: torch.dtype = torch.float32) -> Adapter:
+def read(name: str, folder: str | os.PathLike[str]) -> Adapter:
     """The adapter of a folder, as peft's ``save_pretrained`` writes it.
 
     Raises:
@@ -115,7 +117,7 @@ def read(name: str, folder: str | os.PathLike[str], dtype: torch.dtype = torch.f
         if len(matrices) != 2:
             raise InputError(f"The adapter {str(path)!r} has one matrix of two for {layer!r}. Save it again.")
         scale = _scale(config, layer, matrices["lora_A"].shape[0])
-        pairs[layer] = (matrices["lora_A"].t().to(dtype), (matrices["lora_B"].t().float() * scale).to(dtype))
+        pairs[layer] = (matrices["lora_A"].t().float(), matrices["lora_B"].t().float() * scale)
     return Adapter(name, pairs)
 
 

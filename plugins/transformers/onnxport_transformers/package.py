@@ -138,7 +138,7 @@ def verify_package(package: Package, model: Any, tell: Callable[[str], None] = _
     if task.form is tasks.DECODER:
         checks = {"model": onnxport.verify(package.files["model"], model, kind=Generation())}
     else:
-        graphs = _graphs(model, task, False)
+        graphs = graphs_of(model, task, False)
         checks = {part: onnxport.verify(package.files[part], g.model, (), g.kwargs) for part, g in graphs.items()}
     package.seconds["verify"] = time.perf_counter() - started
     for part, result in checks.items():
@@ -213,7 +213,7 @@ def _written(
         raise InputError(f"--genai is for text generation; this is {task.name}. Leave it out.", parameter="genai")
     _make(package.folder)
     tell(f"{type(source.model).__name__} for {task.name}: {_size_of(source.model)}")
-    graphs = _graphs(source.model, task, last_logits)
+    graphs = graphs_of(source.model, task, last_logits)
     layers = lora.layers_of(adapters)
     if layers:
         graphs["model"] = lora.adapted(source.model, graphs["model"], layers)
@@ -223,7 +223,7 @@ def _written(
     started = time.perf_counter()
     if layers:
         lora.without_adapter(programs["model"], layers)
-        package.adapters = {adapter.name: adapter.write(package.folder) for adapter in adapters}
+        package.adapters = {adapter.name: adapter.write(package.folder, programs["model"]) for adapter in adapters}
     if len(programs) == 1:
         for part, program in programs.items():
             package.files[part] = package.folder / f"{part}.onnx"
@@ -238,7 +238,7 @@ def _written(
     return package
 
 
-def _graphs(model: Any, task: tasks.Task, last_logits: bool) -> dict[str, Graph]:
+def graphs_of(model: Any, task: tasks.Task, last_logits: bool) -> dict[str, Graph]:
     """What the files are exported from, by their names."""
     if last_logits and task.form is not tasks.DECODER:
         raise InputError(f"last_logits is for text generation; this is {task.name}. Leave it out.")

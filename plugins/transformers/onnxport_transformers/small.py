@@ -122,7 +122,7 @@ def _running(model_type: str, each: _Class, config: Any) -> SmallModel:
     torch.manual_seed(0)
     model = each.build(config).eval()
     with torch.no_grad():
-        graphs = package._graphs(model, each.task, False)
+        graphs = package.graphs_of(model, each.task, False)
         for graph in graphs.values():
             for kwargs in (graph.kwargs, *graph.others):
                 graph.model(**_copied(kwargs))

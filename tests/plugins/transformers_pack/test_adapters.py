@@ -105,6 +105,32 @@ def test_folders_of_adapters(model: Any, expected: dict[str | None, torch.Tensor
     _assert_swapped(package, expected)
 
 
+def test_adapters_have_the_type_of_the_file(
+    model: Any, expected: dict[str | None, torch.Tensor], tmp_path: Path
+) -> None:
+    decoder("Llama").save_pretrained(tmp_path / "base")
+    model.save_pretrained(tmp_path / "adapters")
+    package = onnxport_transformers.export_folder(
+        tmp_path / "base", tmp_path / "package", dtype="float16", adapters={"french": tmp_path / "adapters" / "french"}
+    )
+    session = onnxruntime.InferenceSession(package.files["model"])
+    batch, length = IDS.shape
+    feeds = {
+        "input_ids": IDS.numpy(),
+        "attention_mask": np.ones((batch, length), np.int64),
+        "position_ids": np.tile(np.arange(length), (batch, 1)),
+    }
+    for value in session.get_inputs():
+        if value.name.startswith("past"):
+            feeds[value.name] = np.zeros((batch, value.shape[1], 0, value.shape[3]), np.float16)
+    adapter, run = onnxruntime.LoraAdapter(), onnxruntime.RunOptions()
+    adapter.Load(str(package.adapters["french"]))
+    run.add_active_adapter(adapter)
+    logits = session.run(["logits"], feeds, run)[0]
+    assert logits.dtype == np.float16
+    np.testing.assert_allclose(logits.astype(np.float32), expected["french"], rtol=2e-2, atol=2e-2)
+
+
 def test_adapters_of_genai(model: Any, tmp_path: Path) -> None:
     og = pytest.importorskip("onnxruntime_genai")
     package = onnxport_transformers.export_model(model, tmp_path, genai=True)
