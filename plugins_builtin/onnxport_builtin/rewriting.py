@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import onnx_ir as ir
-from onnxport.kit import TorchTensor, nodes_of
+from onnxport.kit import TorchTensor, graphs_of, nodes_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,6 +25,16 @@ def bodies(model: ir.Model) -> Iterator[ir.Graph]:
     yield model.graph
     for function in model.functions.values():
         yield function.graph
+
+
+def values_of(graph: ir.Graph) -> Iterator[ir.Value]:
+    """The values of a graph and of the bodies in it: inputs, initializers, and results of nodes."""
+    yield from graph.inputs
+    yield from graph.initializers.values()
+    for node in graph:
+        yield from node.outputs
+        for body in graphs_of(node):
+            yield from values_of(body)
 
 
 def all_nodes(model: ir.Model) -> Iterator[ir.Node]:

@@ -11,14 +11,14 @@ import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 from onnxport import DataType, InputError, ONNXProgram
 from onnxport.kit import FreeNames, JsonResult, keys, load, markdown, weight_bytes
-from onnxport.optimize.rewriting import all_nodes, bodies, calls_by_function
+from onnxport.optimize.rewriting import all_nodes, bodies, calls_by_function, values_of
 
 from onnxport_precision.converting import Converter
 from onnxport_precision.overflow import Overflow, overflow_of
 from onnxport_precision.places import place_of
 from onnxport_precision.ranges import Ranges
 from onnxport_precision.request import Request, request_of
-from onnxport_precision.rules import Rules, values_of
+from onnxport_precision.rules import Rules
 
 _FLOATING = frozenset({DataType.FLOAT16, DataType.BFLOAT16, DataType.FLOAT, DataType.DOUBLE})
 
@@ -129,10 +129,9 @@ class Plan:
             place = place_of(node)
             paths.add(place.path)
             operators.add(place.operator)
-            pattern = self.request.pattern_of(place.path, place.operator)
-            if pattern is not None:
+            if matching := self.request.matching(place.path, place.operator):
                 found.add(node)
-            served.update(each for each in self.request.keep if _is_served(each, place.path, place.operator))
+                served.update(matching)
         for pattern in self.request.keep:
             if pattern not in served:
                 known = operators if "::" in pattern else paths
@@ -165,10 +164,6 @@ class Plan:
             else:
                 found.append(key)
         return [key for key in model.functions if key in found]
-
-
-def _is_served(pattern: str, path: str, operator: str) -> bool:
-    return Request(DataType.FLOAT, (pattern,)).pattern_of(path, operator) is not None
 
 
 def _infer_types(model: ir.Model) -> None:

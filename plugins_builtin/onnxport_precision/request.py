@@ -40,12 +40,9 @@ class Request:
         """The dtype as torch calls it."""
         return {dtype: name for name, dtype in _DTYPES.items() if isinstance(name, str)}[self.dtype]
 
-    def pattern_of(self, path: str, operator: str) -> str | None:
-        """The first pattern that matches a module's path, consecutive parts of it, or an operator; None if none does.
-
-        ``*`` stands for any text.
-        """
-        return next((each for each in self.keep if _matches(each, path, operator)), None)
+    def matching(self, path: str, operator: str) -> list[str]:
+        """The patterns that match a module's path, consecutive parts of it, or an operator; ``*`` is any text."""
+        return [each for each in self.keep if _matches(each, path, operator)]
 
 
 def _matches(pattern: str, path: str, operator: str) -> bool:

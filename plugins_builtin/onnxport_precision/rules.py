@@ -19,7 +19,7 @@ from enum import Enum
 
 import onnx_ir as ir
 from onnxport.kit import graphs_of, keys
-from onnxport.optimize.rewriting import has_references
+from onnxport.optimize.rewriting import has_references, values_of
 
 from onnxport_precision.operators import (
     BOUNDS,
@@ -73,7 +73,7 @@ class Rules:
         self.floats: set[ir.Value] = set()
         self.modes: dict[ir.Node, Mode] = {}
         self.oversized: set[ir.Value] = set()
-        self.functions: dict[ir.OperatorIdentifier, bool] = {}
+        self.functions: tuple[ir.OperatorIdentifier, ...] = ()
         self.reasons: Counter[str] = Counter()
         self._steep: set[ir.Value] = set()
         self._whole: set[ir.Value] = set()
@@ -85,7 +85,7 @@ class Rules:
         Args:
             functions: those of the model whose bodies become half precision.
         """
-        self.functions = dict.fromkeys(functions, True)
+        self.functions = tuple(functions)
         bodies = [self._model.functions[key].graph for key in self.functions]
         for graph in (*bodies, self._model.graph):
             self.floats.update(value for value in values_of(graph) if _is_float(value))
@@ -243,16 +243,6 @@ def constant_of(value: ir.Value) -> ir.TensorProtocol | None:
     return value.const_value if attribute is None else attribute.value
 
 
-def values_of(graph: ir.Graph) -> Iterable[ir.Value]:
-    """The values of a graph and of the bodies in it."""
-    yield from graph.inputs
-    yield from graph.initializers.values()
-    for node in graph:
-        yield from node.outputs
-        for body in graphs_of(node):
-            yield from values_of(body)
-
-
 def _is_float(value: ir.Value) -> bool:
     return isinstance(value.type, ir.TensorType) and value.dtype is FLOAT
 
@@ -289,4 +279,4 @@ def _is_stored(value: ir.Value | None) -> bool:
     return value is not None
 
 
-__all__ = ["Mode", "Rules", "constant_of", "values_of"]
+__all__ = ["Mode", "Rules", "constant_of"]

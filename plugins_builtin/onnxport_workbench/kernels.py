@@ -199,10 +199,15 @@ def _is_composed(table: Table, schema: onnx.defs.OpSchema, opset: int, types: Ma
     return True
 
 
-def covers(kernel: Kernel, version: int) -> bool:
-    """onnxruntime's rule: an open range serves the version that it starts with alone."""
-    first, last, _ = kernel
-    return first == version or (first < version <= last != _OPEN)
+def covers(kernel: Sequence[Any], version: int) -> bool:
+    """onnxruntime's rule: an open range serves the version that it starts with alone.
+
+    Args:
+        kernel: its first and last version, which is the largest integer or None where the range is open, and more.
+        version: of the operator.
+    """
+    first, last = kernel[:2]
+    return bool(first == version or (last not in (None, _OPEN) and first < version <= last))
 
 
 def _takes(kernel: Kernel, types: Mapping[str, str]) -> bool:

@@ -17,3 +17,4 @@ from onnxport_builtin.rewriting import remove_if_unused as remove_if_unused
 from onnxport_builtin.rewriting import same_dims as same_dims
 from onnxport_builtin.rewriting import sole_use as sole_use
 from onnxport_builtin.rewriting import stored as stored
+from onnxport_builtin.rewriting import values_of as values_of

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import onnx
 import onnx_ir as ir
 from onnxport import InputError, ONNXProgram
-from onnxport.kit import onnx_schema, place_of, shown
+from onnxport.kit import counted, covers, onnx_schema, place_of, shown
 from onnxport.optimize.rewriting import all_nodes, attribute, has_references
 
 from onnxport_targets.tables import Operator, Target, targets
@@ -54,8 +54,7 @@ class Fallback:
     LISTED: ClassVar[int] = 3
 
     def __str__(self) -> str:
-        nodes = "node" if self.count == 1 else "nodes"
-        what = f"{self.operator}-{self.version} ({self.count} {nodes})" if self.operator else "the model"
+        what = f"{self.operator}-{self.version} ({counted(self.count, 'node')})" if self.operator else "the model"
         lines = [f"{what}: {'' if self.certain else 'perhaps: '}{self.reason}"]
         lines += [f"    instead: {self.option}"] if self.option else []
         lines += [f"    module: {path}" for path in self.modules if path]
@@ -168,7 +167,7 @@ class _Look:
     def _problems(self, node: ir.Node, operator: Operator) -> Iterator[tuple[str, str]]:
         yield from self._types(node, operator)
         version = self._version(node)
-        if operator.versions and not any(_covers(version, *versions) for versions in operator.versions):
+        if operator.versions and not any(covers(versions, version) for versions in operator.versions):
             listed = ", ".join(_range(*versions) for versions in operator.versions)
             yield f"the table has version {listed}", self._of_versions(node, operator)
         for index, ranks in operator.ranks.items():
@@ -248,7 +247,7 @@ class _Look:
         """The highest opset at which the operator has a version that the table has."""
         for opset in range(self._model.opset_imports.get("", 1) - 1, _LOWEST_OPSET - 1, -1):
             schema = onnx_schema(node.op_type, node.domain, opset)
-            if schema is not None and any(_covers(schema.since_version, *each) for each in operator.versions):
+            if schema is not None and any(covers(each, schema.since_version) for each in operator.versions):
                 return f"opset_version={opset}"
         return ""
 
@@ -266,11 +265,6 @@ class _Look:
             self._found[key] = Fallback(self._target.name, name, version, reason, option, certain=certain)
         if node is not None:
             self._found[key].add(node)
-
-
-def _covers(version: int, first: int, last: int | None) -> bool:
-    """onnxruntime's rule: an open range serves the version that it starts with alone."""
-    return first == version or (last is not None and first < version <= last)
 
 
 def _range(first: int, last: int | None) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import onnx_ir as ir
 from onnxport import InputError, ONNXProgram
-from onnxport.kit import graphs_of, wrong
+from onnxport.kit import wrong
+
+from onnxport_builtin.rewriting import bodies, values_of
 
 _IDENTIFIER = re.compile(r"[^\W\d]\w*")
 
@@ -20,7 +22,7 @@ def rename_axes(program: ONNXProgram, rename_mapping: Mapping[str | ir.SymbolicD
         str(key.value) if isinstance(key, ir.SymbolicDim) and key.value is not None else key: new
         for key, new in rename_mapping.items()
     }
-    values = list(values_of(program.model))
+    values = [value for graph in bodies(program.model) for value in values_of(graph)]
     dims = {str(dim.value) for value in values for dim in value.shape or () if isinstance(dim, ir.SymbolicDim)}
     present = dims | {name for dim in dims for name in _IDENTIFIER.findall(dim)}
     for old, new in names.items():
@@ -44,14 +46,3 @@ def rename_axes(program: ONNXProgram, rename_mapping: Mapping[str | ir.SymbolicD
     for value in values:
         if value.shape is not None and not value.shape.is_static():
             value.shape = ir.Shape([renamed(dim) for dim in value.shape])
-
-
-def values_of(model: ir.Model) -> Iterator[ir.Value]:
-    """Yield every value of a model, subgraphs and functions included."""
-    graphs: list[ir.Graph | ir.Function] = [model.graph, *model.functions.values()]
-    while graphs:
-        graph = graphs.pop()
-        yield from graph.inputs
-        for node in graph:
-            yield from node.outputs
-            graphs += graphs_of(node)

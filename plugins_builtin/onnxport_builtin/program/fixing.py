@@ -14,7 +14,7 @@ from onnxport.kit import shown, wrong
 
 from onnxport_builtin.emission.dimension_text import expression_of, simplified
 from onnxport_builtin.passes import constants
-from onnxport_builtin.program.axes import values_of
+from onnxport_builtin.rewriting import bodies, values_of
 
 _NAME = re.compile(r"[A-Za-z_]\w*")
 _ROUNDS = 8
@@ -56,7 +56,8 @@ def fix(program: ONNXProgram, sizes: Mapping[str, int]) -> None:
         if name not in known:
             has = f"it has {', '.join(sorted(known))}" if known else "all its dimensions are fixed"
             raise InputError(f"The model has no dimension {shown(name)}: {has}.", parameter="sizes")
-    fixed = [(value, ir.Shape([_fixed(dim, sizes) for dim in value.shape or ()])) for value in values_of(model)]
+    values = [value for graph in bodies(model) for value in values_of(graph)]
+    fixed = [(value, ir.Shape([_fixed(dim, sizes) for dim in value.shape or ()])) for value in values]
     for value, shape in fixed:
         for before, dim in zip(value.shape or (), shape, strict=True):
             if isinstance(dim, int) and dim < 0:
@@ -74,9 +75,8 @@ def fix(program: ONNXProgram, sizes: Mapping[str, int]) -> None:
 
 def names_of(model: ir.Model) -> set[str]:
     """The names of dimensions that the model has, those in arithmetic such as ``2*batch`` included."""
-    dims = {
-        str(dim.value) for value in values_of(model) for dim in value.shape or () if isinstance(dim, ir.SymbolicDim)
-    }
+    values = (value for graph in bodies(model) for value in values_of(graph))
+    dims = {str(dim.value) for value in values for dim in value.shape or () if isinstance(dim, ir.SymbolicDim)}
     return {name for dim in dims - {"None"} for name in _NAME.findall(dim)} - _CALLS.keys()
 
 

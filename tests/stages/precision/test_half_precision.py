@@ -420,7 +420,9 @@ def test_models_of_another_precision_are_refused(other: torch.dtype) -> None:
 def test_a_model_of_the_dtype_stays_so() -> None:
     model = net().half()
     program = exported(model, X.half())
-    near(program(X.half())[0], model(X.half()))
+    (found,) = program(X.half())
+    assert found.dtype is torch.float16
+    near(found, model(X.half()))
 
 
 def test_the_dimensions_of_a_file_and_a_copy_are_its_own() -> None:
